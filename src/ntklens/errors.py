@@ -1,0 +1,9 @@
+"""Errors that a user can mend, told apart from defects."""
+
+
+class InputError(ValueError):
+    """Bad input: one line that names the override to type. The program ends with status 2, nothing written."""
+
+
+class MemoryLimitError(MemoryError):
+    """A computation that does not fit: one line that names the setting to lower."""

@@ -1,0 +1,1 @@
+"""Sweeps: the identity of a run; later its plan, states and launch."""
