@@ -1,0 +1,83 @@
+# Each target that needs Python packages first makes .venv what the lock files say.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check lint format types bench lock test-system clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Twice quiet: once leaves a warning for every package that a configured mirror lacks. Errors are still printed.
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
+
+# The first that works: a version manager may leave a python3.12 on PATH that only prints an error.
+USABLE := -c "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))" >/dev/null 2>&1
+PYTHON ?= $(shell for python in python3.12 python3.11 python3.13 python3.14 python3; do \
+	$$python $(USABLE) && echo $$python && break; done)
+
+# The choice of CUDA is kept in .venv, so that a plain `make run` after `CUDA=13 make setup` keeps the GPU.
+CUDA ?= $(shell cat $(VENV)/cuda 2>/dev/null)
+ifneq ($(filter-out 12 13,$(CUDA)),)
+$(error CUDA=$(CUDA): choose 12 or 13)
+endif
+LOCKS := requirements.lock $(if $(CUDA),requirements-cuda$(CUDA).lock)
+INSTALLED := $(VENV)/installed-$(if $(CUDA),cuda$(CUDA),cpu)
+READY := $(VENV)/ready
+COST := $(if $(CUDA),3 GB to download and 5 to 20 minutes,300 MB to download and 1 to 5 minutes)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## make .venv from the lock (CUDA=13 or CUDA=12 for NVIDIA GPUs; PYTHON=python3.11 for another Python)
+
+# Stamps are written last, so what was interrupted half-way starts afresh.
+$(INSTALLED): $(LOCKS)
+	@$(or $(PYTHON),false) $(USABLE) || { echo "setup: no Python >= 3.11 with venv found: install one" \
+		"(Debian, Ubuntu: sudo apt install python3-venv) or name one (make setup PYTHON=/path/to/python3)" >&2; exit 1; }
+	@echo "setup: $(PYTHON) installs $(LOCKS) into $(VENV): $(COST)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) --require-hashes $(LOCKS:%=-r %)
+	@$(if $(CUDA),echo $(CUDA) >$(VENV)/cuda)
+	@touch $@
+
+$(READY): $(INSTALLED) pyproject.toml
+	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+run: $(READY) ## train an ensemble on the digits dataset and measure how its tangent kernel moves
+	$(BIN)/python -m ntklens.run
+
+test: $(READY) ## run the tests on all cores
+	$(BIN)/python -m pytest --numprocesses auto
+
+check: lint types test ## lint, types and test: what every change must pass
+
+lint: $(READY) ## find mistakes, and whatever make format would change
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+
+format: $(READY) ## format the code and mend what can be mended by machine
+	$(BIN)/python -m ruff check --fix
+	$(BIN)/python -m ruff format
+
+types: $(READY) ## check the types
+	$(BIN)/python -m mypy
+
+bench: $(READY) ## run every benchmark (many minutes, on a machine that does nothing else)
+	@set -e; for script in benchmarks/*.py; do echo "bench: $$script"; $(BIN)/python $$script; done
+
+test-system: $(READY) ## test a fresh copy of the repository and an installed wheel (downloads all packages)
+	$(BIN)/python -m pytest -m system tests/system
+
+# Releases already in the lock files stay where they still fit: remove the files first to take newer ones.
+COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock"
+lock: ## write the lock files anew from pyproject.toml
+	@echo "lock: resolving for Linux and macOS, Python 3.11 and later: about a minute"
+	@$(PYTHON) -m venv .venv-lock
+	@.venv-lock/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.9
+	@$(COMPILE) pyproject.toml --group dev --group reference --output-file requirements.lock
+	@for cuda in 12 13; do echo "jax[cuda$$cuda] ; sys_platform == 'linux'" | \
+		$(COMPILE) - --constraint requirements.lock --output-file requirements-cuda$$cuda.lock \
+		$(addprefix --no-emit-package ,jax jaxlib ml-dtypes numpy opt-einsum scipy) || exit 1; done
+
+clean: ## remove .venv and every cache (results in multirun/ stay)
+	rm -rf .venv .venv-lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,68 @@
+"""What other packages need to work together; the one place that knows of their versions."""
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+NEURAL_TANGENTS = "pip install --no-deps neural-tangents==0.6.5"
+
+
+def import_neural_tangents() -> Any:
+    """Import neural-tangents 0.6.5, the last one, on a JAX of today, without TensorFlow.
+
+    Names that JAX has moved since are given back to where neural-tangents looks for them, if they are missing there.
+    `neural_tangents.experimental`, which alone needs TensorFlow, is replaced by an empty module. NTK_VECTOR_PRODUCTS,
+    JACOBIAN_CONTRACTION, `stax` and `predict` then work; STRUCTURED_DERIVATIVES and AUTO do not.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: if neural-tangents is not installed, with the line that installs it.
+    """
+    if "neural_tangents" in sys.modules:
+        return sys.modules["neural_tangents"]
+    if importlib.util.find_spec("neural_tangents") is None:
+        raise ImportError(f"ntk.engine=neural_tangents needs neural-tangents: {NEURAL_TANGENTS}")
+    _restore_jax_names()
+    sys.modules.setdefault("neural_tangents.experimental", types.ModuleType("neural_tangents.experimental"))
+    return importlib.import_module("neural_tangents")
+
+
+@contextlib.contextmanager
+def neural_tangents_settings() -> Iterator[None]:
+    """Settings under which neural-tangents runs whatever the caller's: it promotes freely and uses deprecated calls."""
+    import jax
+
+    with (
+        jax.numpy_rank_promotion("allow"),
+        jax.numpy_dtype_promotion("standard"),
+        jax.default_matmul_precision("highest"),
+        warnings.catch_warnings(action="ignore", category=DeprecationWarning),
+    ):
+        yield
+
+
+def _restore_jax_names() -> None:
+    import jax._src.ad_util as ad_util
+    import jax._src.source_info_util as source_info_util
+    import jax._src.util as jax_util
+    import jax.core
+    import jax.extend.core
+    from jax.interpreters import ad
+
+    for name in ("Jaxpr", "JaxprEqn", "Literal", "Var", "Primitive", "ClosedJaxpr", "jaxpr_as_fun"):
+        if not hasattr(jax.core, name):
+            setattr(jax.core, name, getattr(jax.extend.core, name))
+    for name, value in {"source_info_util": source_info_util, "zeros_like_p": ad_util.zeros_like_p}.items():
+        if not hasattr(ad, name):
+            setattr(ad, name, value)
+    if "jax.util" not in sys.modules and importlib.util.find_spec("jax.util") is None:
+        shim = types.ModuleType("jax.util")
+        vars(shim).update(safe_map=jax_util.safe_map, safe_zip=jax_util.safe_zip)
+        sys.modules["jax.util"] = shim

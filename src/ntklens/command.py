@@ -1,0 +1,90 @@
+"""Hydra's command line with the exit statuses that scripts rely on.
+
+0: every requested seed is done or diverged. 1: a run failed. 2: bad input, one line, nothing written. 130: interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, HydraException
+from hydra.types import RunMode
+from hydra.utils import get_method
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ntklens.config import register_schemas, validate
+from ntklens.errors import InputError
+
+EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+COMMAND = "python -m ntklens.run"
+
+
+class RunFailed(RuntimeError):
+    """A run that failed; its status.json says why, and the terminal has said so already."""
+
+
+def run_command(hydra_main: Callable[[], None]) -> None:
+    """Call Hydra's main function and end the process with the exit status of what happened."""
+    register_schemas()
+    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would otherwise print in several lines
+    try:
+        hydra_main()
+    except KeyboardInterrupt:
+        print("interrupted: finished seeds are kept, type the same line to continue", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except RunFailed:
+        sys.exit(EXIT_FAILED)
+    except (InputError, HydraException, CompactHydraException, OmegaConfBaseException) as error:
+        if full_error:
+            raise
+        print(f"error: {describe(error)}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+
+
+def run_task(cfg: DictConfig) -> None:
+    """Check the configuration and call the task that it names.
+
+    Raises:
+      SystemExit: in a single run, with the task's exit status.
+      RunFailed: in a sweep, so that its other configurations go on.
+      InputError: in a sweep, for the same reason.
+    """
+    hydra_cfg = HydraConfig.get()
+    single = hydra_cfg.mode == RunMode.RUN
+    try:
+        if single and hydra_cfg.sweeper.params:
+            raise InputError(describe_missing_multirun(hydra_cfg))
+        OmegaConf.resolve(cfg)
+        validate(cfg)
+        complete = get_method(cfg.task._target_)(cfg)
+    except (InputError, OmegaConfBaseException) as error:
+        if not single:
+            raise
+        print(f"error: {describe(error)}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    if not complete:
+        if single:
+            sys.exit(EXIT_FAILED)
+        raise RunFailed
+
+
+def describe_missing_multirun(hydra_cfg: DictConfig) -> str:
+    """Return the line for a sweep that was started as a single run."""
+    overrides = list(hydra_cfg.overrides.task)
+    sweeping = [word for word in overrides if word.startswith(("scaling=", "experiment="))] or overrides
+    return f"{' '.join(sweeping)}: a sweep needs -m; type: {COMMAND} -m {' '.join(overrides)}"
+
+
+def describe(error: Exception) -> str:
+    """Return one line that names the override to type, for an error of ours, Hydra's or OmegaConf's."""
+    if isinstance(error, InputError):
+        return " ".join(str(error).split())
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = getattr(cause, "full_key", None)
+    lines = [line.strip() for line in f"{error}\n{cause}".splitlines() if line.strip()]
+    details = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
+    text = " ".join(dict.fromkeys(details))
+    return f"{key}: {text}" if key and key not in text else text

@@ -1,0 +1,222 @@
+"""The configuration: its schema, its registration with Hydra, and the checks that a type cannot express.
+
+The schema holds types; the values live in conf/. A key that the schema lacks fails at composition.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.utils import get_object
+from omegaconf import MISSING, DictConfig
+
+from ntklens.errors import InputError
+
+
+@dataclass
+class MLPConfig:
+    _target_: str = MISSING
+    width: int = MISSING
+    depth: int = MISSING
+    activation: str = MISSING
+    bias: bool = MISSING
+    parameterization: str = MISSING
+
+
+@dataclass
+class DatasetConfig:
+    _target_: str = MISSING
+    name: str = MISSING
+    train_size: int | None = MISSING
+    test_size: int | None = MISSING
+    probe_size: int = MISSING
+    data_seed: int | None = MISSING
+    standardize: bool = MISSING
+
+
+@dataclass
+class FileDatasetConfig(DatasetConfig):
+    root: str | None = MISSING
+
+
+@dataclass
+class SyntheticConfig(DatasetConfig):
+    input_dim: int = MISSING
+    classes: int = MISSING
+    teacher_width: int = MISSING
+    teacher_depth: int = MISSING
+    teacher_seed: int = MISSING
+
+
+@dataclass
+class OptimizerConfig:
+    _target_: str = MISSING
+    learning_rate: float = MISSING
+
+
+@dataclass
+class AdamConfig(OptimizerConfig):
+    b1: float = MISSING
+    b2: float = MISSING
+    eps: float = MISSING
+
+
+@dataclass
+class AdamWConfig(AdamConfig):
+    weight_decay: float = MISSING
+
+
+@dataclass
+class MomentumConfig(OptimizerConfig):
+    momentum: float = MISSING
+    nesterov: bool = MISSING
+
+
+@dataclass
+class TrainingConfig:
+    epochs: int = MISSING
+    loss: str = MISSING
+    batch_size: int | None = MISSING
+    stop_after: int | None = MISSING
+
+
+@dataclass
+class ScheduleConfig:
+    record_ratio: float = MISSING
+    spectrum_ratio: float = MISSING
+
+
+@dataclass
+class NTKConfig:
+    engine: str = MISSING
+    memory_limit: float | None = MISSING
+
+
+@dataclass
+class PathsConfig:
+    results: str = MISSING
+
+
+@dataclass
+class Config:
+    model: Any = MISSING
+    dataset: Any = MISSING
+    optimizer: Any = MISSING
+    tracking: Any = MISSING
+    task: Any = MISSING
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    ntk: NTKConfig = field(default_factory=NTKConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    name: str = MISSING
+    seed: int = MISSING
+    ensemble: int = MISSING
+    precision: str = MISSING
+
+
+SCHEMAS = {
+    "config": Config,
+    "mlp": MLPConfig,
+    "file_dataset": FileDatasetConfig,
+    "synthetic": SyntheticConfig,
+    "adam": AdamConfig,
+    "adamw": AdamWConfig,
+    "sgd": OptimizerConfig,
+    "momentum": MomentumConfig,
+}
+
+
+def register_schemas() -> None:
+    """Put the schemas where the defaults lists of conf/ find them: `/schema/<name>`."""
+    store = ConfigStore.instance()
+    for name, schema in SCHEMAS.items():
+        store.store(group="schema", name=name, node=schema, provider="ntklens")
+
+
+def find_config_directory() -> Path:
+    """Return the folder conf/: inside the installed package, or beside src/ in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parents[1] / "conf"
+
+
+def construct(node: DictConfig, **arguments: Any) -> Any:
+    """Call the node's `_target_` with its other values and `arguments`; its errors pass through as they are."""
+    values = {key: value for key, value in node.items() if key != "_target_"}
+    return get_object(node._target_)(**values, **arguments)
+
+
+def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
+    kind = "a positive integer" if low == 1 else f"{low:g} or more"
+    return lambda value: value >= low, f"must be {kind}"
+
+
+def _one_of(*options: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in options, f"must be one of {', '.join(options)}"
+
+
+def _positive() -> tuple[Callable[[Any], bool], str]:
+    return lambda value: math.isfinite(value) and value > 0, "must be a positive number"
+
+
+def _within(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: low <= value < high, f"must lie in [{low:g}, {high:g})"
+
+
+CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model.width": _at_least(1),
+    "model.depth": _at_least(1),
+    "dataset.train_size": _at_least(1),
+    "dataset.test_size": _at_least(2),
+    "dataset.probe_size": _at_least(1),
+    "dataset.data_seed": _at_least(0),
+    "dataset.input_dim": _at_least(1),
+    "dataset.classes": _at_least(2),
+    "dataset.teacher_width": _at_least(1),
+    "dataset.teacher_depth": _at_least(1),
+    "dataset.teacher_seed": _at_least(0),
+    "optimizer.learning_rate": _positive(),
+    "optimizer.momentum": _within(0, 1),
+    "optimizer.b1": _within(0, 1),
+    "optimizer.b2": _within(0, 1),
+    "optimizer.eps": _positive(),
+    "optimizer.weight_decay": _at_least(0),
+    "training.epochs": _at_least(1),
+    "training.loss": _one_of("cross_entropy", "mse"),
+    "training.batch_size": _at_least(1),
+    "training.stop_after": _at_least(1),
+    "schedule.record_ratio": (lambda value: 1 < value <= 1.08, "must be above 1 and at most 1.08"),
+    "schedule.spectrum_ratio": (lambda value: 1 < value < math.inf, "must be above 1"),
+    "ntk.engine": _one_of("structured", "neural_tangents"),
+    "ntk.memory_limit": _positive(),
+    "seed": (lambda value: 0 <= value < 2**32, "must be an integer from 0 to 2^32 - 1"),
+    "ensemble": _at_least(1),
+    "precision": _one_of("float32", "float64"),
+    "name": (
+        lambda value: bool(value) and value not in (".", "..") and not set(value) & set('/\\\0\n'),
+        "must be a folder's name, without a slash",
+    ),
+}
+
+
+def validate(cfg: DictConfig) -> None:
+    """Check every value that a type cannot express.
+
+    Args:
+      cfg: the composed configuration.
+
+    Raises:
+      InputError: naming the override to type.
+    """
+    for key, (holds, rule) in CHECKS.items():
+        group, _, leaf = key.rpartition(".")
+        node = cfg[group] if group else cfg
+        value = node.get(leaf) if leaf in node else None
+        if value is not None and not holds(value):
+            raise InputError(f"{key}={value}: {rule}")
+    last_seed = cfg.seed + cfg.ensemble - 1
+    if last_seed >= 2**32:
+        raise InputError(f"seed={cfg.seed}: with ensemble={cfg.ensemble} the last seed is above 2^32 - 1")

@@ -1,0 +1,147 @@
+"""CIFAR-10: colour images of 32 × 32 pixels, 50000 for training and 10000 held out."""
+
+import bz2
+import gzip
+import lzma
+import re
+import tarfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from ntklens.data.batch import CLASSES, BatchError, decode_batch
+from ntklens.data.cache import load_decoded
+from ntklens.data.dataset import Dataset
+from ntklens.data.files import RemoteFile, download_files, find_root
+from ntklens.data.split import Pool, build_dataset, check_values
+from ntklens.errors import InputError
+
+ARCHIVE = RemoteFile(
+    "cifar-10-python.tar.gz",
+    "c58f30108f718f92721af3b95e74349a",
+    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
+)
+FOLDER = "cifar-10-batches-py"
+TRAINING_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+BATCHES = (*TRAINING_BATCHES, "test_batch")
+OPENERS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}  # by the first bytes of an archive
+
+
+def load(
+    *,
+    root: str | None = None,
+    train_size: int | None = 100,
+    test_size: int | None = None,
+    probe_size: int = 128,
+    data_seed: int | None = None,
+    standardize: bool = False,
+    name: str = "cifar10",
+) -> Dataset:
+    """Load CIFAR-10 from `cifar10/` below the root; what is absent is downloaded. Inputs are pixel/255.
+
+    The published batches are read from the folder `cifar-10-batches-py` or, without unpacking it, from the archive
+    `cifar-10-python.tar`, uncompressed or compressed by gzip, bzip2 or xz.
+
+    Args:
+        root: where to look; None means NTKLENS_DATA, else ntklens's cache.
+        train_size: number of training samples; None means all.
+        test_size: number of test samples, both halves together; None means 2000, or all that is left if fewer.
+        probe_size: number of samples the kernel is measured on.
+        data_seed: None takes the first `train_size` samples; a number takes a random, class-balanced subset.
+        standardize: subtract the mean and divide by the standard deviation (scalars) of the training subset.
+        name: name in messages and results.
+
+    Returns:
+        Dataset with inputs [n, 32, 32, 3] and 10 classes.
+
+    Raises:
+        InputError: files that are absent and cannot be downloaded, or are damaged; sizes that ask for too much.
+
+    Source: A. Krizhevsky (2009), Learning multiple layers of features from tiny images.
+    """
+    check_values(train_size, test_size, probe_size, data_seed, standardize)
+    place = find_root(root) / "cifar10"
+    if _find(place) is None:
+        download_files(name, [ARCHIVE], place, f"cifar10/{FOLDER}/ or cifar10/{ARCHIVE.name}")
+    source = _find(place) or place / ARCHIVE.name
+    try:
+        if source.is_dir():
+            files = [source / batch for batch in BATCHES]
+            decoded = load_decoded(name, files, lambda: _decode(source, _read_folder(source)))
+        else:
+            decoded = load_decoded(name, [source], lambda: _decode(source, _read_archive(source)))
+    except OSError as error:
+        raise InputError(f"dataset.root={place.parent}: cannot read {error.filename}: {error.strerror}") from error
+    arrays = decoded.arrays
+    return build_dataset(
+        name=name,
+        train=Pool(arrays["train_images"], arrays["train_labels"]),
+        held_out=Pool(arrays["held_out_images"], arrays["held_out_labels"]),
+        classes=CLASSES,
+        scale=255,
+        train_size=train_size,
+        test_size=test_size,
+        probe_size=probe_size,
+        data_seed=data_seed,
+        standardize=standardize,
+        source={"source": str(source), "files": decoded.files},
+    )
+
+
+def _find(place: Path) -> Path | None:
+    if (place / FOLDER).is_dir():
+        return place / FOLDER
+    if not place.is_dir():
+        return None
+    archives = sorted(path for path in place.iterdir() if re.fullmatch(r"cifar-10-python\.tar(\.\w+)?", path.name))
+    return archives[0] if archives else None
+
+
+def _read_folder(folder: Path) -> dict[str, bytes]:
+    return {batch: (folder / batch).read_bytes() for batch in BATCHES}
+
+
+def _read_archive(archive: Path) -> dict[str, bytes]:
+    with open(archive, "rb") as stream:
+        beginning = stream.read(6)
+    open_stream = next((opener for magic, opener in OPENERS.items() if beginning.startswith(magic)), open)
+    batches = {}
+    try:
+        # Read as a stream: each byte is decompressed once, and nothing is unpacked to disk.
+        with open_stream(archive, "rb") as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as members:
+                for member in members:
+                    path = PurePosixPath(member.name)
+                    if path.parent.name == FOLDER and path.name in BATCHES and (content := members.extractfile(member)):
+                        batches[path.name] = content.read()
+            while stream.read(1 << 20):  # up to the end, where the compressors keep their checksums
+                pass
+    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
+        raise _refuse(archive, f"is truncated, corrupted or no tar archive ({error})", archive.parent.parent) from error
+    if missing := [batch for batch in BATCHES if batch not in batches]:
+        raise _refuse(archive, f"does not hold {FOLDER}/{missing[0]}", archive.parent.parent)
+    return batches
+
+
+def _decode(source: Path, batches: dict[str, bytes]) -> dict[str, np.ndarray]:
+    decoded = {}
+    for name, content in batches.items():
+        try:
+            decoded[name] = decode_batch(content)
+        except BatchError as error:
+            file = source / name if source.is_dir() else f"{FOLDER}/{name} in {source}"
+            raise _refuse(file, str(error), source.parent.parent) from error
+    images, labels = zip(*(decoded[name] for name in TRAINING_BATCHES), strict=True)
+    return {
+        "train_images": np.concatenate(images),
+        "train_labels": np.concatenate(labels),
+        "held_out_images": decoded["test_batch"][0],
+        "held_out_labels": decoded["test_batch"][1],
+    }
+
+
+def _refuse(file: Path | str, reason: str, root: Path) -> InputError:
+    return InputError(
+        f"dataset.root={root}: {file} {reason}; put the published data there, or delete the damaged to download them"
+    )

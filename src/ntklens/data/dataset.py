@@ -1,0 +1,46 @@
+"""The one type that every loader returns."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Labelled samples in a fixed order.
+
+    Attributes:
+        inputs: float32 [n, *shape]; images as [n, height, width, channels], pixel values in [0, 1] unless standardised.
+        labels: int32 [n], each in 0 … classes − 1.
+    """
+
+    inputs: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What an experiment is fed with. No held-out sample stands in two splits.
+
+    Attributes:
+        name: what the samples are called in messages and results.
+        train: what the networks are trained on.
+        selection: the first half of the test samples: chooses the minimum of the loss.
+        test: the other half: reports the loss there.
+        probe: where the tangent kernel is measured; the same for all seeds.
+        classes: number of classes C.
+        provenance: plain values for a result's attributes: `source`, `files` (SHA-256 of each), sizes, `data_seed`,
+            `standardize`, and `checksum`, the SHA-256 of the arrays above, order included.
+    """
+
+    name: str
+    train: Split
+    selection: Split
+    test: Split
+    probe: Split
+    classes: int
+    provenance: dict[str, Any]

@@ -1,0 +1,264 @@
+"""From pools of labelled samples to a Dataset: sizes checked, rows chosen, only these converted."""
+
+import hashlib
+import numbers
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ntklens.data.dataset import Dataset, Split
+from ntklens.errors import InputError
+
+DEFAULT_TEST_SIZE = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Labelled samples as their source orders them: inputs [n, *shape] of any dtype, memory-mapped or not; labels [n]."""
+
+    inputs: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def build_dataset(
+    *,
+    name: str,
+    train: Pool,
+    held_out: Pool,
+    classes: int,
+    scale: float,
+    train_size: int | None,
+    test_size: int | None,
+    probe_size: int,
+    data_seed: int | None,
+    standardize: bool,
+    source: dict[str, Any],
+) -> Dataset:
+    """Choose the samples of an experiment from what a source holds.
+
+    The probe is the first `probe_size` held-out samples; the `test_size` samples after it are the selection half and
+    the test half.
+
+    Args:
+        name: name of the data, for messages and provenance.
+        train: the pool of training samples.
+        held_out: the pool of held-out samples.
+        classes: number of classes C.
+        scale: inputs are divided by it (255 for bytes).
+        train_size: number of training samples; None means all.
+        test_size: number of test samples, both halves together; None means 2000, or all that is left if fewer.
+        probe_size: number of samples the kernel is measured on.
+        data_seed: None takes the first `train_size` samples; a number takes a random, class-balanced subset.
+        standardize: subtract the mean and divide by the standard deviation of the training subset's inputs; both are
+            scalars, taken over all of its samples and pixels.
+        source: where the samples come from, for the provenance: `source` and `files`.
+
+    Returns:
+        The Dataset.
+
+    Raises:
+        InputError: a value that is no such number, or asks for more than there is.
+    """
+    check_values(train_size, test_size, probe_size, data_seed, standardize)
+    if train_size is not None and train_size > len(train):
+        raise InputError(f"dataset.train_size={train_size}: {name} has {len(train)} training images")
+    if probe_size > len(held_out):
+        raise InputError(f"dataset.probe_size={probe_size}: {name} has {len(held_out)} held-out images")
+    left = len(held_out) - probe_size
+    if left < 2:
+        raise InputError(
+            f"dataset.probe_size={probe_size}: leaves {left} of the {len(held_out)} held-out images of {name} for"
+            " testing, which needs 2"
+        )
+    if test_size is None:
+        test_size = min(DEFAULT_TEST_SIZE, left)
+    elif test_size > left:
+        raise InputError(
+            f"dataset.test_size={test_size}: {name} has {left} held-out images beside the probe of {probe_size}"
+        )
+    return assemble_dataset(
+        name=name,
+        train=train,
+        train_rows=select_rows(train.labels, classes, len(train) if train_size is None else train_size, data_seed),
+        held_out=held_out,
+        classes=classes,
+        scale=scale,
+        test_size=test_size,
+        probe_size=probe_size,
+        data_seed=data_seed,
+        standardize=standardize,
+        source=source,
+    )
+
+
+def assemble_dataset(
+    *,
+    name: str,
+    train: Pool,
+    train_rows: np.ndarray,
+    held_out: Pool,
+    classes: int,
+    scale: float,
+    test_size: int,
+    probe_size: int,
+    data_seed: int | None,
+    standardize: bool,
+    source: dict[str, Any],
+) -> Dataset:
+    """Convert the chosen rows to a Dataset, with its provenance. See `build_dataset` for what is not said here.
+
+    Args:
+        name: name of the data.
+        train: the pool of training samples.
+        train_rows: int [n], the rows of it to train on, in order.
+        held_out: the pool of held-out samples, at least `probe_size + test_size`.
+        classes: number of classes C.
+        scale: inputs are divided by it.
+        test_size: number of test samples, both halves together.
+        probe_size: number of probe samples.
+        data_seed: for the provenance.
+        standardize: whether to standardise by the training subset.
+        source: for the provenance.
+
+    Returns:
+        The Dataset.
+
+    Raises:
+        InputError: `standardize` where the training inputs are all the same.
+    """
+    middle, end = probe_size + test_size // 2, probe_size + test_size
+    splits = {
+        "train": _convert(train, train_rows, scale),
+        "selection": _convert(held_out, slice(probe_size, middle), scale),
+        "test": _convert(held_out, slice(middle, end), scale),
+        "probe": _convert(held_out, slice(0, probe_size), scale),
+    }
+    statistics = {}
+    if standardize:
+        inputs = splits["train"].inputs
+        mean, deviation = inputs.mean(dtype=np.float64), inputs.std(dtype=np.float64)
+        if deviation == 0:
+            raise InputError("dataset.standardize=true: all training inputs are the same")
+        for split in splits.values():
+            np.subtract(split.inputs, np.float32(mean), out=split.inputs)
+            np.divide(split.inputs, np.float32(deviation), out=split.inputs)
+        statistics = {"input_mean": float(mean), "input_deviation": float(deviation)}
+    provenance = {
+        "name": name,
+        **source,
+        "train_size": len(splits["train"]),
+        "test_size": test_size,
+        "probe_size": probe_size,
+        "data_seed": None if data_seed is None else int(data_seed),
+        "standardize": standardize,
+        **statistics,
+        "checksum": compute_checksum(*splits.values()),
+    }
+    return Dataset(name=name, classes=classes, provenance=provenance, **splits)
+
+
+def select_rows(labels: np.ndarray, classes: int, size: int, data_seed: int | None) -> np.ndarray:
+    """Choose training rows; for one `data_seed` a smaller choice is the beginning of a larger one.
+
+    Args:
+        labels: int [n], each in 0 … classes − 1.
+        classes: number of classes C.
+        size: number of rows to choose, at most n.
+        data_seed: None takes the first rows; a number shuffles the rows and takes the classes in turn.
+
+    Returns:
+        int [size] row numbers.
+    """
+    if data_seed is None:
+        return np.arange(size)
+    generator = np.random.default_rng(data_seed)
+    shuffled = generator.permutation(len(labels))
+    return shuffled[order_balanced(np.asarray(labels)[shuffled], classes, generator)[:size]]
+
+
+def order_balanced(labels: np.ndarray, classes: int, generator: np.random.Generator) -> np.ndarray:
+    """Order rows in rounds: round r holds the r-th row of each class that has one, the classes in random order.
+
+    Every beginning of the order is as balanced as the labels allow: two class counts differ by more than one only
+    where the rarer class has run out.
+
+    Args:
+        labels: int [n], each in 0 … classes − 1.
+        classes: number of classes C.
+        generator: gives the order of the classes within each round.
+
+    Returns:
+        int [n], a permutation of the rows.
+    """
+    members = [np.flatnonzero(labels == label) for label in range(classes)]
+    rounds = np.full((max(map(len, members)), classes), -1)
+    for label, rows in enumerate(members):
+        rounds[: len(rows), label] = rows
+    order = np.take_along_axis(rounds, np.argsort(generator.random(rounds.shape), axis=1), axis=1).ravel()
+    return order[order >= 0]
+
+
+def compute_checksum(*splits: Split) -> str:
+    """SHA-256 over the shapes and bytes of all inputs and labels, in order.
+
+    Args:
+        splits: the splits, in the order in which they count.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for split in splits:
+        for array, dtype in ((split.inputs, "<f4"), (split.labels, "<i4")):
+            digest.update(str(array.shape).encode())
+            digest.update(np.ascontiguousarray(array, dtype=dtype).data)
+    return digest.hexdigest()
+
+
+def check_values(train_size: Any, test_size: Any, probe_size: Any, data_seed: Any, standardize: Any) -> None:
+    """Raise an InputError for what is wrong whatever the data hold, so that it is said before they are looked for."""
+    if train_size is not None:
+        check_positive("train_size", train_size)
+    check_positive("probe_size", probe_size)
+    if test_size is not None:
+        check_positive("test_size", test_size)
+        if test_size < 2:
+            raise InputError(f"dataset.test_size={test_size}: needs 2, one to choose the minimum and one to report")
+    if data_seed is not None:
+        check_seed("data_seed", data_seed)
+    if not isinstance(standardize, bool):
+        raise InputError(f"dataset.standardize={_show(standardize)}: must be true or false")
+
+
+def check_positive(field: str, value: Any) -> None:
+    """Raise an InputError unless `value` is a positive integer."""
+    if not _is_integer(value) or value < 1:
+        raise InputError(f"dataset.{field}={_show(value)}: must be a positive integer")
+
+
+def check_seed(field: str, value: Any) -> None:
+    """Raise an InputError unless `value` is a whole number from 0."""
+    if not _is_integer(value) or value < 0:
+        raise InputError(f"dataset.{field}={_show(value)}: must be a whole number from 0")
+
+
+def _convert(pool: Pool, rows: slice | np.ndarray, scale: float) -> Split:
+    # np.array copies: a Dataset never holds on to a mapped file.
+    inputs = np.array(pool.inputs[rows], dtype=np.float32)
+    if scale != 1:
+        np.divide(inputs, np.float32(scale), out=inputs)
+    return Split(inputs, np.array(pool.labels[rows], dtype=np.int32))
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _show(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

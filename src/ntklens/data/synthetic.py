@@ -1,0 +1,182 @@
+"""Synthetic: Gaussian inputs labelled by a random teacher network; as many as asked for, of any dimension."""
+
+from typing import Any
+
+import numpy as np
+
+from ntklens.data.dataset import Dataset
+from ntklens.data.split import (
+    DEFAULT_TEST_SIZE,
+    Pool,
+    assemble_dataset,
+    check_positive,
+    check_seed,
+    check_values,
+    order_balanced,
+)
+from ntklens.errors import InputError
+
+BLOCK = 1024  # samples drawn and labelled at once: always whole, so that no sample depends on how many are asked for
+CENTRING_SAMPLES = 8192
+RAREST = 1000  # a balanced draw gives up where a class has less than one sample in so many
+
+
+class Teacher:
+    """A random ReLU network whose largest standardised output is the label.
+
+    label(x) = argmax_c [f_c(x) − E f_c] / sd f_c, f(x) = W_L φ(… φ(W_1 x + b_1) …), φ = relu, W_l ~ N(0, 2 / fan_in),
+    b_l ~ N(0, 1). Mean and deviation are taken over a fixed sample of inputs: without them a few classes would take
+    nearly all.
+
+    Args:
+        input_dim: dimension d of the inputs.
+        classes: number of classes C.
+        width: units of each hidden layer.
+        depth: number of hidden layers.
+        generator: draws the weights, then the inputs for mean and deviation.
+
+    Raises:
+        InputError: no unit of the last hidden layer is ever active, so that all outputs are constant.
+    """
+
+    def __init__(self, input_dim: int, classes: int, width: int, depth: int, generator: np.random.Generator) -> None:
+        widths = [input_dim, *[width] * depth, classes]
+        self._layers = [
+            (generator.normal(scale=np.sqrt(2 / fan_in), size=(fan_in, fan_out)), generator.normal(size=(1, fan_out)))
+            for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)
+        ]
+        self._mean, self._deviation = np.zeros((1, classes)), np.ones((1, classes))
+        logits = self.compute_logits(generator.standard_normal((CENTRING_SAMPLES, input_dim)))
+        self._mean, self._deviation = logits.mean(axis=0, keepdims=True), logits.std(axis=0, keepdims=True)
+        if self._deviation.min() < 1e-9:
+            raise InputError(f"dataset.teacher_width={width}: the outputs of the teacher are constant; take a wider one")
+
+    def compute_logits(self, inputs: np.ndarray) -> np.ndarray:
+        """Return the standardised outputs [n, C] for inputs [n, d], in float64."""
+        values = inputs.astype(np.float64)
+        for weight, bias in self._layers[:-1]:
+            values = np.maximum(values @ weight + bias, 0)
+        return (values @ self._layers[-1][0] - self._mean) / self._deviation
+
+
+class Stream:
+    """An endless, fixed sequence of labelled samples, of which any number of first ones can be had.
+
+    Args:
+        teacher: gives the labels.
+        input_dim: dimension d of the inputs.
+        generator: draws the inputs.
+    """
+
+    def __init__(self, teacher: Teacher, input_dim: int, generator: np.random.Generator) -> None:
+        self._teacher = teacher
+        self._input_dim = input_dim
+        self._generator = generator
+        self._inputs: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+
+    def take(self, size: int) -> Pool:
+        """Return the first samples: inputs float32 [n, d], labels int32 [n], n the whole blocks that hold `size`."""
+        while len(self._labels) * BLOCK < size:
+            inputs = self._generator.standard_normal((BLOCK, self._input_dim), dtype=np.float32)
+            self._inputs.append(inputs)
+            self._labels.append(self._teacher.compute_logits(inputs).argmax(axis=1).astype(np.int32))
+        return Pool(np.concatenate(self._inputs), np.concatenate(self._labels))
+
+
+def load(
+    *,
+    input_dim: int = 32,
+    classes: int = 10,
+    train_size: int = 1000,
+    test_size: int | None = None,
+    probe_size: int = 128,
+    data_seed: int | None = None,
+    standardize: bool = False,
+    teacher_width: int = 64,
+    teacher_depth: int = 2,
+    teacher_seed: int = 0,
+    name: str = "synthetic",
+) -> Dataset:
+    """Draw Gaussian inputs, x ~ N(0, I_d), and label them by a random teacher network (`Teacher`).
+
+    The held-out samples depend on the teacher, `input_dim` and `classes` alone. The training samples are the first of
+    an endless sequence: fewer are the beginning of more, for each `data_seed`.
+
+    Args:
+        input_dim: dimension d of the inputs.
+        classes: number of classes C.
+        train_size: number of training samples, without limit.
+        test_size: number of test samples, both halves together; None means 2000.
+        probe_size: number of samples the kernel is measured on.
+        data_seed: None takes the sequence as it comes; a number takes another sequence, its classes in turn.
+        standardize: subtract the mean and divide by the standard deviation (scalars) of the training inputs.
+        teacher_width: units of each hidden layer of the teacher.
+        teacher_depth: number of hidden layers of the teacher.
+        teacher_seed: draws the teacher, and with it the held-out samples.
+        name: name in messages and results.
+
+    Returns:
+        Dataset with inputs [n, d].
+
+    Raises:
+        InputError: a value that is no such number, or a class too rare for a balanced draw.
+    """
+    check_values(train_size, test_size, probe_size, data_seed, standardize)
+    numbers = {
+        "input_dim": input_dim,
+        "classes": classes,
+        "train_size": train_size,
+        "teacher_width": teacher_width,
+        "teacher_depth": teacher_depth,
+    }
+    for field, value in numbers.items():
+        check_positive(field, value)
+    if classes < 2:
+        raise InputError(f"dataset.classes={classes}: needs 2")
+    check_seed("teacher_seed", teacher_seed)
+    test_size = DEFAULT_TEST_SIZE if test_size is None else test_size
+
+    teacher_draw, held_out_draw, train_draw = np.random.SeedSequence(teacher_seed).spawn(3)
+    teacher = Teacher(input_dim, classes, teacher_width, teacher_depth, np.random.default_rng(teacher_draw))
+    held_out = Stream(teacher, input_dim, np.random.default_rng(held_out_draw)).take(probe_size + test_size)
+    if data_seed is None:
+        train = Stream(teacher, input_dim, np.random.default_rng(train_draw)).take(train_size)
+        rows = np.arange(train_size)
+    else:
+        train, rows = _draw_balanced(teacher, input_dim, classes, train_size, teacher_seed, data_seed)
+    source: dict[str, Any] = {
+        "source": f"teacher: width {teacher_width}, depth {teacher_depth}, seed {teacher_seed}",
+        "files": {},
+    }
+    return assemble_dataset(
+        name=name,
+        train=train,
+        train_rows=rows,
+        held_out=held_out,
+        classes=classes,
+        scale=1,
+        test_size=test_size,
+        probe_size=probe_size,
+        data_seed=data_seed,
+        standardize=standardize,
+        source=source,
+    )
+
+
+def _draw_balanced(
+    teacher: Teacher, input_dim: int, classes: int, size: int, teacher_seed: int, data_seed: int
+) -> tuple[Pool, np.ndarray]:
+    # The words of entropy differ in number from those of the other draws, so no data_seed repeats one of them.
+    inputs_draw, order_draw = np.random.SeedSequence([teacher_seed, data_seed, 1]).spawn(2)
+    stream = Stream(teacher, input_dim, np.random.default_rng(inputs_draw))
+    rounds = -(-size // classes)
+    pool = stream.take(size)
+    while (counts := np.bincount(pool.labels, minlength=classes)).min() < rounds:
+        if len(pool) > RAREST * (counts.min() + BLOCK):
+            raise InputError(
+                f"dataset.data_seed={data_seed}: the teacher gives too few samples to class {counts.argmin()} for a"
+                f" balanced draw; take fewer dataset.classes than {classes}, or dataset.data_seed=null"
+            )
+        pool = stream.take(2 * len(pool))
+    return pool, order_balanced(pool.labels, classes, np.random.default_rng(order_draw))[:size]

@@ -1,0 +1,314 @@
+"""State → record. Losses and traces at every record, spectra at fewer, and full kernels at the snapshots.
+
+Snapshots are the minimum of the selection loss, whose parameters are kept until the end, and the first crossings of
+the train losses `trajectory.LEVELS`, which are measured as they happen.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ntklens.data import Dataset, Split
+from ntklens.ntk import metrics, reference, structured
+from ntklens.ntk.layers import name_layers
+from ntklens.ntk.spectrum import eigenvalues
+from ntklens.training.ensemble import Params, map_members, prefers_map
+from ntklens.training.losses import Loss
+from ntklens.trajectory import LEVELS, VARIABLES
+
+ENGINES = {"structured": structured, "neural_tangents": reference}
+EVALUATION_BATCH = 2048  # samples whose activations are held at once while a loss is evaluated
+CONSTANT_TOLERANCE = 1e-6  # logits that vary less than this over the probe, relative to their size, are constant
+SPECTRAL = ("effective_rank", "effective_rank_traced", "effective_rank_centred", "effective_rank_layer", "eigenvalues")
+
+
+class DeviceData(NamedTuple):
+    """The splits as (inputs, labels) pairs on the device, and the probe's inputs."""
+
+    train: tuple[jax.Array, jax.Array]
+    selection: tuple[jax.Array, jax.Array]
+    test: tuple[jax.Array, jax.Array]
+    probe: jax.Array
+
+
+def put_on_device(dataset: Dataset) -> DeviceData:
+    """Return the dataset's arrays on the device."""
+
+    def pair(split: Split) -> tuple[jax.Array, jax.Array]:
+        return jnp.asarray(split.inputs), jnp.asarray(split.labels)
+
+    return DeviceData(pair(dataset.train), pair(dataset.selection), pair(dataset.test), jnp.asarray(dataset.probe.inputs))
+
+
+@dataclass(frozen=True)
+class Measurer:
+    """Everything about measuring but the parameters and the data.
+
+    Attributes:
+      apply: (parameters, inputs (N, …)) → logits (N, C).
+      loss: per-sample loss of logits (N, C) and labels (N,).
+      engine: a key of `ENGINES`.
+    """
+
+    apply: Callable[[Params, jax.Array], jax.Array]
+    loss: Loss
+    engine: str = "structured"
+
+
+def evaluate_split(measurer: Measurer, params: Params, split: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """Return the mean loss and the accuracy over a split, in batches of `EVALUATION_BATCH`."""
+    inputs, labels = split
+    size = len(labels)
+    batch = min(size, EVALUATION_BATCH)
+    padding = -size % batch
+    inputs = jnp.pad(inputs, [(0, padding)] + [(0, 0)] * (inputs.ndim - 1)).reshape(-1, batch, *inputs.shape[1:])
+    labels = jnp.pad(labels, (0, padding), constant_values=-1).reshape(-1, batch)
+
+    def add_batch(total: tuple, samples: tuple) -> tuple:
+        inputs, labels = samples
+        logits, real = measurer.apply(params, inputs), labels >= 0
+        losses = jnp.where(real, measurer.loss(logits, jnp.maximum(labels, 0)), 0)
+        correct = real & (jnp.argmax(logits, axis=-1) == labels)
+        return (total[0] + jnp.sum(losses), total[1] + jnp.sum(correct, dtype=jnp.int32)), None
+
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    (total, correct), _ = jax.lax.scan(add_batch, (jnp.zeros((), dtype), jnp.int32(0)), (inputs, labels))
+    return total / size, correct.astype(dtype) / size
+
+
+@partial(jax.jit, static_argnames=("measurer", "one_after_another"))
+def measure_records(
+    params: Params, initial: Params, data: DeviceData, *, measurer: Measurer, one_after_another: bool
+) -> dict[str, jax.Array]:
+    """Measure what a record holds without a spectrum.
+
+    Args:
+      params: stacked parameters, leading axis of members E.
+      initial: the same at the start.
+      data: the splits and the probe.
+      measurer: what to measure with.
+      one_after_another: whether members are mapped rather than batched.
+
+    Returns:
+      name of `VARIABLES` → array (E,) or (E, layers); also `constant` (E,): whether f is constant over the probe.
+    """
+
+    def measure(params: Params, initial: Params) -> dict[str, jax.Array]:
+        train_loss, train_accuracy = evaluate_split(measurer, params, data.train)
+        selection_loss, _ = evaluate_split(measurer, params, data.selection)
+        test_loss, test_accuracy = evaluate_split(measurer, params, data.test)
+        logits = measurer.apply(params, data.probe)
+        traces = jnp.stack(list(ENGINES[measurer.engine].layer_traces(measurer.apply, params, data.probe).values()))
+        return {
+            "train_loss": train_loss,
+            "selection_loss": selection_loss,
+            "test_loss": test_loss,
+            "train_accuracy": train_accuracy,
+            "test_accuracy": test_accuracy,
+            "logit_norm": jnp.sqrt(jnp.mean(jnp.sum(logits**2, axis=-1))),
+            "trace": jnp.sum(traces),
+            "trace_layer": traces,
+            "weight_change": measure_weight_change(measurer.apply, params, initial),
+            "constant": jnp.max(jnp.std(logits, axis=0)) <= CONSTANT_TOLERANCE * (1 + jnp.max(jnp.abs(logits))),
+        }
+
+    return map_members(measure, one_after_another)(params, initial)
+
+
+def measure_weight_change(apply: Callable, params: Params, initial: Params) -> jax.Array:
+    """Return |θ_l − θ_l(0)| / |θ_l(0)| per layer, shape (layers,)."""
+    now, then = jax.tree.leaves(params), jax.tree.leaves(initial)
+
+    def norm(leaves: Iterable[jax.Array]) -> jax.Array:
+        return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in leaves))
+
+    members = name_layers(apply, params).values()
+    return jnp.stack([norm(now[i] - then[i] for i in layer) / norm(then[i] for i in layer) for layer in members])
+
+
+@partial(jax.jit, static_argnames=("measurer",))
+def compute_member_kernels(
+    params: Params, member: jax.Array, probe: jax.Array, *, measurer: Measurer
+) -> dict[str, jax.Array]:
+    """Return {layer: its share of Θ, shape (N, C, N, C)} of one of the stacked members."""
+    return ENGINES[measurer.engine].layer_kernels(
+        measurer.apply, jax.tree.map(lambda leaf: leaf[member], params), probe
+    )
+
+
+@partial(jax.jit, static_argnames=("measurer",))
+def compute_member_kernel(params: Params, member: jax.Array, probe: jax.Array, *, measurer: Measurer) -> jax.Array:
+    """Return Θ, shape (N, C, N, C), of one of the stacked members."""
+    return sum(compute_member_kernels(params, member, probe, measurer=measurer).values())
+
+
+def measure_spectrum(kernel: jax.Array) -> dict[str, np.ndarray]:
+    """Return what a record holds of a kernel's spectrum.
+
+    Args:
+      kernel: Θ, shape (N, C, N, C).
+
+    Returns:
+      `eigenvalues` (N·C,), `effective_rank`, `effective_rank_traced`.
+    """
+    spectrum = eigenvalues(kernel)
+    traced = eigenvalues(metrics.trace_outputs(kernel))
+    return {
+        "eigenvalues": spectrum,
+        "effective_rank": metrics.effective_rank_from_eigenvalues(spectrum),
+        "effective_rank_traced": metrics.effective_rank_from_eigenvalues(traced),
+    }
+
+
+def measure_snapshot(kernels: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+    """Return what a snapshot holds beyond a record: every spectral quantity, of Θ and of its layers.
+
+    Args:
+      kernels: {layer: its share of Θ, shape (N, C, N, C)}.
+
+    Returns:
+      Every name of `SPECTRAL`.
+    """
+    kernel = sum(kernels.values())
+    centred = eigenvalues(metrics.centre_kernel(kernel))
+    layers = [metrics.effective_rank_from_eigenvalues(eigenvalues(share)) for share in kernels.values()]
+    return {
+        **measure_spectrum(kernel),
+        "effective_rank_centred": metrics.effective_rank_from_eigenvalues(centred),
+        "effective_rank_layer": np.array(layers),
+    }
+
+
+@partial(jax.jit, donate_argnums=0)
+def _keep_better(best: Params, params: Params, better: jax.Array) -> Params:
+    def choose(old: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.where(better.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+    return jax.tree.map(choose, best, params)
+
+
+class Recorder:
+    """Collects the records and snapshots of the members of one ensemble.
+
+    Args:
+      measurer: what to measure with.
+      data: the splits and the probe.
+      initial: the stacked parameters at record 0.
+      steps: the updates at which `record` will be called, shape (K,).
+      spectra: at which of them spectra are measured, shape (K,), booleans.
+      steps_per_epoch: updates per pass over the training set.
+      stop_after: epochs after its minimum at which a member stops; None: never.
+    """
+
+    def __init__(
+        self,
+        measurer: Measurer,
+        data: DeviceData,
+        initial: Params,
+        steps: np.ndarray,
+        spectra: np.ndarray,
+        steps_per_epoch: int,
+        stop_after: int | None,
+    ) -> None:
+        self.measurer, self.data = measurer, data
+        self.steps, self.spectra, self.steps_per_epoch = steps, spectra, steps_per_epoch
+        self.stop_after = stop_after
+        self.one_after_another = prefers_map(initial)
+        self.initial, self.best = (jax.tree.map(jnp.copy, initial) for _ in range(2))
+        self.layers = list(name_layers(measurer.apply, initial))
+        members = len(jax.tree.leaves(initial)[0])
+        self.records: list[list[dict[str, Any]]] = [[] for _ in range(members)]
+        self.crossings: list[dict[int, dict[str, Any]]] = [{} for _ in range(members)]
+        self.minimum_loss = np.full(members, np.inf)
+        self.minimum_record = np.zeros(members, int)
+        self.active = np.ones(members, bool)
+        self.diverged_step: list[int | None] = [None] * members
+
+    def record(self, index: int, params: Params) -> dict[str, np.ndarray]:
+        """Measure the members at `steps[index]`, and decide which of them go on.
+
+        Args:
+          index: number of the record.
+          params: stacked parameters.
+
+        Returns:
+          What was measured of every member, finished ones included, arrays (E,) or (E, layers).
+        """
+        step = int(self.steps[index])
+        measured = measure_records(
+            params, self.initial, self.data, measurer=self.measurer, one_after_another=self.one_after_another
+        )
+        values = {name: np.asarray(array) for name, array in measured.items()}
+        losses = np.stack([values[name] for name in ("train_loss", "selection_loss", "test_loss")])
+        for member in np.flatnonzero(self.active & ~np.isfinite(losses).all(axis=0)):
+            self.active[member], self.diverged_step[member] = False, step
+        better = self.active & (values["selection_loss"] < self.minimum_loss)
+        self.best = _keep_better(self.best, params, jnp.asarray(better))
+        self.minimum_loss[better], self.minimum_record[better] = values["selection_loss"][better], index
+        for member in np.flatnonzero(self.active):
+            self._record_member(member, index, params, {name: array[member] for name, array in values.items()})
+        if self.stop_after is not None:
+            waited = (step - self.steps[self.minimum_record]) / self.steps_per_epoch
+            self.active &= waited < self.stop_after
+        return values
+
+    def _record_member(self, member: int, index: int, params: Params, values: dict[str, Any]) -> None:
+        step = int(self.steps[index])
+        record = {"step": step, "epoch": step / self.steps_per_epoch, **values}
+        crossed = self._find_crossings(member, record)
+        if index == 0 or crossed:
+            record |= measure_snapshot(self._compute_kernels(params, member))
+        elif self.spectra[index]:
+            record |= measure_spectrum(
+                compute_member_kernel(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
+            )
+        self.records[member].append(record)
+        for level in crossed:
+            self.crossings[member][level] = record
+
+    def _find_crossings(self, member: int, record: dict[str, Any]) -> list[int]:
+        """Return the levels that the train loss is now at or below for the first time, having started above."""
+        if not self.records[member]:
+            return []
+        started = self.records[member][0]["train_loss"]
+        return [
+            number
+            for number, level in enumerate(LEVELS)
+            if number not in self.crossings[member] and started > level >= record["train_loss"]
+        ]
+
+    def _compute_kernels(self, params: Params, member: int) -> dict[str, jax.Array]:
+        return compute_member_kernels(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
+
+    def finish(self, member: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Measure the minimum of one member and return its records, minimum and crossings for `build_trajectory`."""
+        records = self.records[member] or [self._describe_stillborn()]
+        minimum = records[self.minimum_record[member]]
+        if not all(name in minimum for name in SPECTRAL) and self.records[member]:
+            minimum = minimum | measure_snapshot(self._compute_kernels(self.best, member))
+        crossings = [self.crossings[member].get(level, {}) for level in range(len(LEVELS))]
+        return self._stack(records), {name: array[0] for name, array in self._stack([minimum]).items()}, self._stack(crossings)
+
+    def _describe_stillborn(self) -> dict[str, Any]:
+        """Return the record of a member that was not finite before the first update: nothing of it was measured."""
+        return {"step": int(self.steps[0]), "epoch": 0.0}
+
+    def is_constant(self, member: int) -> bool:
+        """Return whether the member's last recorded function is constant over the probe: it is dead."""
+        return bool(self.records[member] and self.records[member][-1]["constant"])
+
+    def _stack(self, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        outputs = jax.eval_shape(self.measurer.apply, jax.tree.map(lambda leaf: leaf[0], self.initial), self.data.probe)
+        sizes = {"layer": len(self.layers), "mode": outputs.size}
+        dtype = np.dtype(outputs.dtype)
+        stacked = {}
+        for name, (dims, _) in VARIABLES.items():
+            missing = np.full([sizes[dim] for dim in dims], np.nan, dtype)
+            stacked[name] = np.stack([np.asarray(row.get(name, missing)) for row in rows])
+            stacked[name] = stacked[name].astype(np.float64 if name in ("step", "epoch") else dtype)
+        return stacked

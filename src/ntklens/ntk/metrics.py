@@ -1,0 +1,107 @@
+"""Numbers that summarise a kernel. Nothing is divided by N or C unless the docstring says so."""
+
+import numpy as np
+
+from ntklens.ntk.spectrum import Kernel, eigenvalues, flatten_kernel
+
+
+def trace(kernel: Kernel) -> Kernel:
+    """Tr Θ = Σ_{i,c} Θ[(i,c),(i,c)], a magnitude; not divided by N or C.
+
+    Args:
+        kernel: array [N, C, N, C] or square.
+
+    Returns:
+        Scalar of the kernel's kind.
+
+    Raises:
+        ValueError: if the kernel has another shape.
+    """
+    return flatten_kernel(kernel).trace()
+
+
+def effective_rank(kernel: Kernel) -> float:
+    """Γ = exp(−Σ_k p_k ln p_k) with p the kernel's eigenvalues, clipped at 0 and normalised to sum 1.
+
+    1 ≤ Γ ≤ rank Θ, and Γ(aΘ) = Γ(Θ). Source: Roy and Vetterli 2007.
+
+    Args:
+        kernel: array [N, C, N, C] or square.
+
+    Returns:
+        Γ; NaN if the kernel is zero or not finite.
+
+    Raises:
+        ValueError: if the kernel has another shape.
+    """
+    return effective_rank_from_eigenvalues(eigenvalues(kernel))
+
+
+def effective_rank_from_eigenvalues(eigenvalues: np.ndarray) -> float:
+    """Γ = exp(−Σ_k p_k ln p_k), p_k = max(λ_k, 0) / Σ_j max(λ_j, 0), 0 ln 0 = 0.
+
+    Args:
+        eigenvalues: array [K], in any order.
+
+    Returns:
+        Γ; NaN if no eigenvalue is positive or one is not finite.
+    """
+    clipped = np.maximum(np.asarray(eigenvalues, dtype=np.float64), 0)
+    if not np.isfinite(clipped).all() or not clipped.any():
+        return float("nan")
+    weights = clipped / clipped.max()  # so that the sum cannot overflow
+    weights = weights / weights.sum()
+    weights = weights[weights > 0]
+    return float(np.exp(-(weights * np.log(weights)).sum()))
+
+
+def participation_ratio(kernel: Kernel) -> Kernel:
+    """(Tr Θ)² / ‖Θ‖², the number of eigenvalues that take part; 1 ≤ it ≤ rank Θ.
+
+    Args:
+        kernel: array [N, C, N, C] or square.
+
+    Returns:
+        Scalar of the kernel's kind; NaN if the kernel is zero.
+
+    Raises:
+        ValueError: if the kernel has another shape.
+    """
+    matrix = flatten_kernel(kernel)
+    scaled = matrix / abs(matrix).max()  # squares of large float32 kernels would overflow
+    return scaled.trace() ** 2 / (scaled**2).sum()
+
+
+def trace_outputs(kernel: Kernel) -> Kernel:
+    """The kernel between samples, K[i,j] = (1/C) Σ_c Θ[(i,c),(j,c)].
+
+    Args:
+        kernel: array [N, C, N2, C].
+
+    Returns:
+        Array [N, N2].
+
+    Raises:
+        ValueError: if the kernel has another shape.
+    """
+    if kernel.ndim != 4 or kernel.shape[1] != kernel.shape[3]:
+        raise ValueError(f"tracing over outputs needs a kernel [N, C, N2, C], not {list(kernel.shape)}")
+    return kernel.diagonal(axis1=1, axis2=3).mean(-1)
+
+
+def centre_kernel(kernel: Kernel) -> Kernel:
+    """The kernel of gradients less their mean over samples: H Θ H, H = 1 − (1/N) 1 1ᵀ acting on samples.
+
+    Args:
+        kernel: array [N, C, N, C], or [N, N] between samples.
+
+    Returns:
+        Array of the same shape.
+
+    Raises:
+        ValueError: if the kernel has another shape.
+    """
+    flatten_kernel(kernel)
+    axis = kernel.ndim // 2
+    rows = kernel - kernel.mean(0, keepdims=True)
+    return rows - rows.mean(axis, keepdims=True)

@@ -1,0 +1,142 @@
+"""A function of parameters and one sample as a flat list of equations.
+
+Calls that only group equations (jit, remat, closed calls) are opened, so that every use of a parameter is in sight.
+Equations that carry rules of their own (custom derivatives, scan, while, cond) stay whole.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import Jaxpr, Literal, Primitive, Var
+
+# Primitives that do nothing but call a jaxpr, and the parameter that holds it.
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+}
+
+
+@dataclass(frozen=True)
+class Equation:
+    """outputs = primitive(inputs); inputs and outputs are slots, numbers that name values."""
+
+    primitive: Primitive
+    params: Mapping[str, Any]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A straight-line program. Its first slots are the parameter leaves in order, `sample` the input."""
+
+    equations: tuple[Equation, ...]
+    sample: int
+    output: int
+    constants: Mapping[int, Any]
+    avals: tuple[jax.ShapeDtypeStruct, ...]  # shape and dtype of every slot
+
+    def size(self, slot: int) -> int:
+        """Number of elements of a slot."""
+        return math.prod(self.avals[slot].shape)
+
+
+class _Flattener:
+    """Gives every variable of every opened call a slot of its own (a jaxpr called twice has its variables twice)."""
+
+    def __init__(self) -> None:
+        self.equations: list[Equation] = []
+        self.constants: dict[int, Any] = {}
+        self.avals: list[jax.ShapeDtypeStruct] = []
+
+    def new_slot(self, aval: Any) -> int:
+        self.avals.append(jax.ShapeDtypeStruct(aval.shape, aval.dtype) if hasattr(aval, "shape") else aval)
+        return len(self.avals) - 1
+
+    def new_constant(self, value: Any, aval: Any) -> int:
+        slot = self.new_slot(aval)
+        self.constants[slot] = value
+        return slot
+
+    def inline(self, jaxpr: Jaxpr, consts: Iterable[Any], inputs: Iterable[int]) -> list[int]:
+        """Append the equations of `jaxpr`; return the slots of its outputs."""
+        slots: dict[Var, int] = dict(zip(jaxpr.invars, inputs, strict=True))
+        for var, value in zip(jaxpr.constvars, consts, strict=True):
+            slots[var] = self.new_constant(value, var.aval)
+
+        def read(atom: Any) -> int:
+            return self.new_constant(atom.val, atom.aval) if isinstance(atom, Literal) else slots[atom]
+
+        for eqn in jaxpr.eqns:
+            operands = tuple(read(atom) for atom in eqn.invars)
+            if eqn.primitive.name in CALLS:
+                called = eqn.params[CALLS[eqn.primitive.name]]
+                body, body_consts = (called.jaxpr, called.consts) if hasattr(called, "consts") else (called, ())
+                results = self.inline(body, body_consts, operands)
+            else:
+                results = [self.new_slot(var.aval) for var in eqn.outvars]
+                self.equations.append(Equation(eqn.primitive, eqn.params, operands, tuple(results)))
+            slots.update(zip(eqn.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+
+def trace_program(f: Callable[..., Any], params: Any, x: Any) -> Program:
+    """Trace f for one sample, f(params, x[:1])[0], into a flat program.
+
+    Args:
+        f: function f(params, x) → [N, C].
+        params: pytree of parameters, arrays or shapes.
+        x: inputs [N, ...], array or shape; only its shape and dtype are used.
+
+    Returns:
+        The program; slot k holds leaf k of `jax.tree.leaves(params)`.
+
+    Raises:
+        ValueError: if f does not return one real array [N, C].
+    """
+    leaves, tree = jax.tree.flatten(params)
+
+    def apply_to_one(leaves: list[Any], sample: Any) -> Any:
+        y = f(jax.tree.unflatten(tree, leaves), sample[None])
+        if not isinstance(y, jax.Array | np.ndarray) or y.ndim != 2 or y.shape[0] != 1:
+            got = getattr(y, "shape", type(y).__name__)
+            raise ValueError(f"f(params, x) must return one array [N, C]; for one sample it returned {got}")
+        if not np.issubdtype(y.dtype, np.floating) and y.dtype != jax.numpy.bfloat16:
+            raise ValueError(f"f(params, x) must return real floating-point outputs, not {y.dtype}")
+        return y[0]
+
+    sample = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+    closed = jax.make_jaxpr(apply_to_one)(leaves, sample)
+    flat = _Flattener()
+    inputs = [flat.new_slot(var.aval) for var in closed.jaxpr.invars]
+    (output,) = flat.inline(closed.jaxpr, closed.consts, inputs)
+    return Program(tuple(flat.equations), inputs[-1], output, dict(flat.constants), tuple(flat.avals))
+
+
+def apply_equation(equation: Equation, operands: Iterable[Any]) -> list[Any]:
+    """Apply one equation to its operands; always returns a list of results."""
+    bound = equation.primitive.get_bind_params(equation.params)
+    # Equations with rules of their own hand back their functions as leading operands in some versions of JAX.
+    functions, params = ((), bound) if isinstance(bound, dict) else bound
+    results = equation.primitive.bind(*functions, *operands, **params)
+    return list(results) if equation.primitive.multiple_results else [results]
+
+
+def run_equations(
+    equations: Iterable[Equation], values: dict[int, Any], offsets: Mapping[int, Any] | None = None
+) -> None:
+    """Evaluate equations in order into `values` (slot → value), adding offsets[slot] to the slots that have one."""
+    offsets = offsets or {}
+    for equation in equations:
+        results = apply_equation(equation, [values[slot] for slot in equation.inputs])
+        for slot, result in zip(equation.outputs, results, strict=True):
+            values[slot] = result + offsets[slot] if slot in offsets else result

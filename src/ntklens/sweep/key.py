@@ -1,0 +1,64 @@
+"""Identity: the same scientific configuration has the same key, and lies in the same directory."""
+
+import hashlib
+import json
+import re
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ntklens.trajectory import SCHEMA_VERSION
+
+# What changes where, when or how fast a result is computed, but not what it is.
+NOT_IDENTITY = (
+    "seed",
+    "ensemble",
+    "name",
+    "paths",
+    "scaling",
+    "retry",
+    "replace",
+    "launch",
+    "launcher",
+    "tracking",
+    "task",
+    "device",
+    "dataset.root",
+    "ntk.engine",
+    "ntk.memory_limit",
+)
+
+
+def select_identity(cfg: DictConfig) -> dict[str, Any]:
+    """Return the resolved configuration without what is not part of a result's identity.
+
+    Args:
+      cfg: the composed configuration.
+
+    Returns:
+      Nested plain values; groups left empty are dropped.
+    """
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    for key in NOT_IDENTITY:
+        group, _, leaf = key.rpartition(".")
+        node = plain.get(group) if group else plain
+        if isinstance(node, dict):
+            node.pop(leaf, None)
+    return {name: value for name, value in plain.items() if value != {}}
+
+
+def compute_key(cfg: DictConfig) -> str:
+    """Return the run key: the first 16 hexadecimal digits of SHA-256 of the canonical JSON of identity and schema."""
+    identity = {"schema": SCHEMA_VERSION, "config": select_identity(cfg)}
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def name_run(cfg: DictConfig) -> str:
+    """Return the run's directory name: the settings people ask for first, then eight digits of the key."""
+    model = cfg.model._target_.rsplit(".", 1)[-1].lower()
+    optimizer = cfg.optimizer._target_.rsplit(".", 1)[-1].lower()
+    words = [f"{cfg.dataset.name}-{cfg.dataset.train_size or 'all'}", model]
+    words += [f"{short}{cfg.model[key]}" for short, key in (("w", "width"), ("d", "depth")) if key in cfg.model]
+    words += [optimizer, f"{cfg.optimizer.learning_rate:g}"]
+    return re.sub(r"[^\w.=+-]", "_", "-".join(words)) + f"-{compute_key(cfg)[:8]}"

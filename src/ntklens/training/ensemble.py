@@ -1,0 +1,201 @@
+"""Seeds as an array axis: one compiled program trains many members of one configuration."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ntklens.data import Split
+from ntklens.training.losses import Loss
+
+Params = Any
+PIECE_SECONDS = 2.0  # a compiled call ends after about this long, so that signals and progress act
+MAP_BYTES = 1 << 20  # on a CPU, members whose parameters exceed this are faster one after another
+
+
+class State(NamedTuple):
+    """What a member carries from step to step; every leaf has a leading axis of members, but `step`."""
+
+    params: Params
+    opt_state: optax.OptState
+    order_key: jax.Array  # key of the order of mini-batches
+    step: int  # updates done
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Everything about training but its state.
+
+    Attributes:
+      init: key → parameters.
+      apply: (parameters, inputs (B, …)) → logits (B, C).
+      loss: per-sample loss of logits (B, C) and labels (B,).
+      optimizer: an optax transformation.
+      batch_size: samples per update; None: all of them.
+    """
+
+    init: Callable[[jax.Array], Params]
+    apply: Callable[[Params, jax.Array], jax.Array]
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    batch_size: int | None = None
+
+    def count_steps_per_epoch(self, train_size: int) -> int:
+        """Return updates per epoch: one for the full batch, else ⌊D / batch_size⌋ (an incomplete batch is left out)."""
+        return 1 if self.batch_size is None else train_size // self.batch_size
+
+
+def initialise(trainer: Trainer, seeds: Sequence[int]) -> State:
+    """Return the state before the first update, one member per seed.
+
+    Each member is drawn by the same one-seed program, so its parameters do not depend, to the bit, on its neighbours.
+
+    Args:
+      trainer: what trains.
+      seeds: the members' seeds, integers in [0, 2^32).
+
+    Returns:
+      A state whose leaves have a leading axis of len(seeds).
+    """
+
+    members = [_start(trainer, jnp.uint32(seed)) for seed in seeds]
+    params, opt_state, order_key = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    return State(params, opt_state, order_key, 0)
+
+
+@partial(jax.jit, static_argnums=0)
+def _start(trainer: Trainer, seed: jax.Array) -> tuple[Params, optax.OptState, jax.Array]:
+    init_key, order_key = jax.random.split(jax.random.key(seed))
+    params = trainer.init(init_key)
+    return params, trainer.optimizer.init(params), order_key
+
+
+def prefers_map(params: Params) -> bool:
+    """Return whether members should run one after another inside the program rather than as one batched product.
+
+    A rule on shapes and not a stopwatch, so that a rerun takes the same path and is equal bit for bit. Measured in
+    benchmarks/members.py: on a CPU batched products win for small members and lose for large ones; on a GPU they win.
+
+    Args:
+      params: stacked parameters.
+    """
+    size = sum(leaf.nbytes // leaf.shape[0] for leaf in jax.tree.leaves(params))
+    return jax.default_backend() == "cpu" and size > MAP_BYTES
+
+
+def map_members(function: Callable, one_after_another: bool) -> Callable:
+    """Return `function` of one member lifted to stacked members: by lax.map or by vmap, with the same meaning."""
+    if not one_after_another:
+        return jax.vmap(function)
+    return lambda *members: jax.lax.map(lambda member: function(*member), members)
+
+
+@partial(jax.jit, static_argnames=("trainer", "one_after_another"), donate_argnames=("params", "opt_state"))
+def advance(
+    params: Params,
+    opt_state: optax.OptState,
+    order_key: jax.Array,
+    step: jax.Array,
+    count: jax.Array,
+    inputs: jax.Array,
+    labels: jax.Array,
+    *,
+    trainer: Trainer,
+    one_after_another: bool,
+) -> tuple[Params, optax.OptState]:
+    """Do `count` updates of every member in one compiled loop.
+
+    θ_{t+1} = θ_t + optimizer(∇ (1/B) Σ_{i ∈ batch} loss(f(x_i; θ_t), y_i)). `count` is traced: one program serves every
+    distance between records. `params` and `opt_state` are donated.
+
+    Args:
+      params: stacked parameters.
+      opt_state: stacked optimiser states.
+      order_key: keys of the orders of mini-batches, shape (members,).
+      step: updates done so far.
+      count: updates to do.
+      inputs: training inputs, shape (D, …).
+      labels: training labels, shape (D,).
+      trainer: what trains.
+      one_after_another: whether members are mapped rather than batched.
+
+    Returns:
+      The parameters and optimiser states after the updates.
+    """
+    size, per_epoch = len(inputs), trainer.count_steps_per_epoch(len(inputs))
+
+    def update(params: Params, opt_state: optax.OptState, inputs: jax.Array, labels: jax.Array) -> tuple:
+        gradient = jax.grad(lambda p: jnp.mean(trainer.loss(trainer.apply(p, inputs), labels)))(params)
+        updates, opt_state = trainer.optimizer.update(gradient, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    def run_full_batch(params: Params, opt_state: optax.OptState, _key: jax.Array) -> tuple:
+        return jax.lax.fori_loop(0, count, lambda _, carry: update(*carry, inputs, labels), (params, opt_state))
+
+    def run_mini_batches(params: Params, opt_state: optax.OptState, key: jax.Array) -> tuple:
+        def shuffle(epoch: jax.Array) -> jax.Array:
+            return jax.random.permutation(jax.random.fold_in(key, epoch), size)
+
+        def body(index: jax.Array, carry: tuple) -> tuple:
+            params, opt_state, order = carry
+            now = step + index
+            order = jax.lax.cond(now % per_epoch == 0, lambda: shuffle(now // per_epoch), lambda: order)
+            start = (now % per_epoch) * trainer.batch_size
+            batch = jax.lax.dynamic_slice_in_dim(order, start, trainer.batch_size)
+            return *update(params, opt_state, inputs[batch], labels[batch]), order
+
+        return jax.lax.fori_loop(0, count, body, (params, opt_state, shuffle(step // per_epoch)))[:2]
+
+    member = run_full_batch if trainer.batch_size is None else run_mini_batches
+    return map_members(member, one_after_another)(params, opt_state, order_key)
+
+
+def run_states(
+    trainer: Trainer, state: State, train: Split, steps: np.ndarray, on_progress: Callable[[int], None] = lambda _: None
+) -> Iterator[State]:
+    """Train, and yield the state at each of `steps`.
+
+    The parameters of a yielded state are overwritten by the next: whoever keeps them copies them.
+
+    Args:
+      trainer: what trains.
+      state: where to start.
+      train: the training samples.
+      steps: increasing numbers of updates, shape (K,), not before `state.step`.
+      on_progress: called with the number of updates just done.
+
+    Yields:
+      The state after each number of updates in `steps`.
+    """
+    one_after_another = prefers_map(state.params)
+    inputs, labels = jnp.asarray(train.inputs), jnp.asarray(train.labels)
+    piece = 1
+    for target in steps:
+        while state.step < target:
+            count = min(piece, int(target) - state.step)
+            started = time.perf_counter()
+            params, opt_state = jax.block_until_ready(
+                advance(
+                    state.params,
+                    state.opt_state,
+                    state.order_key,
+                    jnp.int32(state.step),
+                    jnp.int32(count),
+                    inputs,
+                    labels,
+                    trainer=trainer,
+                    one_after_another=one_after_another,
+                )
+            )
+            seconds = time.perf_counter() - started
+            # At most twice as many updates as the last call: the first one includes compilation.
+            piece = max(1, min(2 * count, int(PIECE_SECONDS * count / seconds))) if count == piece else piece
+            state = State(params, opt_state, state.order_key, state.step + count)
+            on_progress(count)
+        yield state

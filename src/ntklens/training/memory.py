@@ -1,0 +1,83 @@
+"""How many members fit into memory together; counted from shapes, before anything is compiled."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import psutil
+
+from ntklens.training.ensemble import MAP_BYTES, Trainer
+
+GIB = 2**30
+
+
+class MemoryNeed(NamedTuple):
+    """Bytes at the peak: `shared` once, and `per_member` for each member trained together."""
+
+    shared: int
+    per_member: int
+
+    def count_members(self, limit: float) -> int:
+        """Return how many members fit into `limit` bytes; 0 if not even one does."""
+        return max(0, int((limit - self.shared) // self.per_member))
+
+
+def count_bytes(tree: Any) -> int:
+    """Return the bytes of the arrays (or shapes) in a tree."""
+    return sum(leaf.size * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+
+
+def count_activation_bytes(apply: Callable, params: Any, inputs: jax.ShapeDtypeStruct) -> int:
+    """Return the bytes of every intermediate result of f(params, inputs): more than a gradient keeps."""
+    program = jax.make_jaxpr(apply)(params, inputs).jaxpr
+    return sum(count_bytes([variable.aval]) for equation in program.eqns for variable in equation.outvars)
+
+
+def estimate_memory(
+    trainer: Trainer, sample_shape: tuple[int, ...], train_size: int, held_out_size: int, probe_size: int, batch: int
+) -> MemoryNeed:
+    """Count the bytes that training and measuring need at their peak.
+
+    Args:
+      trainer: what trains.
+      sample_shape: shape of one input.
+      train_size: training samples.
+      held_out_size: test and selection samples.
+      probe_size: samples N of the kernel.
+      batch: samples per evaluation batch.
+
+    Returns:
+      Shared bytes (data, the kernel's workspace) and bytes per member (parameters, optimiser, snapshots, activations).
+    """
+    dtype = jnp.zeros(()).dtype
+    params = jax.eval_shape(trainer.init, jax.random.key(0))
+    opt_state = jax.eval_shape(trainer.optimizer.init, params)
+
+    def activations(samples: int) -> int:
+        return count_activation_bytes(trainer.apply, params, jax.ShapeDtypeStruct((samples, *sample_shape), dtype))
+
+    probe = jax.ShapeDtypeStruct((probe_size, *sample_shape), dtype)
+    outputs = jax.eval_shape(trainer.apply, params, probe)
+    samples = train_size + held_out_size + probe_size
+    data = samples * count_bytes([jax.ShapeDtypeStruct(sample_shape, dtype)])
+    shares = len(jax.tree.leaves(params)) + 4
+    kernel = activations(probe_size) * 2 * outputs.shape[1] + shares * outputs.size**2 * dtype.itemsize
+    working = 2 * activations(trainer.batch_size or train_size) + count_bytes(params)
+    working = max(working, activations(min(batch, max(train_size, held_out_size))))
+    kept = 3 * count_bytes(params) + 2 * count_bytes(opt_state)  # now, initial, best; the optimiser's update is a copy
+    mapped = jax.default_backend() == "cpu" and count_bytes(params) > MAP_BYTES
+    return MemoryNeed(data + kernel + (working if mapped else 0), kept + (0 if mapped else working))
+
+
+def find_free_memory() -> int:
+    """Return the bytes that this process may still use: on the accelerator, else of the machine and its cgroup."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    free = psutil.virtual_memory().available
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
+        free = min(free, int(text) - int(used.read_text()))
+    return free

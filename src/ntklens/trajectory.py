@@ -1,0 +1,151 @@
+"""What is recorded of one (configuration, seed): names, dimensions, attributes; written once, whole, and read back."""
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ntklens.errors import InputError
+
+SCHEMA_VERSION = 1
+FILE_NAME = "trajectory.nc"
+LEVELS = (1.0, 0.3, 0.1)  # train losses whose first crossing is a snapshot
+
+# name → (dimensions beyond record, description). Snapshots hold the same names without the record dimension.
+VARIABLES: dict[str, tuple[tuple[str, ...], str]] = {
+    "step": ((), "updates done"),
+    "epoch": ((), "passes over the training set"),
+    "train_loss": ((), "mean loss over the training set"),
+    "selection_loss": ((), "mean loss over the first half of the test set, which chooses the minimum"),
+    "test_loss": ((), "mean loss over the other half of the test set"),
+    "train_accuracy": ((), "fraction of the training set classified correctly"),
+    "test_accuracy": ((), "fraction of the other half of the test set classified correctly"),
+    "logit_norm": ((), "root mean square over the probe of |f(x)|"),
+    "trace": ((), "Tr Θ, the sum of all N·C diagonal entries"),
+    "trace_layer": (("layer",), "a layer's share of Tr Θ"),
+    "weight_change": (("layer",), "|θ_l − θ_l(0)| / |θ_l(0)|"),
+    "effective_rank": ((), "Γ = exp(−Σ p ln p), p the normalised eigenvalues of Θ (N·C × N·C)"),
+    "effective_rank_traced": ((), "Γ of (1/C) Σ_c Θ[(i,c),(j,c)] (N × N)"),
+    "effective_rank_centred": ((), "Γ of Θ centred over samples"),
+    "effective_rank_layer": (("layer",), "Γ of a layer's share of Θ"),
+    "eigenvalues": (("mode",), "eigenvalues of Θ, descending"),
+}
+
+
+def build_trajectory(
+    records: Mapping[str, np.ndarray],
+    minimum: Mapping[str, np.ndarray],
+    crossings: Mapping[str, np.ndarray],
+    layers: list[str],
+    attributes: Mapping[str, Any],
+) -> xr.Dataset:
+    """Put the measurements of one seed into the documented schema.
+
+    Args:
+      records: name of `VARIABLES` → array with a leading record dimension; NaN where not measured.
+      minimum: the same names at the minimum of the selection loss, without the record dimension.
+      crossings: the same names with a leading dimension over `LEVELS`; NaN where a level was not crossed.
+      layers: the names along `layer`.
+      attributes: what is needed to understand the numbers; nested values are stored as JSON.
+
+    Returns:
+      The trajectory.
+    """
+    data: dict[str, tuple] = {}
+    for prefix, leading, values in (("", ("record",), records), ("minimum_", (), minimum), ("crossing_", ("level",), crossings)):
+        for name, (dims, description) in VARIABLES.items():
+            data[prefix + name] = ((*leading, *dims), values[name], {"long_name": description})
+    attrs = {key: _encode(value) for key, value in attributes.items()}
+    coords = {"layer": layers, "level": ("level", np.array(LEVELS), {"long_name": "train loss crossed"})}
+    return xr.Dataset(data, coords, {"schema_version": SCHEMA_VERSION, **attrs})
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    return value if isinstance(value, str | int | float) else json.dumps(value, sort_keys=True)
+
+
+def publish_trajectory(trajectory: xr.Dataset, directory: Path) -> bool:
+    """Write the file under a name of this attempt's own, then link it into place: whole or not at all, never twice.
+
+    Args:
+      trajectory: what to write.
+      directory: the seed's directory.
+
+    Returns:
+      Whether this attempt was the first; a later copy leaves the first in place.
+
+    Raises:
+      OSError: if the directory cannot be written.
+    """
+    attempt = directory / f"attempt-{secrets.token_hex(4)}"
+    attempt.mkdir(parents=True)
+    temporary = attempt / FILE_NAME
+    try:
+        encoding = {"eigenvalues": {"zlib": True, "complevel": 1, "shuffle": True}}
+        trajectory.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.link(temporary, directory / FILE_NAME)
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            attempt.rmdir()
+
+
+def read_trajectory(path: Path) -> xr.Dataset:
+    """Read one trajectory into memory.
+
+    Args:
+      path: a trajectory.nc.
+
+    Returns:
+      The trajectory, as `build_trajectory` made it.
+
+    Raises:
+      InputError: if the file cannot be read, or was written in a newer schema.
+    """
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as file:
+            trajectory = file.load()
+        version = int(trajectory.attrs["schema_version"])
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: not a readable trajectory ({error})") from error
+    check_schema(version, path)
+    return trajectory
+
+
+def check_schema(version: int, path: Path) -> None:
+    """Raise InputError if `version` is newer than this ntklens reads."""
+    if version > SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: written in schema {version}, this ntklens reads up to {SCHEMA_VERSION}; "
+            "upgrade ntklens, or choose another name=…"
+        )
+
+
+def read_state(path: Path) -> str | None:
+    """Return how a trajectory ended, `done` or `diverged`; None if there is no readable file.
+
+    Raises:
+      InputError: if the file was written in a newer schema.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            version, state = int(file.attrs["schema_version"]), file.attrs["state"]
+    except (OSError, KeyError):
+        return None
+    check_schema(version, path)
+    return state if isinstance(state, str) else state.decode()

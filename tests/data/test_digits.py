@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from ntklens.data import digits
+from ntklens.errors import InputError
+
+
+def test_digits_are_those_of_scikit_learn():
+    pixels, labels = load_digits(return_X_y=True)
+    dataset = digits.load(train_size=None)
+    assert dataset.train.inputs.shape == (1000, 8, 8, 1)
+    assert (len(dataset.probe), len(dataset.selection), len(dataset.test)) == (128, 334, 335)
+    parts = (dataset.train, dataset.probe, dataset.selection, dataset.test)
+    assert (np.concatenate([part.inputs.reshape(len(part), 64) for part in parts]) == pixels / 16).all()
+    assert (np.concatenate([part.labels for part in parts]) == labels).all()
+    assert dataset.classes == 10
+
+
+def test_provenance_names_source_and_content():
+    provenance = digits.load().provenance
+    assert provenance["source"].startswith("scikit-learn ")
+    assert len(provenance["files"]["load_digits"]) == 64
+    assert provenance["checksum"] == digits.load().provenance["checksum"]
+
+
+def test_balanced_subset():
+    counts = np.bincount(digits.load(train_size=205, data_seed=4).train.labels)
+    assert set(counts) == {20, 21}
+
+
+def test_more_than_there_is():
+    with pytest.raises(InputError, match="^dataset.train_size=1001: digits has 1000 training images$"):
+        digits.load(train_size=1001)
