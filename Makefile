@@ -20,7 +20,7 @@ endif
 LOCKS := requirements.lock $(if $(CUDA),requirements-cuda$(CUDA).lock)
 INSTALLED := $(VENV)/installed-$(if $(CUDA),cuda$(CUDA),cpu)
 READY := $(VENV)/ready
-COST := $(if $(CUDA),3 GB to download and 5 to 20 minutes,300 MB to download and 1 to 5 minutes)
+COST := $(if $(CUDA),3 GB to download and 5 to 20 minutes,250 MB to download and 1 to 5 minutes)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile

@@ -6,15 +6,17 @@
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import CompactHydraException, HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from ntklens.config import register_schemas, validate
+from ntklens.config import describe_unknown_key, register_schemas, validate
 from ntklens.errors import InputError
 
 EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
@@ -71,7 +73,7 @@ def run_task(cfg: DictConfig) -> None:
         raise RunFailed
 
 
-def describe_missing_multirun(hydra_cfg: DictConfig) -> str:
+def describe_missing_multirun(hydra_cfg: HydraConf) -> str:
     """Return the line for a sweep that was started as a single run."""
     overrides = list(hydra_cfg.overrides.task)
     sweeping = [word for word in overrides if word.startswith(("scaling=", "experiment="))] or overrides
@@ -82,9 +84,17 @@ def describe(error: Exception) -> str:
     """Return one line that names the override to type, for an error of ours, Hydra's or OmegaConf's."""
     if isinstance(error, InputError):
         return " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not an override ({' '.join(str(error).partition('See https://')[0].split())})"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group}={option}: no such option; available: {', '.join(error.options or [])}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    key = getattr(cause, "full_key", None)
-    lines = [line.strip() for line in f"{error}\n{cause}".splitlines() if line.strip()]
-    details = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
-    text = " ".join(dict.fromkeys(details))
+    key, schema = getattr(cause, "full_key", None), getattr(cause, "object_type", None)
+    if key and isinstance(cause, ConfigKeyError | ConfigAttributeError) and is_dataclass(schema):
+        return describe_unknown_key(key, [entry.name for entry in fields(schema)])
+    lines = [line.strip() for line in f"{error}\n{'' if cause is error else cause}".splitlines() if line.strip()]
+    noise = ("full_key:", "object_type=", "reference_type=", "See https://")
+    text = ": ".join(dict.fromkeys(line for line in lines if not line.startswith(noise)))
+    text = text.removeprefix("Error merging override ")
     return f"{key}: {text}" if key and key not in text else text

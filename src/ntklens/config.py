@@ -3,21 +3,24 @@
 The schema holds types; the values live in conf/. A key that the schema lacks fails at composition.
 """
 
+import difflib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ntklens.errors import InputError
 
 
 @dataclass
 class MLPConfig:
+    """Arguments of `models.mlp.MLP`."""
+
     _target_: str = MISSING
     width: int = MISSING
     depth: int = MISSING
@@ -28,6 +31,8 @@ class MLPConfig:
 
 @dataclass
 class DatasetConfig:
+    """What every loader takes."""
+
     _target_: str = MISSING
     name: str = MISSING
     train_size: int | None = MISSING
@@ -39,11 +44,15 @@ class DatasetConfig:
 
 @dataclass
 class FileDatasetConfig(DatasetConfig):
+    """Arguments of a loader of files."""
+
     root: str | None = MISSING
 
 
 @dataclass
 class SyntheticConfig(DatasetConfig):
+    """Arguments of `data.synthetic.load`."""
+
     input_dim: int = MISSING
     classes: int = MISSING
     teacher_width: int = MISSING
@@ -53,12 +62,16 @@ class SyntheticConfig(DatasetConfig):
 
 @dataclass
 class OptimizerConfig:
+    """Arguments of `optax.sgd`."""
+
     _target_: str = MISSING
     learning_rate: float = MISSING
 
 
 @dataclass
 class AdamConfig(OptimizerConfig):
+    """Arguments of `optax.adam`."""
+
     b1: float = MISSING
     b2: float = MISSING
     eps: float = MISSING
@@ -66,17 +79,23 @@ class AdamConfig(OptimizerConfig):
 
 @dataclass
 class AdamWConfig(AdamConfig):
+    """Arguments of `optax.adamw`."""
+
     weight_decay: float = MISSING
 
 
 @dataclass
 class MomentumConfig(OptimizerConfig):
+    """Arguments of `optax.sgd` with momentum."""
+
     momentum: float = MISSING
     nesterov: bool = MISSING
 
 
 @dataclass
 class TrainingConfig:
+    """What a protocol sets."""
+
     epochs: int = MISSING
     loss: str = MISSING
     batch_size: int | None = MISSING
@@ -85,23 +104,31 @@ class TrainingConfig:
 
 @dataclass
 class ScheduleConfig:
+    """When a run is looked at."""
+
     record_ratio: float = MISSING
     spectrum_ratio: float = MISSING
 
 
 @dataclass
 class NTKConfig:
+    """How kernels are computed."""
+
     engine: str = MISSING
     memory_limit: float | None = MISSING
 
 
 @dataclass
 class PathsConfig:
+    """Where results go."""
+
     results: str = MISSING
 
 
 @dataclass
 class Config:
+    """The whole configuration."""
+
     model: Any = MISSING
     dataset: Any = MISSING
     optimizer: Any = MISSING
@@ -145,7 +172,7 @@ def find_config_directory() -> Path:
 
 def construct(node: DictConfig, **arguments: Any) -> Any:
     """Call the node's `_target_` with its other values and `arguments`; its errors pass through as they are."""
-    values = {key: value for key, value in node.items() if key != "_target_"}
+    values = {str(key): value for key, value in node.items() if key != "_target_"}
     return get_object(node._target_)(**values, **arguments)
 
 
@@ -196,10 +223,19 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ensemble": _at_least(1),
     "precision": _one_of("float32", "float64"),
     "name": (
-        lambda value: bool(value) and value not in (".", "..") and not set(value) & set('/\\\0\n'),
+        lambda value: bool(value) and value not in (".", "..") and not set(value) & set("/\\\0\n"),
         "must be a folder's name, without a slash",
     ),
 }
+
+
+def describe_unknown_key(key: str, known: Iterable[str]) -> str:
+    """Return the line for a key that its group does not have, with the nearest one that it has."""
+    group, _, leaf = key.rpartition(".")
+    names = sorted(name for name in known if name != "_target_")
+    near = difflib.get_close_matches(leaf, names, n=1)
+    hint = f"did you mean {f'{group}.' if group else ''}{near[0]}" if near else f"there are {', '.join(names)}"
+    return f"{key}: unknown key; {hint}"
 
 
 def validate(cfg: DictConfig) -> None:
@@ -211,6 +247,14 @@ def validate(cfg: DictConfig) -> None:
     Raises:
       InputError: naming the override to type.
     """
+    for prefix, node in [
+        ("", cfg),
+        *((f"{name!s}.", group) for name, group in cfg.items() if OmegaConf.is_dict(group)),
+    ]:
+        schema = OmegaConf.get_type(node)
+        known = {entry.name for entry in fields(schema)} if is_dataclass(schema) else set(node)
+        if unknown := [str(key) for key in node if key not in known]:
+            raise InputError(describe_unknown_key(f"{prefix}{unknown[0]}", known))
     for key, (holds, rule) in CHECKS.items():
         group, _, leaf = key.rpartition(".")
         node = cfg[group] if group else cfg

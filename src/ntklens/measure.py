@@ -4,14 +4,18 @@ Snapshots are the minimum of the selection loss, whose parameters are kept until
 the train losses `trajectory.LEVELS`, which are measured as they happen.
 """
 
+import functools
+import os
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ntklens.data import Dataset, Split
 from ntklens.ntk import metrics, reference, structured
@@ -24,7 +28,7 @@ from ntklens.trajectory import LEVELS, VARIABLES
 ENGINES = {"structured": structured, "neural_tangents": reference}
 EVALUATION_BATCH = 2048  # samples whose activations are held at once while a loss is evaluated
 CONSTANT_TOLERANCE = 1e-6  # logits that vary less than this over the probe, relative to their size, are constant
-SPECTRAL = ("effective_rank", "effective_rank_traced", "effective_rank_centred", "effective_rank_layer", "eigenvalues")
+PENDING = "pending"  # where a record keeps the promise of its spectrum
 
 
 class DeviceData(NamedTuple):
@@ -42,7 +46,9 @@ def put_on_device(dataset: Dataset) -> DeviceData:
     def pair(split: Split) -> tuple[jax.Array, jax.Array]:
         return jnp.asarray(split.inputs), jnp.asarray(split.labels)
 
-    return DeviceData(pair(dataset.train), pair(dataset.selection), pair(dataset.test), jnp.asarray(dataset.probe.inputs))
+    return DeviceData(
+        pair(dataset.train), pair(dataset.selection), pair(dataset.test), jnp.asarray(dataset.probe.inputs)
+    )
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,9 @@ class Measurer:
     engine: str = "structured"
 
 
-def evaluate_split(measurer: Measurer, params: Params, split: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+def evaluate_split(
+    measurer: Measurer, params: Params, split: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     """Return the mean loss and the accuracy over a split, in batches of `EVALUATION_BATCH`."""
     inputs, labels = split
     size = len(labels)
@@ -81,7 +89,7 @@ def evaluate_split(measurer: Measurer, params: Params, split: tuple[jax.Array, j
     return total / size, correct.astype(dtype) / size
 
 
-@partial(jax.jit, static_argnames=("measurer", "one_after_another"))
+@functools.partial(jax.jit, static_argnames=("measurer", "one_after_another"))
 def measure_records(
     params: Params, initial: Params, data: DeviceData, *, measurer: Measurer, one_after_another: bool
 ) -> dict[str, jax.Array]:
@@ -131,7 +139,7 @@ def measure_weight_change(apply: Callable, params: Params, initial: Params) -> j
     return jnp.stack([norm(now[i] - then[i] for i in layer) / norm(then[i] for i in layer) for layer in members])
 
 
-@partial(jax.jit, static_argnames=("measurer",))
+@functools.partial(jax.jit, static_argnames=("measurer",))
 def compute_member_kernels(
     params: Params, member: jax.Array, probe: jax.Array, *, measurer: Measurer
 ) -> dict[str, jax.Array]:
@@ -141,13 +149,13 @@ def compute_member_kernels(
     )
 
 
-@partial(jax.jit, static_argnames=("measurer",))
+@functools.partial(jax.jit, static_argnames=("measurer",))
 def compute_member_kernel(params: Params, member: jax.Array, probe: jax.Array, *, measurer: Measurer) -> jax.Array:
     """Return Θ, shape (N, C, N, C), of one of the stacked members."""
-    return sum(compute_member_kernels(params, member, probe, measurer=measurer).values())
+    return functools.reduce(jnp.add, compute_member_kernels(params, member, probe, measurer=measurer).values())
 
 
-def measure_spectrum(kernel: jax.Array) -> dict[str, np.ndarray]:
+def measure_spectrum(kernel: jax.Array) -> dict[str, Any]:
     """Return what a record holds of a kernel's spectrum.
 
     Args:
@@ -165,16 +173,16 @@ def measure_spectrum(kernel: jax.Array) -> dict[str, np.ndarray]:
     }
 
 
-def measure_snapshot(kernels: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+def measure_snapshot(kernels: dict[str, jax.Array]) -> dict[str, Any]:
     """Return what a snapshot holds beyond a record: every spectral quantity, of Θ and of its layers.
 
     Args:
       kernels: {layer: its share of Θ, shape (N, C, N, C)}.
 
     Returns:
-      Every name of `SPECTRAL`.
+      what `measure_spectrum` returns, `effective_rank_centred`, `effective_rank_layer` (layers,).
     """
-    kernel = sum(kernels.values())
+    kernel = functools.reduce(jnp.add, kernels.values())
     centred = eigenvalues(metrics.centre_kernel(kernel))
     layers = [metrics.effective_rank_from_eigenvalues(eigenvalues(share)) for share in kernels.values()]
     return {
@@ -184,7 +192,33 @@ def measure_snapshot(kernels: dict[str, jax.Array]) -> dict[str, np.ndarray]:
     }
 
 
-@partial(jax.jit, donate_argnums=0)
+class SpectrumWorkers:
+    """Measures spectra on all cores while training goes on: many at once with one LAPACK thread each.
+
+    Few kernels wait at a time, so that memory stays bounded when training is faster.
+    """
+
+    def __init__(self) -> None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.capacity = 2 * cores
+        self.pool = ThreadPoolExecutor(cores, "spectrum")
+        self.waiting: deque[Future] = deque()
+        self.limits = threadpool_limits(1, user_api="blas")
+
+    def submit(self, measure: Callable, kernels: Any) -> Future:
+        """Return the promise of measure(kernels)."""
+        while len(self.waiting) >= self.capacity:
+            self.waiting.popleft().result()
+        self.waiting.append(self.pool.submit(measure, kernels))
+        return self.waiting[-1]
+
+    def close(self) -> None:
+        """Drop what has not begun, and give the other threads back."""
+        self.pool.shutdown(wait=True, cancel_futures=True)
+        self.limits.restore_original_limits()
+
+
+@functools.partial(jax.jit, donate_argnums=0)
 def _keep_better(best: Params, params: Params, better: jax.Array) -> Params:
     def choose(old: jax.Array, new: jax.Array) -> jax.Array:
         return jnp.where(better.reshape(-1, *[1] * (old.ndim - 1)), new, old)
@@ -203,6 +237,7 @@ class Recorder:
       spectra: at which of them spectra are measured, shape (K,), booleans.
       steps_per_epoch: updates per pass over the training set.
       stop_after: epochs after its minimum at which a member stops; None: never.
+      workers: who measures the spectra.
     """
 
     def __init__(
@@ -214,10 +249,11 @@ class Recorder:
         spectra: np.ndarray,
         steps_per_epoch: int,
         stop_after: int | None,
+        workers: SpectrumWorkers,
     ) -> None:
         self.measurer, self.data = measurer, data
         self.steps, self.spectra, self.steps_per_epoch = steps, spectra, steps_per_epoch
-        self.stop_after = stop_after
+        self.stop_after, self.workers = stop_after, workers
         self.one_after_another = prefers_map(initial)
         self.initial, self.best = (jax.tree.map(jnp.copy, initial) for _ in range(2))
         self.layers = list(name_layers(measurer.apply, initial))
@@ -250,8 +286,9 @@ class Recorder:
         better = self.active & (values["selection_loss"] < self.minimum_loss)
         self.best = _keep_better(self.best, params, jnp.asarray(better))
         self.minimum_loss[better], self.minimum_record[better] = values["selection_loss"][better], index
-        for member in np.flatnonzero(self.active):
-            self._record_member(member, index, params, {name: array[member] for name, array in values.items()})
+        for number in np.flatnonzero(self.active):
+            own = {name: array[number] for name, array in values.items()}
+            self._record_member(int(number), index, params, own)
         if self.stop_after is not None:
             waited = (step - self.steps[self.minimum_record]) / self.steps_per_epoch
             self.active &= waited < self.stop_after
@@ -262,11 +299,10 @@ class Recorder:
         record = {"step": step, "epoch": step / self.steps_per_epoch, **values}
         crossed = self._find_crossings(member, record)
         if index == 0 or crossed:
-            record |= measure_snapshot(self._compute_kernels(params, member))
+            record[PENDING] = self.workers.submit(measure_snapshot, self._compute_kernels(params, member))
         elif self.spectra[index]:
-            record |= measure_spectrum(
-                compute_member_kernel(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
-            )
+            kernel = compute_member_kernel(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
+            record[PENDING] = self.workers.submit(measure_spectrum, kernel)
         self.records[member].append(record)
         for level in crossed:
             self.crossings[member][level] = record
@@ -285,14 +321,31 @@ class Recorder:
     def _compute_kernels(self, params: Params, member: int) -> dict[str, jax.Array]:
         return compute_member_kernels(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
 
-    def finish(self, member: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Measure the minimum of one member and return its records, minimum and crossings for `build_trajectory`."""
+    def finish(self) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]]:
+        """Measure the minima, wait for every spectrum, and return what each member left.
+
+        Returns:
+          Per member its records, minimum and crossings for `build_trajectory`.
+        """
+        minima = [
+            self.workers.submit(measure_snapshot, self._compute_kernels(self.best, member))
+            for member in range(len(self.records))
+        ]
+        return [self._finish_member(member, minimum) for member, minimum in enumerate(minima)]
+
+    def _finish_member(
+        self, member: int, pending: Future
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
         records = self.records[member] or [self._describe_stillborn()]
-        minimum = records[self.minimum_record[member]]
-        if not all(name in minimum for name in SPECTRAL) and self.records[member]:
-            minimum = minimum | measure_snapshot(self._compute_kernels(self.best, member))
+        for record in records:
+            record |= record.pop(PENDING).result() if PENDING in record else {}
+        minimum = records[self.minimum_record[member]] | pending.result()
         crossings = [self.crossings[member].get(level, {}) for level in range(len(LEVELS))]
-        return self._stack(records), {name: array[0] for name, array in self._stack([minimum]).items()}, self._stack(crossings)
+        return (
+            self._stack(records),
+            {name: array[0] for name, array in self._stack([minimum]).items()},
+            self._stack(crossings),
+        )
 
     def _describe_stillborn(self) -> dict[str, Any]:
         """Return the record of a member that was not finite before the first update: nothing of it was measured."""
@@ -310,5 +363,5 @@ class Recorder:
         for name, (dims, _) in VARIABLES.items():
             missing = np.full([sizes[dim] for dim in dims], np.nan, dtype)
             stacked[name] = np.stack([np.asarray(row.get(name, missing)) for row in rows])
-            stacked[name] = stacked[name].astype(np.float64 if name in ("step", "epoch") else dtype)
+            stacked[name] = stacked[name].astype(np.float64 if name in ("step", "epoch") else dtype)  # steps pass 2^24
         return stacked

@@ -11,7 +11,7 @@ PACKAGES = ("ntklens", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "xarr
 
 
 def describe_environment() -> dict[str, object]:
-    """Return plain values for a trajectory's attributes: `packages`, `python`, `git_commit`, `git_dirty`, `device`, `host`."""
+    """Return a trajectory's attributes `packages`, `python`, `git_commit`, `git_dirty`, `device`, `host`."""
     device = jax.local_devices()[0]
     commit = _ask_git("rev-parse", "HEAD")
     return {
@@ -30,7 +30,9 @@ def _ask_git(*words: str) -> str:
     if not (root / ".git").exists():
         return ""
     try:
-        answer = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+        answer = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return answer.stdout.strip()

@@ -105,7 +105,7 @@ def test_wrong_checksum_leaves_nothing(small_mnist, serve, publish, tmp_path):
 def test_root_that_is_no_folder(small_mnist, serve, publish, tmp_path):
     publish(small_mnist, serve(small_mnist.folder))
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=f"^dataset.root={tmp_path}/file: mnist is not there and could not be"):
+    with pytest.raises(InputError, match=rf"^dataset.root={tmp_path}/file: mnist is not there and .* \(.*\); put"):
         mnist.load(root=str(tmp_path / "file"), **SIZES)
 
 
@@ -113,7 +113,7 @@ def test_root_that_is_no_folder(small_mnist, serve, publish, tmp_path):
 def test_root_that_cannot_be_written(small_mnist, serve, publish, tmp_path):
     publish(small_mnist, serve(small_mnist.folder))
     (tmp_path / "locked").mkdir(mode=0o555)
-    with pytest.raises(InputError, match="Permission denied"):
+    with pytest.raises(InputError, match=r"could not be downloaded \(no permission to write there\)"):
         mnist.load(root=str(tmp_path / "locked"), **SIZES)
 
 
@@ -185,7 +185,7 @@ def test_places(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("root", ["", 3, True])
 def test_root_must_be_a_path(root):
-    with pytest.raises(InputError, match="^dataset.root=.*: must be the path of a folder$"):
+    with pytest.raises(InputError, match=r"^dataset\.root=.*: must be the path of a folder$"):
         find_root(root)
 
 

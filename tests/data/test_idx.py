@@ -75,14 +75,14 @@ def test_fashion_mnist_has_its_own_folder(small_mnist):
 
 
 def test_counts_are_those_of_the_header(small_mnist):
-    with pytest.raises(InputError, match="^dataset.train_size=61: mnist has 60 training images$"):
+    with pytest.raises(InputError, match=r"^dataset\.train_size=61: mnist has 60 training images$"):
         mnist.load(root=str(small_mnist.root), train_size=61, probe_size=8)
-    with pytest.raises(InputError, match="^dataset.probe_size=41: mnist has 40 held-out images$"):
+    with pytest.raises(InputError, match=r"^dataset\.probe_size=41: mnist has 40 held-out images$"):
         mnist.load(root=str(small_mnist.root), train_size=30, probe_size=41)
 
 
 def test_bad_numbers_are_told_before_files_are_looked_for(tmp_path):
-    with pytest.raises(InputError, match="^dataset.train_size=0: must be a positive integer$"):
+    with pytest.raises(InputError, match=r"^dataset\.train_size=0: must be a positive integer$"):
         mnist.load(root=str(tmp_path / "absent"), train_size=0)
     assert not (tmp_path / "absent").exists()
 

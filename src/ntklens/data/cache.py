@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,5 +92,5 @@ def _write(entry: Path, decoded: Decoded) -> None:
         os.rename(new, entry)
 
 
-def _describe(array: np.ndarray) -> list:
+def _describe(array: np.ndarray) -> list[Any]:
     return [str(array.dtype), list(array.shape)]

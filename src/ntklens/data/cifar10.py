@@ -6,7 +6,9 @@ import lzma
 import re
 import tarfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +27,8 @@ ARCHIVE = RemoteFile(
 FOLDER = "cifar-10-batches-py"
 TRAINING_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 BATCHES = (*TRAINING_BATCHES, "test_batch")
-OPENERS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}  # by the first bytes of an archive
+# By the first bytes of an archive.
+OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0": lzma.open, b"BZh": bz2.open}
 
 
 def load(
@@ -72,7 +75,9 @@ def load(
         else:
             decoded = load_decoded(name, [source], lambda: _decode(source, _read_archive(source)))
     except OSError as error:
-        raise InputError(f"dataset.root={place.parent}: cannot read {error.filename}: {error.strerror}") from error
+        raise InputError(
+            f"dataset.root={place.parent}: cannot read {error.filename or place}: {error.strerror}"
+        ) from error
     arrays = decoded.arrays
     return build_dataset(
         name=name,
@@ -105,7 +110,9 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
 def _read_archive(archive: Path) -> dict[str, bytes]:
     with open(archive, "rb") as stream:
         beginning = stream.read(6)
-    open_stream = next((opener for magic, opener in OPENERS.items() if beginning.startswith(magic)), open)
+    open_stream: Callable[..., Any] = next(
+        (opener for magic, opener in OPENERS.items() if beginning.startswith(magic)), open
+    )
     batches = {}
     try:
         # Read as a stream: each byte is decompressed once, and nothing is unpacked to disk.
@@ -113,7 +120,8 @@ def _read_archive(archive: Path) -> dict[str, bytes]:
             with tarfile.open(fileobj=stream, mode="r|") as members:
                 for member in members:
                     path = PurePosixPath(member.name)
-                    if path.parent.name == FOLDER and path.name in BATCHES and (content := members.extractfile(member)):
+                    content = members.extractfile(member) if member.isfile() else None
+                    if content is not None and path.parent.name == FOLDER and path.name in BATCHES:
                         batches[path.name] = content.read()
             while stream.read(1 << 20):  # up to the end, where the compressors keep their checksums
                 pass

@@ -110,15 +110,17 @@ def _describe(error: Exception, url: str) -> str:
         return f"no connection to {host}"
     if isinstance(error, ValueError):
         return f"what {host} sent has another checksum than the published one"
-    return f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+    if isinstance(error, PermissionError):  # pooch raises its own, of two sentences
+        return "no permission to write there"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 class _Progress:
     """A rich progress bar with the four members that pooch asks for; on a terminal only."""
 
     def __init__(self, title: str) -> None:
-        from rich.console import Console
         from rich import progress as bars
+        from rich.console import Console
 
         self._progress = bars.Progress(
             bars.TextColumn("{task.description}"),

@@ -63,7 +63,9 @@ def load_idx_dataset(
     try:
         decoded = load_decoded(folder, paths, lambda: _decode(paths))
     except OSError as error:
-        raise InputError(f"dataset.root={place.parent}: cannot read {error.filename}: {error.strerror}") from error
+        raise InputError(
+            f"dataset.root={place.parent}: cannot read {error.filename or place}: {error.strerror}"
+        ) from error
     arrays = decoded.arrays
     return build_dataset(
         name=name,

@@ -15,7 +15,7 @@ DEFAULT_TEST_SIZE = 2000
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Labelled samples as their source orders them: inputs [n, *shape] of any dtype, memory-mapped or not; labels [n]."""
+    """Labelled samples as their source orders them: inputs [n, *shape] of any dtype, perhaps mapped; labels [n]."""
 
     inputs: np.ndarray
     labels: np.ndarray

@@ -1,5 +1,6 @@
 """Synthetic: Gaussian inputs labelled by a random teacher network; as many as asked for, of any dimension."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -43,13 +44,15 @@ class Teacher:
         widths = [input_dim, *[width] * depth, classes]
         self._layers = [
             (generator.normal(scale=np.sqrt(2 / fan_in), size=(fan_in, fan_out)), generator.normal(size=(1, fan_out)))
-            for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True)
+            for fan_in, fan_out in itertools.pairwise(widths)
         ]
         self._mean, self._deviation = np.zeros((1, classes)), np.ones((1, classes))
         logits = self.compute_logits(generator.standard_normal((CENTRING_SAMPLES, input_dim)))
         self._mean, self._deviation = logits.mean(axis=0, keepdims=True), logits.std(axis=0, keepdims=True)
         if self._deviation.min() < 1e-9:
-            raise InputError(f"dataset.teacher_width={width}: the outputs of the teacher are constant; take a wider one")
+            raise InputError(
+                f"dataset.teacher_width={width}: the outputs of the teacher are constant; take a wider one"
+            )
 
     def compute_logits(self, inputs: np.ndarray) -> np.ndarray:
         """Return the standardised outputs [n, C] for inputs [n, d], in float64."""
@@ -173,7 +176,7 @@ def _draw_balanced(
     rounds = -(-size // classes)
     pool = stream.take(size)
     while (counts := np.bincount(pool.labels, minlength=classes)).min() < rounds:
-        if len(pool) > RAREST * (counts.min() + BLOCK):
+        if len(pool) > 16 * BLOCK and len(pool) > RAREST * counts.min():
             raise InputError(
                 f"dataset.data_seed={data_seed}: the teacher gives too few samples to class {counts.argmin()} for a"
                 f" balanced draw; take fewer dataset.classes than {classes}, or dataset.data_seed=null"

@@ -33,7 +33,7 @@ def name_layers(f: Any, params: Any) -> dict[str, list[int]]:
     layers: dict[str, list[int]] = {}
     for number, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(params)):
         keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
-        if not jnp.issubdtype(leaf.dtype, jnp.floating) or (_is_flax_module(f) and keys[0] != "params"):
+        if not jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating) or (_is_flax_module(f) and keys[0] != "params"):
             continue
         if len(keys) > 1 and keys[0] == "params":
             keys = keys[1:]
@@ -42,7 +42,7 @@ def name_layers(f: Any, params: Any) -> dict[str, list[int]]:
 
 
 def _natural_key(name: str) -> list[tuple[int, int, str]]:
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def _is_flax_module(f: Any) -> bool:

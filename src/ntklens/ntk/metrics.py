@@ -68,8 +68,10 @@ def participation_ratio(kernel: Kernel) -> Kernel:
         ValueError: if the kernel has another shape.
     """
     matrix = flatten_kernel(kernel)
-    scaled = matrix / abs(matrix).max()  # squares of large float32 kernels would overflow
-    return scaled.trace() ** 2 / (scaled**2).sum()
+    with np.errstate(invalid="ignore"):
+        # A kernel's largest entry is positive, on its diagonal; squares of large float32 kernels would overflow.
+        scaled = matrix / matrix.max()
+        return scaled.trace() ** 2 / (scaled**2).sum()
 
 
 def trace_outputs(kernel: Kernel) -> Kernel:

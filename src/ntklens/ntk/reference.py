@@ -28,6 +28,23 @@ def layer_kernels(f: Function, params: Any, x: Array, x2: Array | None = None) -
     return {layer: _kernel_of_leaves(f, params, leaves, x, x2) for layer, leaves in name_layers(f, params).items()}
 
 
+def layer_traces(f: Function, params: Any, x: Array) -> dict[str, Array]:
+    """Each layer's share of the trace, the diagonal sum of `layer_kernels`.
+
+    Args:
+        f: function f(params, x) → [N, C] that treats samples apart, or a `flax.linen.Module`.
+        params: pytree of parameters; for a Module what `module.init` returns.
+        x: inputs [N, ...].
+
+    Returns:
+        {layer: scalar array}.
+
+    Raises:
+        ImportError: if neural-tangents is not installed, with the line that installs it.
+    """
+    return {layer: jnp.einsum("icic->", share) for layer, share in layer_kernels(f, params, x).items()}
+
+
 def kernel(f: Function, params: Any, x: Array, x2: Array | None = None) -> Array:
     """The neural tangent kernel Θ by neural-tangents' NTK_VECTOR_PRODUCTS. No division by N or C.
 
@@ -50,6 +67,7 @@ def kernel(f: Function, params: Any, x: Array, x2: Array | None = None) -> Array
 def _kernel_of_leaves(f: Function, params: Any, chosen: list[int], x: Array, x2: Array | None) -> Array:
     """The kernel of the leaves `chosen`, by number."""
     nt = import_neural_tangents()
+    params, x, x2 = jax.tree.map(jnp.asarray, (params, x, x2))
     apply = as_function(f)
     leaves, tree = jax.tree.flatten(params)
 

@@ -48,7 +48,29 @@ def eigenvalues(kernel: Kernel) -> np.ndarray:
     matrix = flatten_kernel(kernel)
     if isinstance(matrix, jax.Array) and any(device.platform != "cpu" for device in matrix.devices()):
         return np.asarray(jnp.linalg.eigvalsh(matrix))[::-1]
+    host = np.asarray(kernel)
+    if (between_samples := find_sample_kernel(host)) is not None:
+        return np.repeat(eigenvalues(between_samples), host.shape[1])
     host = np.array(matrix, order="F")
     if not np.isfinite(host).all():
         return np.full(host.shape[0], np.nan, host.dtype)
     return scipy.linalg.eigh(host, eigvals_only=True, driver="evd", overwrite_a=True, check_finite=False)[::-1]
+
+
+def find_sample_kernel(kernel: np.ndarray) -> np.ndarray | None:
+    """Return K if Θ = K ⊗ I_C to the bit, as for a readout or an infinitely wide network; else None.
+
+    Its spectrum is that of K, each value C times: a problem C³ times smaller.
+
+    Args:
+        kernel: array [N, C, N, C], or square.
+
+    Returns:
+        Array [N, N], or None.
+    """
+    if kernel.ndim != 4 or kernel.shape[1] == 1 or kernel[0, 0, :, 1:].any():
+        return None
+    between_samples = kernel[:, 0, :, 0]
+    identity = np.eye(kernel.shape[1], dtype=kernel.dtype)
+    same = np.array_equal(kernel, between_samples[:, None, :, None] * identity[None, :, None, :])
+    return between_samples if same else None

@@ -38,8 +38,8 @@ def layer_kernels(f: Function, params: Any, x: Array, x2: Array | None = None) -
     "params"; a path of one component names itself. Layers come in natural order (Dense_2 before Dense_10). Integer
     leaves are no parameters. For a `flax.linen.Module` as f, only the collection "params" is.
 
-    May be called inside jit, vmap and lax.map. With concrete arrays it compiles itself once per f and shapes: pass the
-    same function object again to use that.
+    May be called inside jit, vmap and lax.map (which sort the dictionaries they return). With concrete arrays it
+    compiles itself once per f and shapes: pass the same function object again to use that.
 
     Args:
         f: function f(params, x) → [N, C] that treats samples apart, or a `flax.linen.Module`.
@@ -51,7 +51,8 @@ def layer_kernels(f: Function, params: Any, x: Array, x2: Array | None = None) -
         {layer: array [N, C, N2, C]}, in float32, or float64 if a parameter is.
 
     Raises:
-        ValueError: if f does not return [N, C], or if its samples interact (as under batch normalisation).
+        ValueError: if f does not return [N, C], if its samples interact (as under batch normalisation; checked once per
+            compilation), if x2's samples are not like x's, or if params holds no parameter.
     """
     return _dispatch(_layer_kernels, f, params, x, x2)
 
@@ -113,6 +114,8 @@ class _Problem:
 
 def _analyse(f: Function, params: Any, x: Array) -> _Problem:
     layers = name_layers(f, params)
+    if not layers:
+        raise ValueError("params holds no floating-point array, so there is nothing to differentiate")
     leaves = jax.tree.leaves(params)
     parameters = tuple(sorted(leaf for members in layers.values() for leaf in members))
     analysis = analyse_program(trace_program(as_function(f), params, x), parameters)
@@ -134,7 +137,8 @@ def _layer_kernels(f: Function, params: Any, x: Array, x2: Array | None = None) 
 
 def _layer_kernel(problem: _Problem, layer: str, left: Gradients, right: Gradients) -> Array:
     """Sum over the layer's leaves of their shares [N, C, N2, C]."""
-    n, n2, (c,) = left.samples, right.samples, problem.analysis.program.avals[problem.analysis.program.output].shape
+    program = problem.analysis.program
+    n, n2, (c,) = left.samples, right.samples, program.avals[program.output].shape
     total = jnp.zeros((n, c, n2, c), problem.dtype)
     factors: dict[int, Array] = {}  # site → Σ a·a' [N, N2] over the leaves with one position there
     for leaf in problem.list_acting(layer):
@@ -211,12 +215,17 @@ def _leaf_trace(gradients: Gradients, leaf: int) -> Array:
 
 def _dispatch(compute: Callable[..., Any], f: Function, params: Any, x: Array, x2: Array | None = None) -> Any:
     """Run `compute` at the precision kernels need: inside another trace as it is, else compiled."""
+    params, x, x2 = jax.tree.map(jnp.asarray, (params, x, x2))
+    if x2 is not None and (x2.shape[1:], x2.dtype) != (x.shape[1:], x.dtype):
+        raise ValueError(f"x2 holds samples {x2.dtype}{list(x2.shape[1:])}, x others: {x.dtype}{list(x.shape[1:])}")
     with jax.default_matmul_precision("highest"):
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, x, x2))):
             return compute(f, params, x, x2)
-        params, x, x2 = jax.tree.map(jnp.asarray, (params, x, x2))
+        result = _compiled(compute, f, params, x, x2)
         _refuse_mixing(f, params, x)
-        return _compiled(compute, f, params, x, x2)
+    if isinstance(result, dict):  # jit sorts dictionaries
+        return {layer: result[layer] for layer in name_layers(f, params)}
+    return result
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -246,7 +255,7 @@ def _compare_batch_with_singles(f: Function, params: Any, x: Array) -> tuple[Arr
     """(largest difference, largest output, relative difference that rounding may make); NaN never exceeds."""
     apply = as_function(f)
     batch = apply(params, x)
-    singles = jax.lax.map(lambda sample: apply(params, sample[None])[0], x)
+    singles = jax.vmap(lambda sample: apply(params, sample[None])[0])(x)
     if batch.shape != singles.shape:
         raise ValueError(f"f(params, x) must return one array [N, C]; for {x.shape[0]} samples it gave {batch.shape}")
     return jnp.abs(batch - singles).max(), jnp.abs(singles).max(), math.sqrt(jnp.finfo(batch.dtype).eps)

@@ -39,7 +39,9 @@ def draw_run(trajectories: Sequence[xr.Dataset], title: str, path: Path) -> None
             measured = np.isfinite(values).all(axis=0)
             mean, spread = values[:, measured].mean(axis=0), values[:, measured].std(axis=0)
             marker = "o" if measured.sum() < len(measured) else None
-            axes.plot(epoch[measured], mean, style, color=colour, label=legend, marker=marker, markersize=3, linewidth=1.5)
+            axes.plot(
+                epoch[measured], mean, style, color=colour, label=legend, marker=marker, markersize=3, linewidth=1.5
+            )
             axes.fill_between(epoch[measured], mean - spread, mean + spread, color=colour, alpha=0.2, linewidth=0)
         axes.axvline(minimum, color="0.5", linewidth=0.8, linestyle=":", label="minimum of the test loss")
         axes.set_xscale("symlog", linthresh=1)

@@ -1,43 +1,19 @@
 """task=train: from a configuration to one published trajectory per seed."""
 
-import math
-import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
-from ntklens.config import construct
-from ntklens.data import Dataset
-from ntklens.errors import InputError
-from ntklens.measure import EVALUATION_BATCH, Measurer, Recorder, put_on_device
-from ntklens.provenance import describe_environment
 from ntklens.report.figures import draw_run
 from ntklens.report.table import build_summary_table
-from ntklens.sweep.key import compute_key, name_run
-from ntklens.sweep.states import (
-    find_pending_seeds,
-    find_seed_directory,
-    set_unreadable_aside,
-    write_atomically,
-    write_status,
-)
-from ntklens.tracking.progress import show_progress
-from ntklens.training.ensemble import Trainer, initialise, run_states
-from ntklens.training.losses import LOSSES
-from ntklens.training.memory import GIB, MemoryNeed, estimate_memory, find_free_memory
-from ntklens.training.schedule import choose_sparse, make_geometric_steps
-from ntklens.trajectory import FILE_NAME, build_trajectory, publish_trajectory, read_trajectory
+from ntklens.sweep.key import name_run
+from ntklens.sweep.states import find_pending_seeds, find_seed_directory
+from ntklens.trajectory import FILE_NAME, read_trajectory
 
 FIGURE_NAME = "trajectory.png"
-LOWER_MEMORY = "lower model.width, dataset.probe_size, training.batch_size or ensemble"
 
 
 def train(cfg: DictConfig) -> bool:
@@ -52,186 +28,26 @@ def train(cfg: DictConfig) -> bool:
     Raises:
       InputError: before anything is written.
     """
-    jax.config.update("jax_enable_x64", cfg.precision == "float64")
     run = Path(cfg.paths.results) / cfg.name / name_run(cfg)
     seeds = list(range(cfg.seed, cfg.seed + cfg.ensemble))
     pending = find_pending_seeds(run, seeds)
     console = Console(soft_wrap=True)
     if pending:
-        started = time.perf_counter()
+        from ntklens.tasks.compute import compute_seeds  # JAX is imported only if there is something to compute
+
         if len(pending) < len(seeds):
             console.print(f"{len(seeds) - len(pending)} of {len(seeds)} seeds are there already")
-        if not _run_pending(cfg, run, pending):
+        started = time.perf_counter()
+        if not compute_seeds(cfg, run, pending):
             return False
         console.print(f"{len(pending)} seeds in {time.perf_counter() - started:.1f} s")
     else:
         console.print(f"all {len(seeds)} seeds are there already: nothing to compute")
-    _report(cfg, run, seeds, console)
+    _report(cfg, run, seeds, console, redraw=bool(pending))
     return True
 
 
-def _run_pending(cfg: DictConfig, run: Path, seeds: list[int]) -> bool:
-    dataset = construct(cfg.dataset)
-    trainer = _build_trainer(cfg, dataset)
-    chunk = _choose_chunk(cfg, trainer, dataset, len(seeds))
-    _prepare_directory(cfg, run, seeds)
-    trackers = construct(cfg.tracking)
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    trackers.start(seeds, config, compute_key(cfg))
-    steps = make_geometric_steps(
-        cfg.training.epochs * trainer.count_steps_per_epoch(len(dataset.train)), cfg.schedule.record_ratio
-    )
-    unfinished = list(seeds)
-    try:
-        with show_progress(math.ceil(len(seeds) / chunk) * int(steps[-1]), run.name) as advance:
-            for first in range(0, len(seeds), chunk):
-                members = seeds[first : first + chunk]
-                for seed in members:
-                    write_status(find_seed_directory(run, seed), "running", seed=seed, key=compute_key(cfg))
-                _run_chunk(cfg, run, dataset, trainer, members, chunk, steps, trackers, advance)
-                unfinished = unfinished[len(members) :]
-    except KeyboardInterrupt:
-        for seed in unfinished:
-            write_status(find_seed_directory(run, seed), "interrupted", seed=seed, key=compute_key(cfg))
-        raise
-    except Exception as error:
-        message = _describe_failure(error)
-        for seed in unfinished:
-            write_status(
-                find_seed_directory(run, seed),
-                "failed",
-                seed=seed,
-                key=compute_key(cfg),
-                error=message,
-                traceback=traceback.format_exc(),
-            )
-        print(f"failed: {message}; the traceback is in {find_seed_directory(run, unfinished[0])}/status.json", file=sys.stderr)
-        return False
-    return True
-
-
-def _build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:
-    model = construct(cfg.model, classes=dataset.classes)
-    sample = jnp.asarray(dataset.probe.inputs[:1])
-    batch_size = cfg.training.batch_size
-    if batch_size is not None and batch_size > len(dataset.train):
-        raise InputError(f"training.batch_size={batch_size}: there are {len(dataset.train)} training samples")
-    return Trainer(
-        init=lambda key: model.init(key, sample),
-        apply=model.apply,
-        loss=LOSSES[cfg.training.loss],
-        optimizer=construct(cfg.optimizer),
-        batch_size=batch_size,
-    )
-
-
-def _choose_chunk(cfg: DictConfig, trainer: Trainer, dataset: Dataset, members: int) -> int:
-    """Return how many members train together: as many as fit, in chunks of equal size."""
-    need: MemoryNeed = estimate_memory(
-        trainer,
-        dataset.probe.inputs.shape[1:],
-        len(dataset.train),
-        len(dataset.selection) + len(dataset.test),
-        len(dataset.probe),
-        EVALUATION_BATCH,
-    )
-    limit = 0.8 * find_free_memory() if cfg.ntk.memory_limit is None else cfg.ntk.memory_limit * GIB
-    fitting = need.count_members(limit)
-    if not fitting:
-        raise InputError(
-            f"ntk.memory_limit={limit / GIB:.3g}: one seed needs about {sum(need) / GIB:.3g} GiB; "
-            f"{LOWER_MEMORY}, or raise ntk.memory_limit"
-        )
-    return math.ceil(members / math.ceil(members / fitting))
-
-
-def _prepare_directory(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> None:
-    try:
-        for seed in seeds:
-            directory = find_seed_directory(run, seed)
-            directory.mkdir(parents=True, exist_ok=True)
-            if aside := set_unreadable_aside(directory):
-                print(f"{directory / FILE_NAME} could not be read: kept as {aside.name}, computed again", file=sys.stderr)
-        write_atomically(run / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
-    except OSError as error:
-        raise InputError(f"paths.results={cfg.paths.results}: cannot be written ({error.strerror})") from error
-
-
-def _run_chunk(
-    cfg: DictConfig,
-    run: Path,
-    dataset: Dataset,
-    trainer: Trainer,
-    seeds: Sequence[int],
-    chunk: int,
-    steps: np.ndarray,
-    tracker: Any,
-    advance: Any,
-) -> None:
-    """Train and publish up to `chunk` seeds; a last, smaller chunk is filled up so that nothing is compiled again."""
-    started = time.perf_counter()
-    padded = [*seeds, *[seeds[-1]] * (chunk - len(seeds))]
-    state = initialise(trainer, padded)
-    per_epoch = trainer.count_steps_per_epoch(len(dataset.train))
-    recorder = Recorder(
-        Measurer(trainer.apply, trainer.loss, cfg.ntk.engine),
-        put_on_device(dataset),
-        state.params,
-        steps,
-        choose_sparse(steps, cfg.schedule.spectrum_ratio),
-        per_epoch,
-        cfg.training.stop_after,
-    )
-    states = run_states(trainer, state, dataset.train, steps, lambda count: advance(count, ""))
-    for index, state in enumerate(states):
-        values = recorder.record(index, state.params)
-        members = slice(len(seeds))
-        tracker.record(state.step, state.step / per_epoch, values, recorder.active[members])
-        advance(0, f"train loss {np.nanmean(values['train_loss']):.3g}, test loss {np.nanmean(values['test_loss']):.3g}")
-        if not recorder.active[members].any():
-            break
-    seconds = time.perf_counter() - started
-    parameters = sum(leaf[0].size for leaf in jax.tree.leaves(state.params))
-    shared = {
-        **describe_environment(),
-        "config": OmegaConf.to_container(cfg, resolve=True),
-        "run_key": compute_key(cfg),
-        "N": len(dataset.probe),
-        "C": dataset.classes,
-        "parameters": parameters,
-        "data": dataset.provenance,
-        "data_checksum": dataset.provenance["checksum"],
-        "packed_seeds": list(seeds),
-        "one_after_another": recorder.one_after_another,
-        "seconds": seconds,
-    }
-    for member, seed in enumerate(seeds):
-        records, minimum, crossings = recorder.finish(member)
-        diverged_step = recorder.diverged_step[member]
-        attributes = {
-            "state": "done" if diverged_step is None else "diverged",
-            "seed": seed,
-            "constant_output": recorder.is_constant(member),
-            **({} if diverged_step is None else {"diverged_step": diverged_step}),
-            **shared,
-        }
-        trajectory = build_trajectory(records, minimum, crossings, recorder.layers, attributes)
-        directory = find_seed_directory(run, seed)
-        publish_trajectory(trajectory, directory)
-        write_status(directory, attributes["state"], seed=seed, key=attributes["run_key"], seconds=seconds)
-        tracker.finish(seed, trajectory)
-
-
-def _describe_failure(error: Exception) -> str:
-    """Return one line; for want of memory, one that says what to lower."""
-    lines = str(error).strip().splitlines()
-    text = f"{type(error).__name__}: {lines[0] if lines else ''}"
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
-        return f"out of memory: {LOWER_MEMORY} ({text})"
-    return text
-
-
-def _report(cfg: DictConfig, run: Path, seeds: Sequence[int], console: Console) -> None:
+def _report(cfg: DictConfig, run: Path, seeds: Sequence[int], console: Console, redraw: bool) -> None:
     trajectories = [read_trajectory(find_seed_directory(run, seed) / FILE_NAME) for seed in seeds]
     diverged = [seed for seed, t in zip(seeds, trajectories, strict=True) if t.attrs["state"] == "diverged"]
     constant = [seed for seed, t in zip(seeds, trajectories, strict=True) if t.attrs["constant_output"]]
@@ -241,7 +57,8 @@ def _report(cfg: DictConfig, run: Path, seeds: Sequence[int], console: Console) 
     if constant:
         console.print(f"{len(constant)} of {len(seeds)} networks are dead (constant over the probe): {_list(constant)}")
     figure = run / FIGURE_NAME
-    draw_run(trajectories, f"{run.name}: {len(seeds)} seeds", figure)
+    if redraw or not figure.exists():
+        draw_run(trajectories, f"{run.name}: {len(seeds)} seeds", figure)
     console.print(f"results  {run}/seed=*/{FILE_NAME}")
     console.print(f"figure   {figure}")
     console.print(f'load     ntklens.load("{run.parent}")')

@@ -41,6 +41,8 @@ def show_progress(total: int, label: str) -> Iterator[Callable[[int, str], None]
         bar = progress.add_task(label, total=total, note="")
 
         def advance(count: int, note: str) -> None:
-            progress.update(bar, advance=count, **({"note": note} if note else {}))
+            progress.update(bar, advance=count)
+            if note:
+                progress.update(bar, note=note)
 
         yield advance

@@ -1,0 +1,1 @@
+"""Ensembles of seeds, trained in one compiled program."""

@@ -63,7 +63,6 @@ def initialise(trainer: Trainer, seeds: Sequence[int]) -> State:
     Returns:
       A state whose leaves have a leading axis of len(seeds).
     """
-
     members = [_start(trainer, jnp.uint32(seed)) for seed in seeds]
     params, opt_state, order_key = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
     return State(params, opt_state, order_key, 0)
@@ -129,6 +128,7 @@ def advance(
       The parameters and optimiser states after the updates.
     """
     size, per_epoch = len(inputs), trainer.count_steps_per_epoch(len(inputs))
+    batch_size = trainer.batch_size or size
 
     def update(params: Params, opt_state: optax.OptState, inputs: jax.Array, labels: jax.Array) -> tuple:
         gradient = jax.grad(lambda p: jnp.mean(trainer.loss(trainer.apply(p, inputs), labels)))(params)
@@ -136,7 +136,9 @@ def advance(
         return optax.apply_updates(params, updates), opt_state
 
     def run_full_batch(params: Params, opt_state: optax.OptState, _key: jax.Array) -> tuple:
-        return jax.lax.fori_loop(0, count, lambda _, carry: update(*carry, inputs, labels), (params, opt_state))
+        return jax.lax.fori_loop(
+            0, count, lambda _, carry: update(carry[0], carry[1], inputs, labels), (params, opt_state)
+        )
 
     def run_mini_batches(params: Params, opt_state: optax.OptState, key: jax.Array) -> tuple:
         def shuffle(epoch: jax.Array) -> jax.Array:
@@ -146,8 +148,8 @@ def advance(
             params, opt_state, order = carry
             now = step + index
             order = jax.lax.cond(now % per_epoch == 0, lambda: shuffle(now // per_epoch), lambda: order)
-            start = (now % per_epoch) * trainer.batch_size
-            batch = jax.lax.dynamic_slice_in_dim(order, start, trainer.batch_size)
+            start = (now % per_epoch) * batch_size
+            batch = jax.lax.dynamic_slice_in_dim(order, start, batch_size)
             return *update(params, opt_state, inputs[batch], labels[batch]), order
 
         return jax.lax.fori_loop(0, count, body, (params, opt_state, shuffle(step // per_epoch)))[:2]

@@ -1,0 +1,24 @@
+"""Running the program as a person does: another process, in a folder of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TOY = (
+    "dataset=synthetic", "dataset.train_size=24", "dataset.test_size=20", "dataset.probe_size=8", "dataset.input_dim=5",
+    "dataset.classes=3", "model.width=6", "training.epochs=20", "ensemble=2",
+)  # fmt: skip
+
+
+def run_ntklens(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Run `python -m ntklens.run` with a private cache and no data folder unless given."""
+    env = {key: value for key, value in os.environ.items() if key not in ("NTKLENS_DATA", "HYDRA_FULL_ERROR")}
+    env |= {"NTKLENS_CACHE": str(cwd.parent / "ntklens-cache"), **environment}
+    command = [sys.executable, "-m", "ntklens.run", *words]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300)
+
+
+def list_files(folder: Path) -> list[str]:
+    """Everything below a folder, relative to it."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))

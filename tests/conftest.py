@@ -1,0 +1,22 @@
+"""Strict JAX: nothing is broadcast over ranks unasked; nothing promoted between dtypes, but by optax."""
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(autouse=True)
+def strict_dtypes(request):
+    """Where training is tested, optax's own `decay**count` of a float and an integer must pass."""
+    trains = not request.path.is_relative_to(request.config.rootpath / "tests" / "ntk")
+    with jax.numpy_dtype_promotion("standard" if trains else "strict"):
+        yield
+
+
+@pytest.fixture
+def mlp_problem():
+    """A small network on random data: (trainer, dataset)."""
+    from problems import make_problem
+
+    return make_problem()

@@ -1,0 +1,45 @@
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_method
+from omegaconf import OmegaConf
+
+from ntklens.data import Dataset
+
+CONF = Path(__file__).parents[2] / "conf" / "dataset"
+NAMES = ("cifar10", "digits", "fashion_mnist", "mnist", "synthetic")
+
+
+def test_every_dataset_has_a_file_and_every_file_a_test():
+    assert tuple(sorted(path.stem for path in CONF.iterdir())) == NAMES
+
+
+def read_call(name):
+    """Return the function that a file calls, and its arguments."""
+    values = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    values.pop("defaults", None)
+    return get_method(values.pop("_target_")), values
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_is_the_constructor_call_with_its_defaults(name):
+    load, values = read_call(name)
+    assert load.__module__ == f"ntklens.data.{name}"
+    assert values == {key: parameter.default for key, parameter in inspect.signature(load).parameters.items()}
+    assert values["name"] == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_file_and_every_value_are_explained(name):
+    first, *lines = (CONF / f"{name}.yaml").read_text().splitlines()
+    assert first.startswith("# ")
+    assert all(" # " in line for line in lines if not line.startswith(("_target_", "defaults")))
+
+
+@pytest.mark.parametrize("name", ["digits", "synthetic"])
+def test_call_builds_a_dataset(name):
+    load, values = read_call(name)
+    dataset = load(**values)
+    assert isinstance(dataset, Dataset)
+    assert dataset.name == name

@@ -1,0 +1,36 @@
+import jax
+import pytest
+
+from ntklens.training.memory import MemoryNeed, count_bytes, estimate_memory, find_free_memory
+from problems import make_problem
+
+
+def estimate(width=16, probe_size=12, **problem):
+    trainer, data = make_problem(width=width, **problem)
+    return estimate_memory(trainer, data.probe.inputs.shape[1:], len(data.train), 40, probe_size, 2048)
+
+
+def test_counts_what_fits():
+    assert MemoryNeed(100, 10).count_members(135) == 3
+    assert MemoryNeed(100, 10).count_members(50) == 0
+
+
+def test_a_member_needs_at_least_its_parameters_gradient_snapshots_and_optimiser():
+    trainer, _ = make_problem(width=400)
+    params = count_bytes(jax.eval_shape(trainer.init, jax.random.key(0)))
+    need = estimate(width=400)
+    assert sum(need) >= (1 + 1 + 2 + 2) * params
+
+
+def test_grows_with_width_and_probe():
+    assert sum(estimate(width=64)) > sum(estimate(width=32))
+    assert sum(estimate(probe_size=64)) > sum(estimate(probe_size=32))
+
+
+def test_free_memory_is_some_of_the_machine():
+    assert 2**20 < find_free_memory() < 2**50
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_counts_bytes(dtype):
+    assert count_bytes([jax.ShapeDtypeStruct((3, 4), dtype)]) == 12 * (4 if dtype == "float32" else 1)
