@@ -21,7 +21,7 @@ from ntklens.data import Dataset, Split
 from ntklens.ntk import metrics, reference, structured
 from ntklens.ntk.layers import name_layers
 from ntklens.ntk.spectrum import eigenvalues
-from ntklens.training.ensemble import Params, map_members, prefers_map
+from ntklens.training.ensemble import Params, prefers_map
 from ntklens.training.losses import Loss
 from ntklens.trajectory import LEVELS, VARIABLES
 
@@ -41,13 +41,13 @@ class DeviceData(NamedTuple):
 
 
 def put_on_device(dataset: Dataset) -> DeviceData:
-    """Return the dataset's arrays on the device."""
+    """Return the dataset's arrays on the device, inputs in the precision that is switched on."""
 
     def pair(split: Split) -> tuple[jax.Array, jax.Array]:
-        return jnp.asarray(split.inputs), jnp.asarray(split.labels)
+        return jnp.asarray(split.inputs, float), jnp.asarray(split.labels)
 
     return DeviceData(
-        pair(dataset.train), pair(dataset.selection), pair(dataset.test), jnp.asarray(dataset.probe.inputs)
+        pair(dataset.train), pair(dataset.selection), pair(dataset.test), jnp.asarray(dataset.probe.inputs, float)
     )
 
 
@@ -89,43 +89,56 @@ def evaluate_split(
     return total / size, correct.astype(dtype) / size
 
 
-@functools.partial(jax.jit, static_argnames=("measurer", "one_after_another"))
-def measure_records(
-    params: Params, initial: Params, data: DeviceData, *, measurer: Measurer, one_after_another: bool
-) -> dict[str, jax.Array]:
-    """Measure what a record holds without a spectrum.
+def measure_record(measurer: Measurer, data: DeviceData, params: Params, initial: Params) -> dict[str, jax.Array]:
+    """Measure what a record of one member holds without a spectrum.
 
     Args:
-      params: stacked parameters, leading axis of members E.
-      initial: the same at the start.
-      data: the splits and the probe.
       measurer: what to measure with.
-      one_after_another: whether members are mapped rather than batched.
+      data: the splits and the probe.
+      params: the member's parameters.
+      initial: the same at the start.
 
     Returns:
-      name of `VARIABLES` → array (E,) or (E, layers); also `constant` (E,): whether f is constant over the probe.
+      name of `VARIABLES` → scalar or (layers,); also `constant`: whether f is constant over the probe.
     """
+    train_loss, train_accuracy = evaluate_split(measurer, params, data.train)
+    selection_loss, _ = evaluate_split(measurer, params, data.selection)
+    test_loss, test_accuracy = evaluate_split(measurer, params, data.test)
+    logits = measurer.apply(params, data.probe)
+    traces = jnp.stack(list(ENGINES[measurer.engine].layer_traces(measurer.apply, params, data.probe).values()))
+    return {
+        "train_loss": train_loss,
+        "selection_loss": selection_loss,
+        "test_loss": test_loss,
+        "train_accuracy": train_accuracy,
+        "test_accuracy": test_accuracy,
+        "logit_norm": jnp.sqrt(jnp.mean(jnp.sum(logits**2, axis=-1))),
+        "trace": jnp.sum(traces),
+        "trace_layer": traces,
+        "weight_change": measure_weight_change(measurer.apply, params, initial),
+        "constant": jnp.max(jnp.std(logits, axis=0)) <= CONSTANT_TOLERANCE * (1 + jnp.max(jnp.abs(logits))),
+    }
 
-    def measure(params: Params, initial: Params) -> dict[str, jax.Array]:
-        train_loss, train_accuracy = evaluate_split(measurer, params, data.train)
-        selection_loss, _ = evaluate_split(measurer, params, data.selection)
-        test_loss, test_accuracy = evaluate_split(measurer, params, data.test)
-        logits = measurer.apply(params, data.probe)
-        traces = jnp.stack(list(ENGINES[measurer.engine].layer_traces(measurer.apply, params, data.probe).values()))
-        return {
-            "train_loss": train_loss,
-            "selection_loss": selection_loss,
-            "test_loss": test_loss,
-            "train_accuracy": train_accuracy,
-            "test_accuracy": test_accuracy,
-            "logit_norm": jnp.sqrt(jnp.mean(jnp.sum(logits**2, axis=-1))),
-            "trace": jnp.sum(traces),
-            "trace_layer": traces,
-            "weight_change": measure_weight_change(measurer.apply, params, initial),
-            "constant": jnp.max(jnp.std(logits, axis=0)) <= CONSTANT_TOLERANCE * (1 + jnp.max(jnp.abs(logits))),
-        }
 
-    return map_members(measure, one_after_another)(params, initial)
+@functools.partial(jax.jit, static_argnames=("measurer",))
+def measure_all_records(
+    params: Params, initial: Params, data: DeviceData, *, measurer: Measurer
+) -> dict[str, jax.Array]:
+    """Return `measure_record` of all stacked members, batched: arrays (E,) or (E, layers)."""
+    return jax.vmap(functools.partial(measure_record, measurer, data))(params, initial)
+
+
+@functools.partial(jax.jit, static_argnames=("measurer",))
+def measure_member_record(
+    params: Params, initial: Params, data: DeviceData, member: jax.Array, *, measurer: Measurer
+) -> dict[str, jax.Array]:
+    """Return `measure_record` of one of the stacked members."""
+    return measure_record(measurer, data, select_member(params, member), select_member(initial, member))
+
+
+def select_member(params: Params, member: jax.Array | int) -> Params:
+    """Return one member's parameters out of stacked ones."""
+    return jax.tree.map(lambda leaf: leaf[member], params)
 
 
 def measure_weight_change(apply: Callable, params: Params, initial: Params) -> jax.Array:
@@ -144,9 +157,7 @@ def compute_member_kernels(
     params: Params, member: jax.Array, probe: jax.Array, *, measurer: Measurer
 ) -> dict[str, jax.Array]:
     """Return {layer: its share of Θ, shape (N, C, N, C)} of one of the stacked members."""
-    return ENGINES[measurer.engine].layer_kernels(
-        measurer.apply, jax.tree.map(lambda leaf: leaf[member], params), probe
-    )
+    return ENGINES[measurer.engine].layer_kernels(measurer.apply, select_member(params, member), probe)
 
 
 @functools.partial(jax.jit, static_argnames=("measurer",))
@@ -276,10 +287,7 @@ class Recorder:
           What was measured of every member, finished ones included, arrays (E,) or (E, layers).
         """
         step = int(self.steps[index])
-        measured = measure_records(
-            params, self.initial, self.data, measurer=self.measurer, one_after_another=self.one_after_another
-        )
-        values = {name: np.asarray(array) for name, array in measured.items()}
+        values = self._measure_records(params)
         losses = np.stack([values[name] for name in ("train_loss", "selection_loss", "test_loss")])
         for member in np.flatnonzero(self.active & ~np.isfinite(losses).all(axis=0)):
             self.active[member], self.diverged_step[member] = False, step
@@ -293,6 +301,19 @@ class Recorder:
             waited = (step - self.steps[self.minimum_record]) / self.steps_per_epoch
             self.active &= waited < self.stop_after
         return values
+
+    def _measure_records(self, params: Params) -> dict[str, np.ndarray]:
+        """Measure all members: small ones in one call, large ones in a call each, so that none takes long."""
+        if not self.one_after_another:
+            measured = measure_all_records(params, self.initial, self.data, measurer=self.measurer)
+            return {name: np.asarray(array) for name, array in measured.items()}
+        rows = [
+            jax.block_until_ready(
+                measure_member_record(params, self.initial, self.data, jnp.int32(member), measurer=self.measurer)
+            )
+            for member in range(len(self.records))
+        ]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def _record_member(self, member: int, index: int, params: Params, values: dict[str, Any]) -> None:
         step = int(self.steps[index])
@@ -356,7 +377,7 @@ class Recorder:
         return bool(self.records[member] and self.records[member][-1]["constant"])
 
     def _stack(self, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-        outputs = jax.eval_shape(self.measurer.apply, jax.tree.map(lambda leaf: leaf[0], self.initial), self.data.probe)
+        outputs = jax.eval_shape(self.measurer.apply, select_member(self.initial, 0), self.data.probe)
         sizes = {"layer": len(self.layers), "mode": outputs.size}
         dtype = np.dtype(outputs.dtype)
         stacked = {}

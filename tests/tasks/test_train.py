@@ -89,6 +89,14 @@ def test_a_second_launch_computes_nothing_and_says_so(copy):
     assert {name: (run / name).stat().st_mtime_ns for name in list_files(run)} == before
 
 
+def test_double_precision_starts_from_the_same_function(finished, tmp_path):
+    assert run_ntklens(*TOY, "precision=float64", "ensemble=1", cwd=tmp_path).returncode == 0
+    single, double = (read_trajectory(find_run(f) / "seed=0" / "trajectory.nc") for f in (finished[0], tmp_path))
+    assert double.trace.dtype == np.float64
+    for name in ("trace", "test_loss", "effective_rank"):
+        assert 1e-12 < abs(double[name][0] / single[name][0] - 1) < 1e-5
+
+
 def test_only_missing_seeds_are_computed(copy):
     run = find_run(copy)
     before = (run / "seed=1" / "trajectory.nc").stat().st_mtime_ns

@@ -22,7 +22,7 @@ from ntklens.sweep.key import compute_key
 from ntklens.sweep.states import find_seed_directory, set_unreadable_aside, write_atomically, write_status
 from ntklens.tracking import Tracker
 from ntklens.tracking.progress import show_progress
-from ntklens.training.ensemble import Trainer, initialise, run_states
+from ntklens.training.ensemble import Params, Trainer, initialise, run_states
 from ntklens.training.losses import LOSSES
 from ntklens.training.memory import GIB, estimate_memory, find_free_memory
 from ntklens.training.schedule import choose_sparse, make_geometric_steps
@@ -94,11 +94,15 @@ def compute_seeds(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> bool:
 def _build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:
     model = construct(cfg.model, classes=dataset.classes)
     sample = jnp.asarray(dataset.probe.inputs[:1])
+
+    def init(key: jax.Array) -> Params:  # drawn in float32, so that both precisions start from the same function
+        return jax.tree.map(lambda leaf: leaf.astype(float), model.init(key, sample))
+
     batch_size = cfg.training.batch_size
     if batch_size is not None and batch_size > len(dataset.train):
         raise InputError(f"training.batch_size={batch_size}: there are {len(dataset.train)} training samples")
     return Trainer(
-        init=lambda key: model.init(key, sample),
+        init=init,
         apply=model.apply,
         loss=LOSSES[cfg.training.loss],
         optimizer=construct(cfg.optimizer),

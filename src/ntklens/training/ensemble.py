@@ -176,7 +176,7 @@ def run_states(
       The state after each number of updates in `steps`.
     """
     one_after_another = prefers_map(state.params)
-    inputs, labels = jnp.asarray(train.inputs), jnp.asarray(train.labels)
+    inputs, labels = jnp.asarray(train.inputs, float), jnp.asarray(train.labels)
     piece = 1
     for target in steps:
         while state.step < target:
