@@ -12,14 +12,9 @@ them alike; times are medians.
 """
 
 import argparse
-import datetime
 import itertools
-import json
-import os
-import platform
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +24,7 @@ import numpy as np
 import psutil
 from rich.console import Console
 from rich.table import Table
+from timing import time_in_turns, write_results
 
 from ntklens._compat import import_neural_tangents, neural_tangents_settings
 from ntklens.ntk import structured
@@ -36,7 +32,6 @@ from ntklens.ntk import structured
 SAMPLES, OUTPUTS, INPUTS, DEPTH = 128, 10, 784, 2
 WIDTHS = (32, 64, 128, 256, 512, 1024, 2048)
 MODES = ("NTK_VECTOR_PRODUCTS", "JACOBIAN_CONTRACTION")
-SLOW = 5.0  # seconds from which a contestant runs only once more after its warm-up
 
 
 def apply_mlp(params, x):
@@ -79,23 +74,6 @@ def compile_neural_tangents(mode, params, x):
     memory = compiled.memory_analysis()
     needed = memory.temp_size_in_bytes + memory.output_size_in_bytes
     return partial(compiled, params) if needed < 0.9 * psutil.virtual_memory().available else needed
-
-
-def time_in_turns(contestants, repeats):
-    """{name: median seconds} of functions called in turns, each after one call to warm up."""
-    seconds = {name: [] for name in contestants}
-    first = {name: time_once(function) for name, function in contestants.items()}
-    for repeat in range(repeats):
-        for name, function in contestants.items():
-            if repeat == 0 or first[name] < SLOW:
-                seconds[name].append(time_once(function))
-    return {name: float(np.median(times)) for name, times in seconds.items()}
-
-
-def time_once(function):
-    start = time.perf_counter()
-    jax.block_until_ready(function())
-    return time.perf_counter() - start
 
 
 def measure_width(width, repeats):
@@ -179,20 +157,6 @@ def fit_slope(values, seconds):
     return float(np.polyfit(np.log(list(values)), np.log(list(seconds)), 1)[0])
 
 
-def describe_environment():
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "device": jax.devices()[0].device_kind,
-        "cpu": names[0].partition(":")[2].strip() if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "load_at_start": os.getloadavg()[0],
-    }
-
-
 def print_table(rows, console):
     table = Table(title=f"Θ of an MLP, depth {DEPTH}, N = {SAMPLES}, C = {OUTPUTS}, float32")
     for heading in (
@@ -232,14 +196,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "kernel.json")
     parser.add_argument("--memory-of-width", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of_width:
         print_memory(options.memory_of_width)
         return
     console = Console(width=170)
-    environment = describe_environment()
     rows = []
     for width in options.widths:
         rows.append(measure_width(width, options.repeats))
@@ -254,11 +216,7 @@ def main():
         growth["width"] = {"values": options.widths, "seconds": seconds, "slope": fit_slope(options.widths, seconds)}
     for name, fit in growth.items():
         console.print(f"time grows as {name}^{fit['slope']:.2f} over {min(fit['values'])} … {max(fit['values'])}")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(
-        json.dumps({"environment": environment, "widths": rows, "growth": growth}, indent=2) + "\n"
-    )
-    console.print(f"written to {options.output}")
+    write_results("kernel", {"widths": rows, "growth": growth})
 
 
 if __name__ == "__main__":

@@ -184,23 +184,30 @@ def measure_spectrum(kernel: jax.Array) -> dict[str, Any]:
     }
 
 
-def measure_snapshot(kernels: dict[str, jax.Array]) -> dict[str, Any]:
-    """Return what a snapshot holds beyond a record: every spectral quantity, of Θ and of its layers.
+def measure_layers(kernels: dict[str, jax.Array]) -> dict[str, Any]:
+    """Return what a crossing holds beyond a record.
 
     Args:
       kernels: {layer: its share of Θ, shape (N, C, N, C)}.
 
     Returns:
-      what `measure_spectrum` returns, `effective_rank_centred`, `effective_rank_layer` (layers,).
+      what `measure_spectrum` returns, and `effective_rank_layer` (layers,).
     """
-    kernel = functools.reduce(jnp.add, kernels.values())
-    centred = eigenvalues(metrics.centre_kernel(kernel))
     layers = [metrics.effective_rank_from_eigenvalues(eigenvalues(share)) for share in kernels.values()]
-    return {
-        **measure_spectrum(kernel),
-        "effective_rank_centred": metrics.effective_rank_from_eigenvalues(centred),
-        "effective_rank_layer": np.array(layers),
-    }
+    return {**measure_spectrum(functools.reduce(jnp.add, kernels.values())), "effective_rank_layer": np.array(layers)}
+
+
+def measure_snapshot(kernels: dict[str, jax.Array]) -> dict[str, Any]:
+    """Return what the start and the minimum hold beyond a record.
+
+    Args:
+      kernels: {layer: its share of Θ, shape (N, C, N, C)}.
+
+    Returns:
+      what `measure_layers` returns, and `effective_rank_centred`.
+    """
+    centred = eigenvalues(metrics.centre_kernel(functools.reduce(jnp.add, kernels.values())))
+    return {**measure_layers(kernels), "effective_rank_centred": metrics.effective_rank_from_eigenvalues(centred)}
 
 
 class SpectrumWorkers:
@@ -320,7 +327,8 @@ class Recorder:
         record = {"step": step, "epoch": step / self.steps_per_epoch, **values}
         crossed = self._find_crossings(member, record)
         if index == 0 or crossed:
-            record[PENDING] = self.workers.submit(measure_snapshot, self._compute_kernels(params, member))
+            measure = measure_layers if crossed else measure_snapshot
+            record[PENDING] = self.workers.submit(measure, self._compute_kernels(params, member))
         elif self.spectra[index]:
             kernel = compute_member_kernel(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
             record[PENDING] = self.workers.submit(measure_spectrum, kernel)

@@ -37,5 +37,7 @@ def choose_sparse(steps: np.ndarray, ratio: float) -> np.ndarray:
         if step >= due:
             chosen[index] = True
             due = max(step + 1, step * ratio)
+    if not chosen[-1] and (last := np.flatnonzero(chosen)[-1]) > 0:
+        chosen[last] = False  # the last one takes its place
     chosen[-1] = True
     return chosen
