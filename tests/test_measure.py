@@ -213,6 +213,16 @@ def test_large_members_are_measured_one_by_one_with_the_same_result(mlp_problem,
                 np.testing.assert_allclose(own[name], other[name], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
+def test_layers_keep_their_order_beyond_ten():
+    trainer, data = make_problem(width=4, depth=11)
+    recorder, params = record(trainer, data, seeds=(0,), epochs=1)
+    assert recorder.layers == [*(f"hidden_{layer}" for layer in range(11)), "readout"]
+    records, _, _ = recorder.finish()[0]
+    shares = compute_layer_kernels(trainer.apply, select(params[0], 0), data.probe.inputs)
+    expected = [compute_effective_rank(shares[layer].reshape(36, 36)) for layer in recorder.layers]
+    np.testing.assert_allclose(records["effective_rank_layer"][0], expected, rtol=1e-3)
+
+
 def test_nothing_is_compiled_per_record_or_per_seed():
     trainer, data = make_problem(width=11)
     functions = (measure.measure_all_records, measure.compute_member_kernels, measure.compute_member_kernel)

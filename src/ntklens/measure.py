@@ -348,7 +348,8 @@ class Recorder:
         ]
 
     def _compute_kernels(self, params: Params, member: int) -> dict[str, jax.Array]:
-        return compute_member_kernels(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
+        kernels = compute_member_kernels(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
+        return {layer: kernels[layer] for layer in self.layers}  # a compiled function returns its keys sorted as text
 
     def finish(self) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]]:
         """Measure the minima, wait for every spectrum, and return what each member left.
