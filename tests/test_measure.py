@@ -203,16 +203,6 @@ def test_dead_networks_are_recognised(mlp_problem):
     assert [recorder.is_constant(member) for member in range(2)] == [True, False]
 
 
-def test_large_members_are_measured_one_by_one_with_the_same_result(mlp_problem, monkeypatch):
-    together = record(*mlp_problem, epochs=10)[0].finish()
-    monkeypatch.setattr(measure, "prefers_map", lambda _: True)
-    apart = record(*mlp_problem, epochs=10)[0].finish()
-    for member in range(2):
-        for own, other in zip(together[member], apart[member], strict=True):
-            for name in VARIABLES:
-                np.testing.assert_allclose(own[name], other[name], rtol=1e-3, atol=1e-4, err_msg=name)
-
-
 def test_layers_keep_their_order_beyond_ten():
     trainer, data = make_problem(width=4, depth=11)
     recorder, params = record(trainer, data, seeds=(0,), epochs=1)
@@ -225,7 +215,7 @@ def test_layers_keep_their_order_beyond_ten():
 
 def test_nothing_is_compiled_per_record_or_per_seed():
     trainer, data = make_problem(width=11)
-    functions = (measure.measure_all_records, measure.compute_member_kernels, measure.compute_member_kernel)
+    functions = (measure.measure_records, measure.compute_member_kernels, measure.compute_member_kernel)
     before = [function._cache_size() for function in functions]
     recorder, _ = record(trainer, data, seeds=range(5), epochs=30)
     for member in range(5):

@@ -21,7 +21,7 @@ from ntklens.data import Dataset, Split
 from ntklens.ntk import metrics, reference, structured
 from ntklens.ntk.layers import name_layers
 from ntklens.ntk.spectrum import eigenvalues
-from ntklens.training.ensemble import Params, prefers_map
+from ntklens.training.ensemble import Params
 from ntklens.training.losses import Loss
 from ntklens.trajectory import LEVELS, VARIABLES
 
@@ -121,19 +121,9 @@ def measure_record(measurer: Measurer, data: DeviceData, params: Params, initial
 
 
 @functools.partial(jax.jit, static_argnames=("measurer",))
-def measure_all_records(
-    params: Params, initial: Params, data: DeviceData, *, measurer: Measurer
-) -> dict[str, jax.Array]:
+def measure_records(params: Params, initial: Params, data: DeviceData, *, measurer: Measurer) -> dict[str, jax.Array]:
     """Return `measure_record` of all stacked members, batched: arrays (E,) or (E, layers)."""
     return jax.vmap(functools.partial(measure_record, measurer, data))(params, initial)
-
-
-@functools.partial(jax.jit, static_argnames=("measurer",))
-def measure_member_record(
-    params: Params, initial: Params, data: DeviceData, member: jax.Array, *, measurer: Measurer
-) -> dict[str, jax.Array]:
-    """Return `measure_record` of one of the stacked members."""
-    return measure_record(measurer, data, select_member(params, member), select_member(initial, member))
 
 
 def select_member(params: Params, member: jax.Array | int) -> Params:
@@ -272,7 +262,6 @@ class Recorder:
         self.measurer, self.data = measurer, data
         self.steps, self.spectra, self.steps_per_epoch = steps, spectra, steps_per_epoch
         self.stop_after, self.workers = stop_after, workers
-        self.one_after_another = prefers_map(initial)
         self.initial, self.best = (jax.tree.map(jnp.copy, initial) for _ in range(2))
         self.layers = list(name_layers(measurer.apply, initial))
         members = len(jax.tree.leaves(initial)[0])
@@ -294,7 +283,8 @@ class Recorder:
           What was measured of every member, finished ones included, arrays (E,) or (E, layers).
         """
         step = int(self.steps[index])
-        values = self._measure_records(params)
+        measured = measure_records(params, self.initial, self.data, measurer=self.measurer)
+        values = {name: np.asarray(array) for name, array in measured.items()}
         losses = np.stack([values[name] for name in ("train_loss", "selection_loss", "test_loss")])
         for member in np.flatnonzero(self.active & ~np.isfinite(losses).all(axis=0)):
             self.active[member], self.diverged_step[member] = False, step
@@ -308,19 +298,6 @@ class Recorder:
             waited = (step - self.steps[self.minimum_record]) / self.steps_per_epoch
             self.active &= waited < self.stop_after
         return values
-
-    def _measure_records(self, params: Params) -> dict[str, np.ndarray]:
-        """Measure all members: small ones in one call, large ones in a call each, so that none takes long."""
-        if not self.one_after_another:
-            measured = measure_all_records(params, self.initial, self.data, measurer=self.measurer)
-            return {name: np.asarray(array) for name, array in measured.items()}
-        rows = [
-            jax.block_until_ready(
-                measure_member_record(params, self.initial, self.data, jnp.int32(member), measurer=self.measurer)
-            )
-            for member in range(len(self.records))
-        ]
-        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def _record_member(self, member: int, index: int, params: Params, values: dict[str, Any]) -> None:
         step = int(self.steps[index])

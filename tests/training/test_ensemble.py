@@ -48,12 +48,10 @@ def test_seeds_differ(mlp_problem):
     assert len({array.tobytes() for array in np.asarray(kernel)}) == 3
 
 
-@pytest.mark.parametrize("one_after_another", [False, True])
 @pytest.mark.parametrize(
     "optimizer", [optax.adam(1e-2), optax.adamw(1e-2), optax.sgd(0.1), optax.sgd(0.1, momentum=0.9)]
 )
-def test_equals_the_obvious_loop(optimizer, one_after_another, monkeypatch):
-    monkeypatch.setattr(ensemble, "prefers_map", lambda _: one_after_another)
+def test_equals_the_obvious_loop(optimizer):
     trainer, data = make_problem(optimizer=optimizer)
     (params,) = train(trainer, data, [3, 4], [20])
     for member, seed in enumerate([3, 4]):
@@ -126,3 +124,10 @@ def test_progress_counts_every_update(mlp_problem):
     done = []
     list(run_states(trainer, initialise(trainer, [0]), data.train, np.array([0, 7, 30]), done.append))
     assert sum(done) == 30
+
+
+def test_only_large_members_train_alone():
+    for width, alone in ((64, False), (512, True)):
+        trainer, _ = make_problem(width=width, dim=784)
+        shapes = jax.eval_shape(trainer.init, jax.random.key(0))
+        assert ensemble.trains_faster_alone(shapes) == alone

@@ -22,7 +22,7 @@ from ntklens.sweep.key import compute_key
 from ntklens.sweep.states import find_seed_directory, set_unreadable_aside, write_atomically, write_status
 from ntklens.tracking import Tracker
 from ntklens.tracking.progress import show_progress
-from ntklens.training.ensemble import Params, Trainer, initialise, run_states
+from ntklens.training.ensemble import Params, Trainer, initialise, run_states, trains_faster_alone
 from ntklens.training.losses import LOSSES
 from ntklens.training.memory import GIB, estimate_memory, find_free_memory
 from ntklens.training.schedule import choose_sparse, make_geometric_steps
@@ -111,7 +111,7 @@ def _build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:
 
 
 def _choose_chunk(cfg: DictConfig, trainer: Trainer, dataset: Dataset, members: int) -> int:
-    """Return how many members train together: as many as fit, in chunks of equal size."""
+    """Return how many members train together: as many as fit, in chunks of equal size, or one where that is faster."""
     need = estimate_memory(
         trainer,
         dataset.probe.inputs.shape[1:],
@@ -127,6 +127,8 @@ def _choose_chunk(cfg: DictConfig, trainer: Trainer, dataset: Dataset, members: 
             f"ntk.memory_limit={limit / GIB:.3g}: one seed needs about {sum(need) / GIB:.3g} GiB; "
             f"{LOWER_MEMORY}, or raise ntk.memory_limit"
         )
+    if trains_faster_alone(jax.eval_shape(trainer.init, jax.random.key(0))):
+        return 1
     return math.ceil(members / math.ceil(members / fitting))
 
 
@@ -193,7 +195,6 @@ def _run_chunk(
         "data": dataset.provenance,
         "data_checksum": dataset.provenance["checksum"],
         "packed_seeds": list(seeds),
-        "one_after_another": recorder.one_after_another,
         "seconds": seconds,
     }
     for member, (seed, (records, minimum, crossings)) in enumerate(zip(seeds, recorder.finish(), strict=False)):

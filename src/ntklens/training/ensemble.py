@@ -16,7 +16,7 @@ from ntklens.training.losses import Loss
 
 Params = Any
 PIECE_SECONDS = 2.0  # a compiled call ends after about this long, so that signals and progress act
-MAP_BYTES = 1 << 20  # on a CPU, members whose parameters exceed this are faster one after another
+ALONE_BYTES = 1 << 20  # on a CPU, members whose parameters exceed this are faster alone
 
 
 class State(NamedTuple):
@@ -75,27 +75,20 @@ def _start(trainer: Trainer, seed: jax.Array) -> tuple[Params, optax.OptState, j
     return params, trainer.optimizer.init(params), order_key
 
 
-def prefers_map(params: Params) -> bool:
-    """Return whether members should run one after another inside the program rather than as one batched product.
+def trains_faster_alone(params: Params) -> bool:
+    """Return whether members of this size are faster one after another than as one batched product.
 
     A rule on shapes and not a stopwatch, so that a rerun takes the same path and is equal bit for bit. Measured in
     benchmarks/members.py: on a CPU batched products win for small members and lose for large ones; on a GPU they win.
 
     Args:
-      params: stacked parameters.
+      params: one member's parameters, or their shapes.
     """
-    size = sum(leaf.nbytes // leaf.shape[0] for leaf in jax.tree.leaves(params))
-    return jax.default_backend() == "cpu" and size > MAP_BYTES
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    return jax.default_backend() == "cpu" and size > ALONE_BYTES
 
 
-def map_members(function: Callable, one_after_another: bool) -> Callable:
-    """Return `function` of one member lifted to stacked members: by lax.map or by vmap, with the same meaning."""
-    if not one_after_another:
-        return jax.vmap(function)
-    return lambda *members: jax.lax.map(lambda member: function(*member), members)
-
-
-@partial(jax.jit, static_argnames=("trainer", "one_after_another"), donate_argnames=("params", "opt_state"))
+@partial(jax.jit, static_argnames="trainer", donate_argnames=("params", "opt_state"))
 def advance(
     params: Params,
     opt_state: optax.OptState,
@@ -106,7 +99,6 @@ def advance(
     labels: jax.Array,
     *,
     trainer: Trainer,
-    one_after_another: bool,
 ) -> tuple[Params, optax.OptState]:
     """Do `count` updates of every member in one compiled loop.
 
@@ -122,7 +114,6 @@ def advance(
       inputs: training inputs, shape (D, …).
       labels: training labels, shape (D,).
       trainer: what trains.
-      one_after_another: whether members are mapped rather than batched.
 
     Returns:
       The parameters and optimiser states after the updates.
@@ -155,7 +146,7 @@ def advance(
         return jax.lax.fori_loop(0, count, body, (params, opt_state, shuffle(step // per_epoch)))[:2]
 
     member = run_full_batch if trainer.batch_size is None else run_mini_batches
-    return map_members(member, one_after_another)(params, opt_state, order_key)
+    return jax.vmap(member)(params, opt_state, order_key)
 
 
 def run_states(
@@ -175,7 +166,6 @@ def run_states(
     Yields:
       The state after each number of updates in `steps`.
     """
-    one_after_another = prefers_map(state.params)
     inputs, labels = jnp.asarray(train.inputs, float), jnp.asarray(train.labels)
     piece = 1
     for target in steps:
@@ -192,7 +182,6 @@ def run_states(
                     inputs,
                     labels,
                     trainer=trainer,
-                    one_after_another=one_after_another,
                 )
             )
             seconds = time.perf_counter() - started

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import psutil
 
-from ntklens.training.ensemble import MAP_BYTES, Trainer
+from ntklens.training.ensemble import Trainer
 
 GIB = 2**30
 
@@ -67,8 +67,7 @@ def estimate_memory(
     working = 2 * activations(trainer.batch_size or train_size) + count_bytes(params)
     working = max(working, activations(min(batch, max(train_size, held_out_size))))
     kept = 3 * count_bytes(params) + 2 * count_bytes(opt_state)  # now, initial, best; the optimiser's update is a copy
-    mapped = jax.default_backend() == "cpu" and count_bytes(params) > MAP_BYTES
-    return MemoryNeed(data + kernel + (working if mapped else 0), kept + (0 if mapped else working))
+    return MemoryNeed(data + kernel, kept + working)
 
 
 def find_free_memory() -> int:
