@@ -1,7 +1,7 @@
 """From which size on do the members of an ensemble train faster one after another than as one batched product?
 
-One compiled loop of full-batch Adam steps (100 samples of 784 inputs, depth 2), ten members: batched by vmap against one
-after another, over widths. The answer is the rule `training.ensemble.trains_faster_alone`.
+One compiled loop of full-batch Adam steps (100 samples of 784 inputs, depth 2), ten members: batched by vmap against
+one after another, over widths. The answer is the rule `training.ensemble.trains_faster_alone`.
 
     python benchmarks/members.py
 """

@@ -34,6 +34,10 @@ def expect_refusal(result, folder, *fragments):
         (["optimizer=nadam"], ["optimizer=nadam", "adam, adamw, momentum, sgd"]),
         (["experiment=foo"], ["experiment=foo", "mnist_first"]),
         (["model.width=[1"], ["model.width=[1"]),
+        (["model=null"], ["must be a string or a list"]),
+        (["model._target_=nowhere.Net"], ["_target_=nowhere.Net"]),
+        (["optimizer._target_=optax.lion"], ["_target_=optax.lion", "eps"]),
+        (["paths.results="], ["paths.results="]),
         (["model.width=0"], ["model.width=0", "positive integer"]),
         (["model.width=-3"], ["model.width=-3", "positive integer"]),
         (["model.width=1.5"], ["model.width", "1.5", "Integer"]),
@@ -70,6 +74,20 @@ def test_bad_input(tmp_path, words, fragments):
     folder = tmp_path / "here"
     folder.mkdir()
     expect_refusal(run_ntklens(*words, cwd=folder), folder, *fragments)
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        (["model.width=7,0"], ["model.width=0"]),
+        (["name=../elsewhere", "model.width=7,8"], ["name=../elsewhere"]),
+        (["scaling=width", "optimizer.learning_rate=nan"], ["optimizer.learning_rate=nan"]),
+    ],
+)
+def test_one_wrong_configuration_of_a_sweep_launches_none(tmp_path, words, fragments):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    expect_refusal(run_ntklens("-m", *TOY, *words, cwd=folder), folder, *fragments)
 
 
 def test_missing_data_and_no_network(tmp_path):

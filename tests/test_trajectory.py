@@ -10,6 +10,7 @@ from ntklens.trajectory import (
     FILE_NAME,
     SCHEMA_VERSION,
     VARIABLES,
+    UnreadableTrajectory,
     build_trajectory,
     publish_trajectory,
     read_state,
@@ -100,3 +101,22 @@ def test_nested_attributes_become_json():
     crossings = {name: np.repeat(array, 3, axis=0) for name, array in rows.items()}
     trajectory = build_trajectory(rows, minimum, crossings, ["a", "b"], {"data": {"sizes": [1, 2]}, "flag": True})
     assert trajectory.attrs == {"schema_version": SCHEMA_VERSION, "data": '{"sizes": [1, 2]}', "flag": 1}
+
+
+def test_damage_inside_the_data_is_noticed(tmp_path):
+    publish_trajectory(make_trajectory(records=200), tmp_path)
+    path = tmp_path / FILE_NAME
+    content = bytearray(path.read_bytes())
+    place = content.find(np.float64(150).tobytes())  # a value of `step`
+    content[place : place + 8] = np.float64(151.5).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(UnreadableTrajectory, match="not a readable trajectory"):
+        read_trajectory(path)
+
+
+def test_a_file_that_another_program_holds_is_read(tmp_path):
+    import h5py
+
+    publish_trajectory(make_trajectory(), tmp_path)
+    with h5py.File(tmp_path / FILE_NAME, "r"):
+        assert read_state(tmp_path / FILE_NAME) == "done"

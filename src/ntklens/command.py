@@ -23,54 +23,63 @@ EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 COMMAND = "python -m ntklens.run"
 
 
-class RunFailed(RuntimeError):
-    """A run that failed; its status.json says why, and the terminal has said so already."""
+_statuses: list[int] = []  # of the configurations of a sweep that ended badly
 
 
 def run_command(hydra_main: Callable[[], None]) -> None:
     """Call Hydra's main function and end the process with the exit status of what happened."""
     register_schemas()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without Greek letters is no failure
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would otherwise print in several lines
     try:
         hydra_main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted: finished seeds are kept, type the same line to continue", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
-    except RunFailed:
-        sys.exit(EXIT_FAILED)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (InputError, HydraException, CompactHydraException, OmegaConfBaseException) as error:
         if full_error:
             raise
         print(f"error: {describe(error)}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
+    except ValueError as error:
+        if full_error or not str(error).startswith("Config group override"):
+            raise
+        print(f"error: {error}; a group takes the name of an option, such as model=mlp", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    if _statuses:
+        sys.exit(max(_statuses))
 
 
 def run_task(cfg: DictConfig) -> None:
     """Check the configuration and call the task that it names.
 
+    In a sweep a configuration that ends badly says so and the others go on; the process's exit status is the worst.
+
     Raises:
       SystemExit: in a single run, with the task's exit status.
-      RunFailed: in a sweep, so that its other configurations go on.
-      InputError: in a sweep, for the same reason.
     """
     hydra_cfg = HydraConfig.get()
     single = hydra_cfg.mode == RunMode.RUN
+    status = 0
     try:
         if single and hydra_cfg.sweeper.params:
             raise InputError(describe_missing_multirun(hydra_cfg))
         OmegaConf.resolve(cfg)
         validate(cfg)
-        complete = get_method(cfg.task._target_)(cfg)
+        if not get_method(cfg.task._target_)(cfg):
+            status = EXIT_FAILED
     except (InputError, OmegaConfBaseException) as error:
-        if not single:
-            raise
         print(f"error: {describe(error)}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
-    if not complete:
-        if single:
-            sys.exit(EXIT_FAILED)
-        raise RunFailed
+        status = EXIT_BAD_INPUT
+    if status and single:
+        sys.exit(status)
+    if status:
+        _statuses.append(status)
 
 
 def describe_missing_multirun(hydra_cfg: HydraConf) -> str:

@@ -4,14 +4,15 @@ The schema holds types; the values live in conf/. A key that the schema lacks fa
 """
 
 import difflib
+import inspect
 import math
+import pydoc
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.utils import get_object
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ntklens.errors import InputError
@@ -173,7 +174,14 @@ def find_config_directory() -> Path:
 def construct(node: DictConfig, **arguments: Any) -> Any:
     """Call the node's `_target_` with its other values and `arguments`; its errors pass through as they are."""
     values = {str(key): value for key, value in node.items() if key != "_target_"}
-    return get_object(node._target_)(**values, **arguments)
+    try:
+        target = pydoc.locate(node._target_)
+        if not callable(target):
+            raise InputError(f"_target_={node._target_}: there is no such class or function")
+        inspect.signature(target).bind(**values, **arguments)
+    except (pydoc.ErrorDuringImport, TypeError) as error:
+        raise InputError(f"_target_={node._target_}: {error}") from error
+    return target(**values, **arguments)
 
 
 def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
@@ -222,9 +230,10 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda value: 0 <= value < 2**32, "must be an integer from 0 to 2^32 - 1"),
     "ensemble": _at_least(1),
     "precision": _one_of("float32", "float64"),
+    "paths.results": (bool, "must name a folder"),
     "name": (
-        lambda value: bool(value) and value not in (".", "..") and not set(value) & set("/\\\0\n"),
-        "must be a folder's name, without a slash",
+        lambda value: 0 < len(value) <= 200 and value not in (".", "..") and not set(value) & set("/\\\0\n"),
+        "must be a folder's name: 1 to 200 characters, no slash",
     ),
 }
 
@@ -247,6 +256,9 @@ def validate(cfg: DictConfig) -> None:
     Raises:
       InputError: naming the override to type.
     """
+    for group in ("model", "dataset", "optimizer", "tracking", "task"):
+        if not OmegaConf.is_dict(cfg[group]):
+            raise InputError(f"{group}={cfg[group]}: must be one of conf/{group}")
     for prefix, node in [
         ("", cfg),
         *((f"{name!s}.", group) for name, group in cfg.items() if OmegaConf.is_dict(group)),

@@ -3,7 +3,3 @@
 
 class InputError(ValueError):
     """Bad input: one line that names the override to type. The program ends with status 2, nothing written."""
-
-
-class MemoryLimitError(MemoryError):
-    """A computation that does not fit: one line that names the setting to lower."""

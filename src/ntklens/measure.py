@@ -116,7 +116,8 @@ def measure_record(measurer: Measurer, data: DeviceData, params: Params, initial
         "trace": jnp.sum(traces),
         "trace_layer": traces,
         "weight_change": measure_weight_change(measurer.apply, params, initial),
-        "constant": jnp.max(jnp.std(logits, axis=0)) <= CONSTANT_TOLERANCE * (1 + jnp.max(jnp.abs(logits))),
+        "constant": (len(logits) > 1)
+        & (jnp.max(jnp.std(logits, axis=0)) <= CONSTANT_TOLERANCE * jnp.max(jnp.abs(logits))),
     }
 
 

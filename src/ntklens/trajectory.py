@@ -1,6 +1,8 @@
 """What is recorded of one (configuration, seed): names, dimensions, attributes; written once, whole, and read back."""
 
 import contextlib
+import errno
+import io
 import json
 import os
 import secrets
@@ -15,7 +17,13 @@ from ntklens.errors import InputError
 
 SCHEMA_VERSION = 1
 FILE_NAME = "trajectory.nc"
+UNREADABLE = (OSError, KeyError, RuntimeError, AttributeError, TypeError, ValueError)  # what h5py says of damage
 LEVELS = (1.0, 0.3, 0.1)  # train losses whose first crossing is a snapshot
+
+
+class UnreadableTrajectory(InputError):
+    """A trajectory that is there but damaged."""
+
 
 # name → (dimensions beyond record, description). Snapshots hold the same names without the record dimension.
 VARIABLES: dict[str, tuple[tuple[str, ...], str]] = {
@@ -89,22 +97,46 @@ def publish_trajectory(trajectory: xr.Dataset, directory: Path) -> bool:
     Raises:
       OSError: if the directory cannot be written.
     """
+    content = encode_trajectory(trajectory)
     attempt = directory / f"attempt-{secrets.token_hex(4)}"
     attempt.mkdir(parents=True)
     temporary = attempt / FILE_NAME
     try:
-        encoding = {"eigenvalues": {"zlib": True, "complevel": 1, "shuffle": True}}
-        trajectory.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
-        with temporary.open("rb+") as file:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, directory / FILE_NAME)
-        return True
-    except FileExistsError:
-        return False
+        return _put_in_place(temporary, directory / FILE_NAME)
     finally:
         temporary.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             attempt.rmdir()
+
+
+def encode_trajectory(trajectory: xr.Dataset) -> bytes:
+    """Return the bytes of the NetCDF file; made in memory, because HDF5 cannot bear a full disk."""
+    sheltered: dict[Any, dict[str, Any]] = {
+        name: {"fletcher32": True} for name, variable in trajectory.data_vars.items() if variable.ndim
+    }
+    sheltered["eigenvalues"] |= {"zlib": True, "complevel": 1, "shuffle": True}
+    buffer = io.BytesIO()
+    trajectory.to_netcdf(buffer, engine="h5netcdf", encoding=sheltered)
+    return buffer.getvalue()
+
+
+def _put_in_place(temporary: Path, path: Path) -> bool:
+    """Link `temporary` to `path` unless there is a file, and return whether there was none."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        if path.exists():  # a file system without hard links: two copies may both get here, either file is whole
+            return False
+        temporary.rename(path)
+    return True
 
 
 def read_trajectory(path: Path) -> xr.Dataset:
@@ -124,12 +156,14 @@ def read_trajectory(path: Path) -> xr.Dataset:
     import h5py
 
     try:
-        with h5py.File(path, "r") as file:
+        with path.open("rb") as stream, h5py.File(stream, "r") as file:
             attrs = {key: _decode(value) for key, value in file.attrs.items() if not key.startswith("_NC")}
             check_schema(int(attrs["schema_version"]), path)
             data = {name: _read_variable(node) for name, node in file.items() if not _is_bare_dimension(node)}
-    except (OSError, KeyError, RuntimeError) as error:
-        raise InputError(f"{path}: not a readable trajectory ({error})") from error
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        raise UnreadableTrajectory(f"{path}: not a readable trajectory ({error})") from error
     coords = {name: data.pop(name) for name in list(data) if data[name].dims == (name,)}
     return xr.Dataset(data, coords, attrs)
 
@@ -167,17 +201,21 @@ def check_schema(version: int, path: Path) -> None:
 
 
 def read_state(path: Path) -> str | None:
-    """Return how a trajectory ended, `done` or `diverged`; None if there is no readable file.
+    """Return how a trajectory ended, `done` or `diverged`; None if there is no file or only a damaged one.
 
     Raises:
       InputError: if the file was written in a newer schema.
+      OSError: if the file is there but may not be opened now: no permission, or another program holds it.
     """
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            version, state = (_decode(file.attrs[name]) for name in ("schema_version", "state"))
-    except (OSError, KeyError):
+    if not path.exists():
         return None
+    with path.open("rb") as stream:  # not by its name: HDF5 would take a lock, and calls what it cannot open damaged
+        try:
+            with h5py.File(stream, "r") as file:
+                version, state = (_decode(file.attrs[name]) for name in ("schema_version", "state"))
+        except UNREADABLE:
+            return None
     check_schema(int(version), path)
     return str(state)

@@ -65,3 +65,20 @@ def test_one_run_and_one_seed_load_too(tmp_path):
 def test_nothing_there(tmp_path):
     with pytest.raises(InputError, match=r"no trajectory\.nc below it"):
         ntklens.load(tmp_path)
+
+
+def test_what_is_being_written_is_not_loaded(tmp_path):
+    write(tmp_path, "a", 0)
+    attempt = tmp_path / "a" / "seed=1" / "attempt-00"
+    attempt.mkdir(parents=True)
+    (attempt / "trajectory.nc").write_bytes(b"half")
+    assert ntklens.load(tmp_path).seed.values.tolist() == [0]
+
+
+def test_settings_that_change_no_result_are_no_axes(tmp_path):
+    for run, limit, batch in (("a", 1.0, None), ("b", None, 10)):
+        config = {"model": {"width": 8}, "ntk": {"memory_limit": limit}, "training": {"batch_size": batch}}
+        write(tmp_path, run, 0, config=config)
+    data = ntklens.load(tmp_path)
+    assert "ntk.memory_limit" not in data.coords
+    assert sorted(data["training.batch_size"].values.tolist(), key=str) == [10.0, pytest.approx(np.nan, nan_ok=True)]

@@ -213,6 +213,41 @@ def test_a_failure_inside_a_run_says_why(tmp_path, monkeypatch, capsys):
     assert "lower model.width" in capsys.readouterr().err
 
 
+def test_a_full_disk_is_a_failure_that_says_so(tmp_path):
+    """As far as a limit on the size of files stands for a full disk."""
+    command = f"ulimit -f 10; exec {sys.executable} -m ntklens.run {' '.join(TOY)}"
+    environment = os.environ | {"NTKLENS_CACHE": str(tmp_path / "cache")}
+    result = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert "File too large" in result.stderr.splitlines()[-1]
+    run = find_run(tmp_path)
+    assert list_files(run) == ["config.yaml", "seed=0", "seed=0/status.json", "seed=1", "seed=1/status.json"]
+    assert json.loads((run / "seed=0" / "status.json").read_text())["state"] == "failed"
+    assert run_ntklens(*TOY, cwd=tmp_path).returncode == 0
+
+
+def test_a_status_that_lags_behind_its_trajectory_is_mended(copy):
+    path = find_run(copy) / "seed=0" / "status.json"
+    path.write_text('{"state": "running"}')
+    assert run_ntklens(*TOY, cwd=copy).returncode == 0
+    assert json.loads(path.read_text())["state"] == "done"
+
+
+def test_a_file_damaged_inside_is_set_aside_and_the_next_launch_mends_it(copy):
+    path = find_run(copy) / "seed=0" / "trajectory.nc"
+    content = bytearray(path.read_bytes())
+    place = content.find(np.float64(13).tobytes())
+    content[place : place + 8] = np.float64(13.5).tobytes()
+    path.write_bytes(content)
+    result = run_ntklens(*TOY, cwd=copy)
+    assert result.returncode == 1
+    assert "damaged" in result.stderr
+    assert run_ntklens(*TOY, cwd=copy).returncode == 0
+    assert read_trajectory(path).attrs["state"] == "done"
+
+
 def test_ctrl_c_leaves_complete_files_only(tmp_path):
     words = (*TOY, "training.epochs=100000000", "ensemble=2")
     command = [sys.executable, "-m", "ntklens.run", *words]

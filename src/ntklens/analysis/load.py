@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ntklens.errors import InputError
+from ntklens.sweep.key import is_not_identity
 from ntklens.trajectory import FILE_NAME, read_trajectory
 
 
@@ -25,7 +26,7 @@ def load(path: str | Path) -> xr.Dataset:
     Raises:
       InputError: if there is no trajectory, or one cannot be read.
     """
-    files = sorted(Path(path).glob(f"**/{FILE_NAME}"))
+    files = find_trajectories(Path(path))
     if not files:
         raise InputError(f"{path}: no {FILE_NAME} below it")
     rows: dict[str, dict[int, xr.Dataset]] = {}
@@ -36,6 +37,14 @@ def load(path: str | Path) -> xr.Dataset:
     seeds = sorted({seed for members in runs.values() for seed in members})
     dataset = _stack(runs, seeds)
     return dataset.assign_coords(_find_swept({name: _read_config(members) for name, members in runs.items()}))
+
+
+def find_trajectories(folder: Path) -> list[Path]:
+    """Return the published trajectories at or below a folder, and not those that are being written."""
+    files = [folder / FILE_NAME, *folder.glob(f"**/seed=*/{FILE_NAME}")]
+    return sorted(
+        {file.resolve() for file in files if file.is_file() and file.resolve().parent.name.startswith("seed=")}
+    )
 
 
 def _read_config(members: dict[int, xr.Dataset]) -> dict[str, Any]:
@@ -68,15 +77,18 @@ def _sort_runs(rows: dict[str, dict[int, xr.Dataset]]) -> list[str]:
 
 
 def _find_swept(configs: dict[str, dict[str, Any]]) -> dict[str, tuple[str, np.ndarray]]:
-    """Return the parameters that differ between runs, as coordinates along `run`; seeds and names are none."""
+    """Return the scientific parameters that differ between runs, as coordinates; null is NaN among numbers."""
     keys = dict.fromkeys(key for config in configs.values() for key in config)
     swept: dict[str, tuple[str, np.ndarray]] = {}
     for key in keys:
         values = [config.get(key) for config in configs.values()]
-        if key in ("seed", "ensemble", "name") or all(value == values[0] for value in values):
+        if is_not_identity(key) or all(value == values[0] for value in values):
             continue
-        array = np.array(values)
-        swept[key] = ("run", array if array.dtype.kind in "biuf" else np.array([str(value) for value in values]))
+        numbers = all(value is None or isinstance(value, int | float) for value in values)
+        array = np.array(
+            [np.nan if value is None else value for value in values] if numbers else list(map(str, values))
+        )
+        swept[key] = ("run", array)
     return swept
 
 

@@ -1,5 +1,6 @@
 """Figures; matplotlib is imported where it is used."""
 
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,8 @@ PANELS = (
 def draw_run(trajectories: Sequence[xr.Dataset], title: str, path: Path) -> None:
     """Draw losses, trace and Γ against epoch: the mean over seeds, and ± one standard deviation as a band.
 
-    Beyond the last record of its shortest seed a mean would be of other seeds, so curves end there.
+    Diverged seeds are left out, unless all are. Beyond the last record of its shortest seed a mean would be of other
+    seeds, so curves end there.
 
     Args:
       trajectories: the seeds of one run.
@@ -27,6 +29,7 @@ def draw_run(trajectories: Sequence[xr.Dataset], title: str, path: Path) -> None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    trajectories = [t for t in trajectories if t.attrs["state"] == "done"] or trajectories
     shortest = min(trajectory.sizes["record"] for trajectory in trajectories)
     epoch = trajectories[0].epoch.values[:shortest]
     figure = Figure(figsize=(10, 3.1), layout="constrained")
@@ -51,4 +54,9 @@ def draw_run(trajectories: Sequence[xr.Dataset], title: str, path: Path) -> None
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_yscale("log")
     figure.axes[0].legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=150)
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        figure.savefig(temporary, dpi=150, format=path.suffix[1:])
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

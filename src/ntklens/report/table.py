@@ -35,19 +35,20 @@ def build_summary_table(trajectories: Sequence[xr.Dataset]) -> Table:
     table.add_column("value", justify="right")
     table.add_column("meaning", style="dim")
     for name, (symbol, meaning) in ROWS.items():
-        table.add_row(symbol, format_mean([observables[name] for observables in done]), meaning)
+        values = [observables[name] for observables in done if math.isfinite(observables[name])]
+        fewer = f"{len(values)} of {len(done)} seeds" if len(values) < len(done) else ""
+        table.add_row(symbol, format_mean(values), ", ".join(filter(None, (meaning, fewer))))
     return table
 
 
 def format_mean(values: Sequence[float]) -> str:
     """Return `mean ± s.e.m.` with two digits of the error; no error for one value, – for none."""
-    finite = np.array([value for value in values if math.isfinite(value)])
-    if not len(finite):
+    if not values:
         return "–"
-    mean = float(finite.mean())
-    if len(finite) == 1:
+    mean = float(np.mean(values))
+    if len(values) == 1:
         return f"{mean:.5g}"
-    error = float(finite.std(ddof=1) / math.sqrt(len(finite)))
+    error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
     if error == 0:
         return f"{mean:.5g} ± 0"
     decimals = max(0, 1 - math.floor(math.log10(error)))

@@ -29,6 +29,11 @@ NOT_IDENTITY = (
 )
 
 
+def is_not_identity(key: str) -> bool:
+    """Return whether a setting, by its override's name, changes no result."""
+    return any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)
+
+
 def select_identity(cfg: DictConfig) -> dict[str, Any]:
     """Return the resolved configuration without what is not part of a result's identity.
 

@@ -18,8 +18,9 @@ from ntklens.data import Dataset
 from ntklens.errors import InputError
 from ntklens.measure import EVALUATION_BATCH, Measurer, Recorder, SpectrumWorkers, put_on_device
 from ntklens.provenance import describe_environment
+from ntklens.signals import stop_on_signals
 from ntklens.sweep.key import compute_key
-from ntklens.sweep.states import find_seed_directory, set_unreadable_aside, write_atomically, write_status
+from ntklens.sweep.states import find_seed_directory, set_aside, write_atomically, write_status, write_unfinished
 from ntklens.tracking import Tracker
 from ntklens.tracking.progress import show_progress
 from ntklens.training.ensemble import Params, Trainer, initialise, run_states, trains_faster_alone
@@ -56,35 +57,29 @@ def compute_seeds(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> bool:
     steps = make_geometric_steps(
         cfg.training.epochs * trainer.count_steps_per_epoch(len(dataset.train)), cfg.schedule.record_ratio
     )
-    unfinished = list(seeds)
+    key = compute_key(cfg)
     workers = SpectrumWorkers()
     try:
-        with show_progress(math.ceil(len(seeds) / chunk) * int(steps[-1]), run.name) as advance:
+        with (
+            stop_on_signals() as check_signals,
+            show_progress(math.ceil(len(seeds) / chunk) * int(steps[-1]), run.name) as show,
+        ):
+
+            def advance(count: int, note: str) -> None:
+                check_signals()
+                show(count, note)
+
             for first in range(0, len(seeds), chunk):
                 members = seeds[first : first + chunk]
-                for seed in members:
-                    write_status(find_seed_directory(run, seed), "running", seed=seed, key=compute_key(cfg))
+                write_unfinished(run, members, "running", key=key)
                 _run_chunk(cfg, run, dataset, trainer, members, chunk, steps, tracker, workers, advance)
-                unfinished = unfinished[len(members) :]
     except KeyboardInterrupt:
-        for seed in unfinished:
-            write_status(find_seed_directory(run, seed), "interrupted", seed=seed, key=compute_key(cfg))
+        write_unfinished(run, seeds, "interrupted", key=key)
         raise
     except Exception as error:
         message = _describe_failure(error)
-        for seed in unfinished:
-            write_status(
-                find_seed_directory(run, seed),
-                "failed",
-                seed=seed,
-                key=compute_key(cfg),
-                error=message,
-                traceback=traceback.format_exc(),
-            )
-        print(
-            f"failed: {message}; the traceback is in {find_seed_directory(run, unfinished[0])}/status.json",
-            file=sys.stderr,
-        )
+        write_unfinished(run, seeds, "failed", key=key, error=message, traceback=traceback.format_exc())
+        print(f"failed: {message}; the traceback is in {run}/seed=*/status.json", file=sys.stderr)
         return False
     finally:
         workers.close()
@@ -123,9 +118,14 @@ def _choose_chunk(cfg: DictConfig, trainer: Trainer, dataset: Dataset, members: 
     limit = 0.8 * find_free_memory() if cfg.ntk.memory_limit is None else cfg.ntk.memory_limit * GIB
     fitting = need.count_members(limit)
     if not fitting:
+        key = (
+            f"ntk.memory_limit={cfg.ntk.memory_limit}"
+            if cfg.ntk.memory_limit
+            else f"model.width={cfg.model.get('width')}"
+        )
         raise InputError(
-            f"ntk.memory_limit={limit / GIB:.3g}: one seed needs about {sum(need) / GIB:.3g} GiB; "
-            f"{LOWER_MEMORY}, or raise ntk.memory_limit"
+            f"{key}: one seed needs about {sum(need) / GIB:.3g} GiB, {limit / GIB:.3g} GiB may be used; "
+            "lower model.width, dataset.probe_size, dataset.train_size or training.batch_size"
         )
     if trains_faster_alone(jax.eval_shape(trainer.init, jax.random.key(0))):
         return 1
@@ -137,11 +137,12 @@ def _prepare_directory(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> None
         for seed in seeds:
             directory = find_seed_directory(run, seed)
             directory.mkdir(parents=True, exist_ok=True)
-            if aside := set_unreadable_aside(directory):
+            if aside := set_aside(directory):
                 print(
                     f"{directory / FILE_NAME} could not be read: kept as {aside.name}, computed again", file=sys.stderr
                 )
-        write_atomically(run / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+        shared = {name: value for name, value in cfg.items() if name not in ("seed", "ensemble")}
+        write_atomically(run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(shared), resolve=True))
     except OSError as error:
         raise InputError(f"paths.results={cfg.paths.results}: cannot be written ({error.strerror})") from error
 

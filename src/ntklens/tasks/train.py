@@ -1,17 +1,21 @@
 """task=train: from a configuration to one published trajectory per seed."""
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import xarray as xr
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
 from ntklens.report.figures import draw_run
 from ntklens.report.table import build_summary_table
 from ntklens.sweep.key import name_run
-from ntklens.sweep.states import find_pending_seeds, find_seed_directory
-from ntklens.trajectory import FILE_NAME, read_trajectory
+from ntklens.sweep.states import find_pending_seeds, find_seed_directory, read_status, set_aside, write_status
+from ntklens.trajectory import FILE_NAME, UnreadableTrajectory, read_trajectory
 
 FIGURE_NAME = "trajectory.png"
 
@@ -43,22 +47,50 @@ def train(cfg: DictConfig) -> bool:
         console.print(f"{len(pending)} seeds in {time.perf_counter() - started:.1f} s")
     else:
         console.print(f"all {len(seeds)} seeds are there already: nothing to compute")
-    _report(cfg, run, seeds, console, redraw=bool(pending))
+    trajectories, damaged = _read_all(run, seeds)
+    if damaged:
+        print(
+            f"{', '.join(damaged)}: damaged, set aside; type the same line again to compute them anew", file=sys.stderr
+        )
+        return False
+    _report(cfg, run, seeds, trajectories, console, redraw=bool(pending))
     return True
 
 
-def _report(cfg: DictConfig, run: Path, seeds: Sequence[int], console: Console, redraw: bool) -> None:
-    trajectories = [read_trajectory(find_seed_directory(run, seed) / FILE_NAME) for seed in seeds]
+def _read_all(run: Path, seeds: Sequence[int]) -> tuple[list[xr.Dataset], list[str]]:
+    """Read the seeds' trajectories, make their status.json tell of them, and set aside what turns out to be damaged."""
+    trajectories, damaged = [], []
+    for seed in seeds:
+        directory = find_seed_directory(run, seed)
+        try:
+            trajectories.append(read_trajectory(directory / FILE_NAME))
+        except UnreadableTrajectory:
+            damaged.append(str(set_aside(directory)))
+            continue
+        attrs = trajectories[-1].attrs
+        if read_status(directory) != attrs["state"]:  # a copy that lost the race to publish, or was killed after it
+            write_status(directory, attrs["state"], seed=seed, key=attrs["run_key"], seconds=attrs["seconds"])
+    return trajectories, damaged
+
+
+def _report(
+    cfg: DictConfig,
+    run: Path,
+    seeds: Sequence[int],
+    trajectories: Sequence[xr.Dataset],
+    console: Console,
+    redraw: bool,
+) -> None:
     diverged = [seed for seed, t in zip(seeds, trajectories, strict=True) if t.attrs["state"] == "diverged"]
     constant = [seed for seed, t in zip(seeds, trajectories, strict=True) if t.attrs["constant_output"]]
+    figure = run / FIGURE_NAME
+    if redraw or not figure.exists():  # of the seeds just asked for
+        draw_run(trajectories, f"{run.name}: {len(seeds)} seeds", figure)
     console.print(build_summary_table(trajectories))
     if diverged:
         console.print(f"{len(diverged)} of {len(seeds)} seeds diverged, kept out of the table: {_list(diverged)}")
     if constant:
         console.print(f"{len(constant)} of {len(seeds)} networks are dead (constant over the probe): {_list(constant)}")
-    figure = run / FIGURE_NAME
-    if redraw or not figure.exists():
-        draw_run(trajectories, f"{run.name}: {len(seeds)} seeds", figure)
     console.print(f"results  {run}/seed=*/{FILE_NAME}")
     console.print(f"figure   {figure}")
     console.print(f'load     ntklens.load("{run.parent}")')
@@ -70,6 +102,10 @@ def _list(numbers: Sequence[int]) -> str:
 
 
 def _suggest_next(cfg: DictConfig) -> str:
-    if cfg.dataset.name == "digits":
+    hydra_cfg = HydraConfig.get()
+    if hydra_cfg.mode == RunMode.MULTIRUN:
+        return f'ntklens.load("{Path(cfg.paths.results) / cfg.name}")        (the whole sweep, in Python)'
+    dataset = hydra_cfg.runtime.choices["dataset"]
+    if dataset == "digits":
         return "python -m ntklens.run dataset=mnist        (the same on MNIST)"
-    return f"python -m ntklens.run -m scaling=width dataset={cfg.dataset.name}        (the same over widths)"
+    return f"python -m ntklens.run -m scaling=width dataset={dataset}        (the same over widths)"

@@ -189,4 +189,5 @@ def run_states(
             piece = max(1, min(2 * count, int(PIECE_SECONDS * count / seconds))) if count == piece else piece
             state = State(params, opt_state, state.order_key, state.step + count)
             on_progress(count)
+        on_progress(0)
         yield state

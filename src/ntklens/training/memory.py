@@ -65,7 +65,8 @@ def estimate_memory(
     shares = len(jax.tree.leaves(params)) + 4
     kernel = activations(probe_size) * 2 * outputs.shape[1] + shares * outputs.size**2 * dtype.itemsize
     working = 2 * activations(trainer.batch_size or train_size) + count_bytes(params)
-    working = max(working, activations(min(batch, max(train_size, held_out_size))))
+    traces = 2 * outputs.shape[1] * activations(probe_size)
+    working = max(working, traces, activations(min(batch, max(train_size, held_out_size))))
     kept = 3 * count_bytes(params) + 2 * count_bytes(opt_state)  # now, initial, best; the optimiser's update is a copy
     return MemoryNeed(data + kernel, kept + working)
 

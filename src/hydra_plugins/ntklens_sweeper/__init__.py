@@ -1,0 +1,1 @@
+"""ntklens's sweeper, found by Hydra through its plugin namespace."""
