@@ -3,7 +3,6 @@
 from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
@@ -32,9 +31,9 @@ def flatten_kernel(kernel: Kernel) -> Kernel:
 def eigenvalues(kernel: Kernel) -> np.ndarray:
     """Eigenvalues of a symmetric kernel, largest first, in its own precision.
 
-    On the host they come from LAPACK's divide-and-conquer driver (syevd): at 1280 × 1280 in float32 on two cores it
-    took 0.07 s, against 0.13 s for numpy and 0.19 s for `jnp.linalg.eigvalsh`. A kernel on an accelerator stays
-    there for `jnp.linalg.eigvalsh`.
+    By reduction to a tridiagonal matrix (LAPACK's sytrd through JAX) and the root-free QR iteration (sterf): what LAPACK's
+    syevd does, to the bit. At 1280 × 1280 in float32 on one core both took 0.055 s, `jnp.linalg.eigvalsh` 0.12 s; but
+    scipy's syevd holds Python's lock, and two at once on two cores took 0.112 s, against 0.067 s.
 
     Args:
         kernel: array [N, C, N, C] or square; the lower triangle is read.
@@ -46,15 +45,22 @@ def eigenvalues(kernel: Kernel) -> np.ndarray:
         ValueError: if the kernel has another shape.
     """
     matrix = flatten_kernel(kernel)
-    if isinstance(matrix, jax.Array) and any(device.platform != "cpu" for device in matrix.devices()):
-        return np.asarray(jnp.linalg.eigvalsh(matrix))[::-1]
     host = np.asarray(kernel)
+    if not np.isfinite(host).all():
+        return np.full(len(matrix), np.nan, host.dtype)
     if (between_samples := find_sample_kernel(host)) is not None:
         return np.repeat(eigenvalues(between_samples), host.shape[1])
-    host = np.array(matrix, order="F")
-    if not np.isfinite(host).all():
-        return np.full(host.shape[0], np.nan, host.dtype)
-    return scipy.linalg.eigh(host, eigvals_only=True, driver="evd", overwrite_a=True, check_finite=False)[::-1]
+    if isinstance(matrix, jax.Array) and len(matrix) > 2:
+        diagonal, beside = map(np.asarray, _tridiagonalise(matrix))
+        return scipy.linalg.eigvalsh_tridiagonal(diagonal, beside, check_finite=False, lapack_driver="sterf")[::-1]
+    return scipy.linalg.eigh(np.array(matrix), eigvals_only=True, driver="evd", check_finite=False)[::-1]
+
+
+@jax.jit
+def _tridiagonalise(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Diagonal [K] and subdiagonal [K − 1] of a similar tridiagonal matrix."""
+    _, diagonal, beside, _ = jax.lax.linalg.tridiagonal(matrix, lower=True)
+    return diagonal, beside
 
 
 def find_sample_kernel(kernel: np.ndarray) -> np.ndarray | None:
