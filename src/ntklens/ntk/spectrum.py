@@ -31,9 +31,9 @@ def flatten_kernel(kernel: Kernel) -> Kernel:
 def eigenvalues(kernel: Kernel) -> np.ndarray:
     """Eigenvalues of a symmetric kernel, largest first, in its own precision.
 
-    By reduction to a tridiagonal matrix (LAPACK's sytrd through JAX) and the root-free QR iteration (sterf): what LAPACK's
-    syevd does, to the bit. At 1280 × 1280 in float32 on one core both took 0.055 s, `jnp.linalg.eigvalsh` 0.12 s; but
-    scipy's syevd holds Python's lock, and two at once on two cores took 0.112 s, against 0.067 s.
+    By reduction to a tridiagonal matrix (LAPACK's sytrd through JAX) and the root-free QR iteration (sterf): what
+    LAPACK's syevd does, to the bit. At 1280 × 1280 in float32 on one core both took 0.055 s, `jnp.linalg.eigvalsh`
+    0.12 s; but scipy's syevd holds Python's lock, and two at once on two cores took 0.112 s, against 0.067 s.
 
     Args:
         kernel: array [N, C, N, C] or square; the lower triangle is read.
