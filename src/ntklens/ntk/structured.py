@@ -60,6 +60,9 @@ def layer_kernels(f: Function, params: Any, x: Array, x2: Array | None = None) -
 def kernel(f: Function, params: Any, x: Array, x2: Array | None = None) -> Array:
     """The neural tangent kernel, Θ[(i,c),(j,c')] = ∇_θ f_c(x_i) · ∇_θ f_c'(x2_j). No division by N or C.
 
+    With concrete arrays it compiles itself once per function object f and shapes: pass the same one again to use that,
+    and another one when what it closes over has changed.
+
     Args:
         f: function f(params, x) → [N, C] that treats samples apart, or a `flax.linen.Module`.
         params: pytree of parameters; for a Module what `module.init` returns.

@@ -77,7 +77,18 @@ def find_free_memory() -> int:
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     free = psutil.virtual_memory().available
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
-        free = min(free, int(text) - int(used.read_text()))
-    return free
+    return min([free, *find_cgroup_memory()])
+
+
+def find_cgroup_memory(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Return the bytes left in this process's control group and in those above it, as far as they set a limit."""
+    if not membership.is_file():
+        return []
+    own = [line.partition("::")[2].strip("/") for line in membership.read_text().splitlines() if line.startswith("0::")]
+    left = []
+    for group in [root / path for path in own]:
+        for folder in (group, *group.parents[: len(group.parents) - len(root.parents)]):
+            limit, used = folder / "memory.max", folder / "memory.current"
+            if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
+                left.append(int(text) - int(used.read_text()))
+    return left
