@@ -53,11 +53,11 @@ def compute_seeds(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> bool:
     _prepare_directory(cfg, run, seeds)
     tracker = construct(cfg.tracking)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    tracker.start(seeds, config, compute_key(cfg))
+    key = compute_key(cfg)
+    tracker.start(seeds, config, key)
     steps = make_geometric_steps(
         cfg.training.epochs * trainer.count_steps_per_epoch(len(dataset.train)), cfg.schedule.record_ratio
     )
-    key = compute_key(cfg)
     workers = SpectrumWorkers()
     try:
         with (
