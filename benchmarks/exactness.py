@@ -156,10 +156,10 @@ def compare_initial_parameters() -> bool:
     from ntklens.training.losses import cross_entropy
 
     model = MLP(64, 2, 10)
-    trainer = Trainer(lambda key: model.init(key, jnp.ones((1, 784))), model.apply, cross_entropy, optax.adam(1e-3))
-    together = jax.tree.leaves(initialise(trainer, range(20)).params)
-    alone = [jax.tree.leaves(initialise(trainer, [seed]).params) for seed in range(20)]
-    three = jax.tree.leaves(initialise(trainer, [5, 6, 7]).params)
+    trainer = Trainer(lambda key: model.init(key, jnp.ones((1, 784))), model.apply, cross_entropy, optax.adam)
+    together = jax.tree.leaves(initialise(trainer, range(20), 1e-3).params)
+    alone = [jax.tree.leaves(initialise(trainer, [seed], 1e-3).params) for seed in range(20)]
+    three = jax.tree.leaves(initialise(trainer, [5, 6, 7], 1e-3).params)
     return all(
         all(np.array_equal(leaf[seed], alone[seed][k][0]) for seed in range(20)) and np.array_equal(leaf[5:8], three[k])
         for k, leaf in enumerate(together)

@@ -60,19 +60,21 @@ def load_data() -> Dataset:
 
 def build_trainer(width: int, data: Dataset) -> Trainer:
     model, sample = MLP(width, 2, data.classes), jnp.asarray(data.probe.inputs[:1])
-    return Trainer(lambda key: model.init(key, sample), model.apply, cross_entropy, optax.adam(LEARNING_RATE))
+    return Trainer(lambda key: model.init(key, sample), model.apply, cross_entropy, optax.adam)
 
 
 def write_loop_by_hand(trainer: Trainer, data: Dataset, steps: int, lift: Callable) -> Callable:
     """The plainest compiled loop of the same step."""
     x, y = jnp.asarray(data.train.inputs), jnp.asarray(data.train.labels)
 
+    optimizer = trainer.optimizer(LEARNING_RATE)
+
     def compute_loss(params):
         return optax.softmax_cross_entropy_with_integer_labels(trainer.apply(params, x), y).mean()
 
     def step(_, carry):
         params, opt_state = carry
-        updates, opt_state = trainer.optimizer.update(jax.grad(compute_loss)(params), opt_state, params)
+        updates, opt_state = optimizer.update(jax.grad(compute_loss)(params), opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
     return jax.jit(lift(lambda params, opt_state: jax.lax.fori_loop(0, steps, step, (params, opt_state))))
@@ -80,10 +82,10 @@ def write_loop_by_hand(trainer: Trainer, data: Dataset, steps: int, lift: Callab
 
 def measure_training(width: int, data: Dataset, repeats: int) -> dict:
     trainer, steps = build_trainer(width, data), 100
-    state = initialise(trainer, range(SEEDS))
+    state = initialise(trainer, range(SEEDS), LEARNING_RATE)
     alone = trains_faster_alone(jax.tree.map(lambda leaf: leaf[0], state.params))
     packs = [[seed] for seed in range(SEEDS)] if alone else [range(SEEDS)]
-    starts = [initialise(trainer, pack) for pack in packs]
+    starts = [initialise(trainer, pack, LEARNING_RATE) for pack in packs]
 
     def run_ours():
         for start in starts:
@@ -105,7 +107,7 @@ def measure_training(width: int, data: Dataset, repeats: int) -> dict:
 
 def measure_measuring(width: int, data: Dataset, repeats: int) -> dict:
     trainer, workers = build_trainer(width, data), SpectrumWorkers()
-    state = initialise(trainer, [0])
+    state = initialise(trainer, [0], LEARNING_RATE)
     steps = np.arange(10_000)
     recorder = Recorder(
         Measurer(trainer.apply, trainer.loss), put_on_device(data), state.params, steps, steps >= 0, 1, None, workers

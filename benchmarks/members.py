@@ -7,7 +7,7 @@ one after another, over widths. The answer is the rule `training.ensemble.trains
 """
 
 import jax
-from main_job import build_trainer, write_loop_by_hand
+from main_job import LEARNING_RATE, build_trainer, write_loop_by_hand
 from rich.console import Console
 from rich.table import Table
 from timing import time_in_turns, write_results
@@ -23,7 +23,7 @@ def main() -> None:
     rows = []
     for width in WIDTHS:
         trainer = build_trainer(width, data)
-        state = initialise(trainer, range(MEMBERS))
+        state = initialise(trainer, range(MEMBERS), LEARNING_RATE)
         batched = write_loop_by_hand(trainer, data, STEPS, jax.vmap)
         alone = write_loop_by_hand(trainer, data, STEPS, lambda run: run)
         members = [jax.tree.map(lambda leaf, k=k: leaf[k], (state.params, state.opt_state)) for k in range(MEMBERS)]

@@ -1,5 +1,8 @@
 """Small training problems that several tests share."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -31,14 +34,12 @@ def make_problem(
     width: int = 16,
     depth: int = 2,
     loss: str = "cross_entropy",
-    optimizer: optax.GradientTransformation | None = None,
+    optimizer: Callable[[Any], optax.GradientTransformation] = optax.adam,
     batch_size: int | None = None,
     **dataset: int,
 ) -> tuple[Trainer, Dataset]:
     data = make_dataset(**dataset)
     model = MLP(width, depth, data.classes)
     sample = jnp.asarray(data.probe.inputs[:1])
-    trainer = Trainer(
-        lambda key: model.init(key, sample), model.apply, LOSSES[loss], optimizer or optax.adam(1e-2), batch_size
-    )
+    trainer = Trainer(lambda key: model.init(key, sample), model.apply, LOSSES[loss], optimizer, batch_size)
     return trainer, data

@@ -15,11 +15,11 @@ from references import compute_effective_rank, compute_layer_kernels
 WORKERS = SpectrumWorkers()
 
 
-def record(trainer, data, seeds=(0, 1), epochs=60, stop_after=None, engine="structured"):
+def record(trainer, data, seeds=(0, 1), epochs=60, stop_after=None, engine="structured", rate=1e-2):
     """Train and record; returns the recorder and the parameters at every record."""
     per_epoch = trainer.count_steps_per_epoch(len(data.train))
     steps = make_geometric_steps(epochs * per_epoch, 1.08)
-    start = initialise(trainer, seeds)
+    start = initialise(trainer, seeds, rate)
     measurer = Measurer(trainer.apply, trainer.loss, engine)
     recorder = Recorder(
         measurer, put_on_device(data), start.params, steps, choose_sparse(steps, 2.0), per_epoch, stop_after, WORKERS
@@ -123,9 +123,9 @@ def test_evaluation_batches_do_not_change_the_mean(mlp_problem, monkeypatch, bat
 
 
 def test_a_seed_stops_the_asked_epochs_after_its_minimum_and_its_later_records_are_dropped():
-    trainer, data = make_problem(width=32, optimizer=optax.adam(3e-2), train_size=16)
-    recorder, _ = record(trainer, data, seeds=(0, 1, 2, 3), epochs=400, stop_after=40)
-    free, _ = record(trainer, data, seeds=(0, 1, 2, 3), epochs=400)
+    trainer, data = make_problem(width=32, train_size=16)
+    recorder, _ = record(trainer, data, seeds=(0, 1, 2, 3), epochs=400, stop_after=40, rate=3e-2)
+    free, _ = record(trainer, data, seeds=(0, 1, 2, 3), epochs=400, rate=3e-2)
     lengths = set()
     for member in range(4):
         stopped, minimum, _ = recorder.finish()[member]
@@ -140,8 +140,8 @@ def test_a_seed_stops_the_asked_epochs_after_its_minimum_and_its_later_records_a
 
 
 def test_a_diverged_seed_keeps_its_records_so_far_and_the_others_go_on():
-    trainer, data = make_problem(loss="mse", optimizer=optax.sgd(5.0))
-    recorder, _ = record(trainer, data, epochs=100)
+    trainer, data = make_problem(loss="mse", optimizer=optax.sgd)
+    recorder, _ = record(trainer, data, epochs=100, rate=5.0)
     records, minimum, _ = recorder.finish()[0]
     assert recorder.diverged_step[0] is not None
     assert records["step"][-1] < recorder.diverged_step[0]
@@ -152,7 +152,7 @@ def test_a_diverged_seed_keeps_its_records_so_far_and_the_others_go_on():
 def test_only_the_diverged_member_ends(mlp_problem):
     trainer, data = mlp_problem
     steps = np.arange(4)
-    state = initialise(trainer, [0, 1])
+    state = initialise(trainer, [0, 1], 1e-2)
     recorder = Recorder(
         Measurer(trainer.apply, trainer.loss), put_on_device(data), state.params, steps, steps == 0, 1, None, WORKERS
     )
@@ -165,7 +165,7 @@ def test_only_the_diverged_member_ends(mlp_problem):
 
 def test_a_member_that_never_was_finite_has_one_empty_record(mlp_problem):
     trainer, data = mlp_problem
-    state = initialise(trainer, [0])
+    state = initialise(trainer, [0], 1e-2)
     params = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
     recorder = Recorder(
         Measurer(trainer.apply, trainer.loss),
@@ -186,7 +186,7 @@ def test_a_member_that_never_was_finite_has_one_empty_record(mlp_problem):
 
 def test_dead_networks_are_recognised(mlp_problem):
     trainer, data = mlp_problem
-    state = initialise(trainer, [0, 1])
+    state = initialise(trainer, [0, 1], 1e-2)
     params = jax.tree.map(lambda leaf: leaf.at[0].set(-jnp.abs(leaf[0])), state.params)
     params["params"]["hidden_0"]["bias"] = params["params"]["hidden_0"]["bias"].at[0].set(-100.0)
     recorder = Recorder(

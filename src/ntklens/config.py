@@ -120,6 +120,21 @@ class NTKConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """When a seed's checkpoint is written."""
+
+    minutes: float | None = MISSING
+    grace: float = MISSING
+
+
+@dataclass
+class LaunchConfig:
+    """How a sweep is spread over this machine."""
+
+    workers: int | None = MISSING
+
+
+@dataclass
 class PathsConfig:
     """Where results go."""
 
@@ -138,11 +153,15 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ntk: NTKConfig = field(default_factory=NTKConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     name: str = MISSING
     seed: int = MISSING
     ensemble: int = MISSING
     precision: str = MISSING
+    retry: bool = MISSING
+    replace: bool = MISSING
 
 
 SCHEMAS = {
@@ -227,6 +246,9 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "schedule.spectrum_ratio": (lambda value: 1 < value < math.inf, "must be above 1"),
     "ntk.engine": _one_of("structured", "neural_tangents"),
     "ntk.memory_limit": _positive(),
+    "checkpoint.minutes": _positive(),
+    "checkpoint.grace": _positive(),
+    "launch.workers": _at_least(1),
     "seed": (lambda value: 0 <= value < 2**32, "must be an integer from 0 to 2^32 - 1"),
     "ensemble": _at_least(1),
     "precision": _one_of("float32", "float64"),

@@ -7,7 +7,7 @@ the train losses `trajectory.LEVELS`, which are measured as they happen.
 import functools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -267,7 +267,7 @@ class Recorder:
         self.layers = list(name_layers(measurer.apply, initial))
         members = len(jax.tree.leaves(initial)[0])
         self.records: list[list[dict[str, Any]]] = [[] for _ in range(members)]
-        self.crossings: list[dict[int, dict[str, Any]]] = [{} for _ in range(members)]
+        self.crossings: list[dict[int, int]] = [{} for _ in range(members)]  # level → record
         self.minimum_loss = np.full(members, np.inf)
         self.minimum_record = np.zeros(members, int)
         self.active = np.ones(members, bool)
@@ -312,7 +312,7 @@ class Recorder:
             record[PENDING] = self.workers.submit(measure_spectrum, kernel)
         self.records[member].append(record)
         for level in crossed:
-            self.crossings[member][level] = record
+            self.crossings[member][level] = index
 
     def _find_crossings(self, member: int, record: dict[str, Any]) -> list[int]:
         """Return the levels that the train loss is now at or below for the first time, having started above."""
@@ -344,16 +344,50 @@ class Recorder:
     def _finish_member(
         self, member: int, pending: Future
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
-        records = self.records[member] or [self._describe_stillborn()]
-        for record in records:
-            record |= record.pop(PENDING).result() if PENDING in record else {}
+        records = self._wait_for_spectra(member) or [self._describe_stillborn()]
         minimum = records[self.minimum_record[member]] | pending.result()
-        crossings = [self.crossings[member].get(level, {}) for level in range(len(LEVELS))]
+        crossed = [self.crossings[member].get(level) for level in range(len(LEVELS))]
+        crossings = [{} if index is None else records[index] for index in crossed]
         return (
             self._stack(records),
             {name: array[0] for name, array in self._stack([minimum]).items()},
             self._stack(crossings),
         )
+
+    def _wait_for_spectra(self, member: int) -> list[dict[str, Any]]:
+        for record in self.records[member]:
+            record |= record.pop(PENDING).result() if PENDING in record else {}
+        return self.records[member]
+
+    def export_member(self, member: int) -> dict[str, np.ndarray]:
+        """Return, as arrays, what `restore` needs beside the best parameters; waits for the member's spectra."""
+        records = self._wait_for_spectra(member)
+        diverged = self.diverged_step[member]
+        return {
+            **self._stack(records),
+            "constant": np.array([bool(record["constant"]) for record in records]),
+            "crossings": np.array([self.crossings[member].get(level, -1) for level in range(len(LEVELS))]),
+            "minimum_record": np.array(self.minimum_record[member]),
+            "minimum_loss": np.array(self.minimum_loss[member]),
+            "active": np.array(self.active[member]),
+            "diverged_step": np.array(-1 if diverged is None else diverged),
+        }
+
+    def restore(self, best: Params, exported: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Go on from what `export_member` gave for every member, and their stacked best parameters."""
+        self.best = jax.tree.map(jnp.asarray, best)
+        for member, arrays in enumerate(exported):
+            names = [*VARIABLES, "constant"]
+            self.records[member] = [
+                {name: arrays[name][index] for name in names} for index in range(len(arrays["step"]))
+            ]
+            self.crossings[member] = {
+                level: int(index) for level, index in enumerate(arrays["crossings"]) if index >= 0
+            }
+            self.minimum_record[member] = arrays["minimum_record"]
+            self.minimum_loss[member] = arrays["minimum_loss"]
+            self.active[member] = arrays["active"]
+            self.diverged_step[member] = int(arrays["diverged_step"]) if arrays["diverged_step"] >= 0 else None
 
     def _describe_stillborn(self) -> dict[str, Any]:
         """Return the record of a member that was not finite before the first update: nothing of it was measured."""
@@ -370,6 +404,6 @@ class Recorder:
         stacked = {}
         for name, (dims, _) in VARIABLES.items():
             missing = np.full([sizes[dim] for dim in dims], np.nan, dtype)
-            stacked[name] = np.stack([np.asarray(row.get(name, missing)) for row in rows])
+            stacked[name] = np.array([np.asarray(row.get(name, missing)) for row in rows]).reshape(-1, *missing.shape)
             stacked[name] = stacked[name].astype(np.float64 if name in ("step", "epoch") else dtype)  # steps pass 2^24
         return stacked

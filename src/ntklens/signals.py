@@ -1,38 +1,55 @@
-"""Ctrl-C and SIGTERM, taken where a run can be left in order."""
+"""Signals that ask a run to end, taken where it can be left in order."""
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# Ctrl-C, a closed terminal, a scheduler's SIGTERM, and what schedulers send some time before it.
+NAMES = ("SIGINT", "SIGHUP", "SIGTERM", "SIGUSR2")
+
+
+class Stop:
+    """Whether somebody asked this process to end."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def request(self) -> None:
+        """Ask for the end; `check` will raise."""
+        self.requested = True
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if the end was asked for; call it often."""
+        if self.requested:
+            raise KeyboardInterrupt
+
 
 @contextmanager
-def stop_on_signals() -> Iterator[Callable[[], None]]:
-    """Note SIGINT and SIGTERM instead of raising wherever the program is, where a library may swallow it.
+def stop_on_signals() -> Iterator[Stop]:
+    """Note signals instead of raising wherever the program is, where a library may swallow it.
 
-    A second signal acts at once. Outside the main thread, where Python allows no handler, nothing changes.
+    A second Ctrl-C acts at once; other signals may come in any number while a checkpoint is written. Outside the main
+    thread, where Python allows no handler, nothing changes.
 
     Yields:
-      A function that raises KeyboardInterrupt if a signal came; call it often.
+      What the signals are noted in.
     """
-    received: list[int] = []
+    stop = Stop()
 
     def note(number: int, _frame: FrameType | None) -> None:
-        if received:
+        if stop.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        received.append(number)
-
-    def check() -> None:
-        if received:
-            raise KeyboardInterrupt
+        stop.request()
 
     if threading.current_thread() is not threading.main_thread():
-        yield check
+        yield stop
         return
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
-        yield check
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

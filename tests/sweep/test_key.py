@@ -20,7 +20,7 @@ def test_the_key_of_the_default_run_is_known():
 def test_what_is_not_identity_is_pinned():
     assert NOT_IDENTITY == (
         "seed", "ensemble", "name", "paths", "scaling", "retry", "replace", "launch", "launcher", "tracking", "task",
-        "device", "dataset.root", "ntk.engine", "ntk.memory_limit",
+        "device", "checkpoint", "dataset.root", "ntk.engine", "ntk.memory_limit",
     )  # fmt: skip
 
 

@@ -14,6 +14,8 @@ import pytest
 
 import ntklens
 from commands import TOY, list_files, run_ntklens
+from ntklens.signals import Stop
+from ntklens.tracking.progress import Watcher
 from ntklens.trajectory import SCHEMA_VERSION, read_trajectory
 
 
@@ -43,7 +45,7 @@ def test_leaves_exactly_what_it_says(finished):
     folder, _ = finished
     files = list_files(find_run(folder))
     seeds = [f"seed={k}{rest}" for k in range(2) for rest in ("", "/status.json", "/trajectory.nc")]
-    assert files == sorted(["config.yaml", "trajectory.png", *seeds])
+    assert files == sorted([".claims", "config.yaml", "trajectory.png", *seeds])
 
 
 def test_says_what_was_found_where_it_lies_and_what_to_type_next(finished):
@@ -130,7 +132,7 @@ def test_a_chunked_ensemble_is_the_same_ensemble(finished, tmp_path, monkeypatch
     """With so little memory that the members train in several chunks."""
     from ntklens.tasks import compute
 
-    monkeypatch.setattr(compute, "_choose_chunk", lambda *_: 2)
+    monkeypatch.setattr(compute, "choose_pack_size", lambda *_: 2)
     monkeypatch.chdir(tmp_path)
     from hydra import compose, initialize_config_dir
 
@@ -139,7 +141,7 @@ def test_a_chunked_ensemble_is_the_same_ensemble(finished, tmp_path, monkeypatch
     register_schemas()
     with initialize_config_dir(version_base="1.3", config_dir=str(find_config_directory())):
         cfg = compose("config", overrides=[*TOY, "ensemble=3"])
-    assert compute.compute_seeds(cfg, tmp_path / "run", [0, 1, 2])
+    assert compute.compute_seeds(cfg, tmp_path / "run", [0, 1, 2], Stop(), Watcher()) == ([], [])
     folder, _ = finished
     for seed in (0, 1):
         first = read_trajectory(find_run(folder) / f"seed={seed}" / "trajectory.nc")
@@ -205,7 +207,7 @@ def test_a_failure_inside_a_run_says_why(tmp_path, monkeypatch, capsys):
     register_schemas()
     with initialize_config_dir(version_base="1.3", config_dir=str(find_config_directory())):
         cfg = compose("config", overrides=list(TOY))
-    assert not compute.compute_seeds(cfg, tmp_path / "run", [0, 1])
+    assert compute.compute_seeds(cfg, tmp_path / "run", [0, 1], Stop(), Watcher()).failed == [0, 1]
     status = json.loads((tmp_path / "run" / "seed=1" / "status.json").read_text())
     assert status["state"] == "failed"
     assert "lower model.width" in status["error"]
@@ -213,7 +215,7 @@ def test_a_failure_inside_a_run_says_why(tmp_path, monkeypatch, capsys):
     assert "lower model.width" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_a_failure_that_says_so(tmp_path):
+def test_a_full_disk_interrupts_and_says_so(tmp_path):
     """As far as a limit on the size of files stands for a full disk."""
     command = f"ulimit -f 10; exec {sys.executable} -m ntklens.run {' '.join(TOY)}"
     environment = os.environ | {"NTKLENS_CACHE": str(tmp_path / "cache")}
@@ -223,8 +225,9 @@ def test_a_full_disk_is_a_failure_that_says_so(tmp_path):
     assert result.returncode == 1
     assert "File too large" in result.stderr.splitlines()[-1]
     run = find_run(tmp_path)
-    assert list_files(run) == ["config.yaml", "seed=0", "seed=0/status.json", "seed=1", "seed=1/status.json"]
-    assert json.loads((run / "seed=0" / "status.json").read_text())["state"] == "failed"
+    seeds = ["seed=0", "seed=0/status.json", "seed=1", "seed=1/status.json"]
+    assert list_files(run) == [".claims", "config.yaml", *seeds]
+    assert json.loads((run / "seed=0" / "status.json").read_text())["state"] == "interrupted"
     assert run_ntklens(*TOY, cwd=tmp_path).returncode == 0
 
 
@@ -262,7 +265,8 @@ def test_ctrl_c_leaves_complete_files_only(tmp_path):
     assert process.returncode == 130
     assert len(errors.splitlines()) == 1
     run = find_run(tmp_path)
-    assert list_files(run) == ["config.yaml", "seed=0", "seed=0/status.json", "seed=1", "seed=1/status.json"]
+    seeds = ["seed=0", "seed=0/status.json", "seed=1", "seed=1/status.json"]
+    assert [name for name in list_files(run) if "checkpoint" not in name] == [".claims", "config.yaml", *seeds]
     assert json.loads((run / "seed=0" / "status.json").read_text())["state"] == "interrupted"
 
 

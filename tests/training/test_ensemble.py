@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,8 @@ from ntklens.training.ensemble import initialise, run_states
 from problems import make_problem
 
 
-def train(trainer, data, seeds, steps):
-    state = initialise(trainer, seeds)
+def train(trainer, data, seeds, steps, rate=1e-2):
+    state = initialise(trainer, seeds, rate)
     return [jax.tree.map(np.array, state.params) for state in run_states(trainer, state, data.train, np.array(steps))]
 
 
@@ -22,40 +24,42 @@ def select(params, member):
     return jax.tree.map(lambda leaf: leaf[member], params)
 
 
-def run_plain_loop(trainer, data, seed, steps):
+def run_plain_loop(trainer, data, seed, steps, rate):
     """The obvious loop: one seed, no compiled loop, no members."""
     params = trainer.init(jax.random.split(jax.random.key(seed))[0])
-    state = trainer.optimizer.init(params)
+    optimizer = trainer.optimizer(rate)
+    state = optimizer.init(params)
     inputs, labels = jnp.asarray(data.train.inputs), jnp.asarray(data.train.labels)
     for _ in range(steps):
         gradient = jax.grad(lambda p: trainer.loss(trainer.apply(p, inputs), labels).mean())(params)
-        updates, state = trainer.optimizer.update(gradient, state, params)
+        updates, state = optimizer.update(gradient, state, params)
         params = optax.apply_updates(params, updates)
     return params
 
 
 def test_initial_parameters_do_not_depend_on_the_packing_to_the_bit(mlp_problem):
     trainer, _ = mlp_problem
-    together = initialise(trainer, range(8)).params
+    together = initialise(trainer, range(8), 1e-2).params
     for seed in range(8):
-        assert_trees_equal(select(together, seed), select(initialise(trainer, [seed]).params, 0))
-    assert_trees_equal(select(together, 5), select(initialise(trainer, [5, 6, 7]).params, 0))
+        assert_trees_equal(select(together, seed), select(initialise(trainer, [seed], 1e-2).params, 0))
+    assert_trees_equal(select(together, 5), select(initialise(trainer, [5, 6, 7], 1e-2).params, 0))
 
 
 def test_seeds_differ(mlp_problem):
     trainer, _ = mlp_problem
-    kernel = initialise(trainer, [0, 1, 2**32 - 1]).params["params"]["hidden_0"]["kernel"]
+    kernel = initialise(trainer, [0, 1, 2**32 - 1], 1e-2).params["params"]["hidden_0"]["kernel"]
     assert len({array.tobytes() for array in np.asarray(kernel)}) == 3
 
 
 @pytest.mark.parametrize(
-    "optimizer", [optax.adam(1e-2), optax.adamw(1e-2), optax.sgd(0.1), optax.sgd(0.1, momentum=0.9)]
+    ("optimizer", "rate"),
+    [(optax.adam, 1e-2), (optax.adamw, 1e-2), (optax.sgd, 0.1), (partial(optax.sgd, momentum=0.9), 0.1)],
 )
-def test_equals_the_obvious_loop(optimizer):
+def test_equals_the_obvious_loop(optimizer, rate):
     trainer, data = make_problem(optimizer=optimizer)
-    (params,) = train(trainer, data, [3, 4], [20])
+    (params,) = train(trainer, data, [3, 4], [20], rate)
     for member, seed in enumerate([3, 4]):
-        expected = run_plain_loop(trainer, data, seed, 20)
+        expected = run_plain_loop(trainer, data, seed, 20, rate)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), select(params, member), expected
         )
@@ -74,7 +78,7 @@ def test_pieces_do_not_change_the_result_to_the_bit(batch_size, monkeypatch):
 
 def test_mini_batches_visit_every_sample_once_per_epoch():
     """With loss = f and SGD, each update subtracts the mean gradient of its batch: an epoch sums over all samples."""
-    trainer, data = make_problem(depth=1, batch_size=8, optimizer=optax.sgd(1.0), train_size=32)
+    trainer, data = make_problem(depth=1, batch_size=8, optimizer=optax.sgd, train_size=32)
     linear = ensemble.Trainer(
         init=lambda key: {"w": jnp.zeros(data.train.inputs.shape[1])},
         apply=lambda params, x: x @ params["w"][:, None],
@@ -82,7 +86,7 @@ def test_mini_batches_visit_every_sample_once_per_epoch():
         optimizer=trainer.optimizer,
         batch_size=8,
     )
-    first, second, third = (train(linear, data, [0], [step])[0]["w"][0] for step in (1, 4, 8))
+    first, second, third = (train(linear, data, [0], [step], 1.0)[0]["w"][0] for step in (1, 4, 8))
     mean = data.train.inputs.mean(axis=0)
     np.testing.assert_allclose(second, -4 * mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(third, -8 * mean, rtol=1e-4, atol=1e-5)
@@ -100,7 +104,7 @@ def test_mini_batch_order_belongs_to_the_seed():
 
 def test_a_diverging_member_leaves_its_neighbours_alone(mlp_problem):
     trainer, data = mlp_problem
-    state = initialise(trainer, [0, 1])
+    state = initialise(trainer, [0, 1], 1e-2)
     poisoned = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), state.params)
     *_, last = run_states(trainer, state._replace(params=poisoned), data.train, np.array([10]))
     (expected,) = train(trainer, data, [0, 1], [10])
@@ -119,10 +123,21 @@ def test_nothing_is_compiled_per_record_or_per_seed(mlp_problem):
     assert ensemble._start._cache_size() == before[1] + 1
 
 
+def test_nothing_is_compiled_per_learning_rate(mlp_problem):
+    trainer, data = mlp_problem
+    (first,) = train(trainer, data, [0], [5], 1e-2)
+    before = ensemble.advance._cache_size()
+    (second,) = train(trainer, data, [0], [5], 3e-2)
+    assert ensemble.advance._cache_size() == before
+    kernels = [np.asarray(params["params"]["readout"]["kernel"]) for params in (first, second)]
+    assert not np.array_equal(*kernels)
+
+
 def test_progress_counts_every_update(mlp_problem):
     trainer, data = mlp_problem
     done = []
-    list(run_states(trainer, initialise(trainer, [0]), data.train, np.array([0, 7, 30]), done.append))
+    start, steps = initialise(trainer, [0], 1e-2), np.array([0, 7, 30])
+    list(run_states(trainer, start, data.train, steps, lambda _, count: done.append(count)))
     assert sum(done) == 30
 
 

@@ -236,7 +236,8 @@ def _compiled(compute: Callable[..., Any], f: Function, params: Any, x: Array, x
     return compute(f, params, x, x2)
 
 
-_CHECKED: set[Any] = set()  # (f, tree and shapes of its arguments) found to treat samples apart
+_CHECKED: dict[Any, None] = {}  # (f, tree and shapes of its arguments) found to treat samples apart, the latest
+CHECKED_KEPT = 64
 
 
 def _refuse_mixing(f: Function, params: Any, x: Array) -> None:
@@ -250,7 +251,9 @@ def _refuse_mixing(f: Function, params: Any, x: Array) -> None:
             "f(params, x) mixes samples (batch normalisation, or noise that depends on the batch?): its outputs differ "
             f"by {float(difference):.2g} from those for each sample alone, so a kernel between samples is undefined"
         )
-    _CHECKED.add(key)
+    _CHECKED[key] = None
+    if len(_CHECKED) > CHECKED_KEPT:
+        del _CHECKED[next(iter(_CHECKED))]
 
 
 @functools.partial(jax.jit, static_argnums=0)

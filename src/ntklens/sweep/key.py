@@ -23,6 +23,7 @@ NOT_IDENTITY = (
     "tracking",
     "task",
     "device",
+    "checkpoint",
     "dataset.root",
     "ntk.engine",
     "ntk.memory_limit",

@@ -1,19 +1,36 @@
-"""The state of each (configuration, seed), kept in files: status.json beside the trajectory, replaced atomically."""
+"""The state of each unit, one (configuration, seed), kept in files: status.json beside the trajectory.
+
+A trajectory that is there is the truth; status.json says it faster, and says what there is no trajectory to tell.
+"""
 
 import contextlib
 import json
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ntklens.errors import InputError
-from ntklens.trajectory import FILE_NAME, read_state
+from ntklens.sweep.claims import find_claimed
+from ntklens.trajectory import FILE_NAME, SCHEMA_VERSION, check_schema, read_state
 
 STATUS_NAME = "status.json"
+REPLACED_NAME = f"{FILE_NAME}.replaced"  # an old result, kept until the new one is published
+FINISHED = ("done", "diverged")
+STATES = (*FINISHED, "running", "failed", "interrupted", "queued")
+STALE_SECONDS = 300.0  # a heartbeat older than this is of a process that ended, if it runs where we cannot ask
+
+
+class Unit(NamedTuple):
+    """The state of one seed of a run, one of `STATES`, and what its status.json says."""
+
+    seed: int
+    state: str
+    details: dict[str, Any]
 
 
 def write_status(directory: Path, state: str, **details: Any) -> None:
@@ -21,21 +38,29 @@ def write_status(directory: Path, state: str, **details: Any) -> None:
 
     Args:
       directory: the seed's directory; made if absent.
-      state: running, done, diverged, failed or interrupted.
+      state: one of `STATES`.
       details: what else to say, plain values.
     """
     directory.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     status = {"state": state, "time": now, "host": socket.gethostname(), "pid": os.getpid(), **details}
-    write_atomically(directory / STATUS_NAME, json.dumps(status, indent=2) + "\n")
+    write_atomically(directory / STATUS_NAME, json.dumps(status, indent=1) + "\n")
 
 
-def read_status(directory: Path) -> str | None:
-    """Return the state in a seed's status.json, if there is one."""
+def write_finished(directory: Path, state: str, **details: Any) -> None:
+    """Replace a seed's status.json by that of a published trajectory, whose size tells later whether it is whole."""
+    size = (directory / FILE_NAME).stat().st_size
+    write_status(directory, state, schema_version=SCHEMA_VERSION, bytes=size, **details)
+
+
+def read_status(directory: Path) -> dict[str, Any]:
+    """Return what a seed's status.json says; nothing if there is none, or none that can be read."""
     try:
-        return json.loads((directory / STATUS_NAME).read_text(encoding="utf-8"))["state"]
-    except (OSError, ValueError, KeyError):
-        return None
+        with open(directory / STATUS_NAME, "rb") as file:
+            status = json.loads(file.read())
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) and status.get("state") in STATES else {}
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -53,21 +78,57 @@ def find_seed_directory(run: Path, seed: int) -> Path:
     return run / f"seed={seed}"
 
 
-def find_pending_seeds(run: Path, seeds: Sequence[int]) -> list[int]:
-    """Return the seeds without a trajectory, or with a damaged one.
+def find_units(run: Path, seeds: Iterable[int]) -> list[Unit]:
+    """Return the state of seeds of a run.
+
+    Args:
+      run: the run's directory, which need not exist.
+      seeds: which to look at.
 
     Raises:
       InputError: if a trajectory was written in a newer schema, or may not be opened.
     """
-    pending = []
-    for seed in seeds:
-        path = find_seed_directory(run, seed) / FILE_NAME
-        try:
-            if read_state(path) is None:
-                pending.append(seed)
-        except OSError as error:
-            raise InputError(f"paths.results: {path} is there but cannot be opened ({error.strerror})") from error
-    return pending
+    units = [_find_unit(find_seed_directory(run, seed), seed) for seed in seeds]
+    running = [unit.seed for unit in units if unit.state == "running"]
+    alive = find_claimed(run, running) if running else set()
+    return [
+        unit._replace(state="interrupted")
+        if unit.state == "running" and unit.seed not in alive and not _beats_elsewhere(unit.details)
+        else unit
+        for unit in units
+    ]
+
+
+def _find_unit(directory: Path, seed: int) -> Unit:
+    status = read_status(directory)
+    path = directory / FILE_NAME
+    try:
+        size = os.stat(path).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        state = status.get("state", "queued")
+        return Unit(seed, "queued" if state in FINISHED else state, status)
+    except OSError as error:
+        raise InputError(f"paths.results: {path} cannot be looked at ({error.strerror})") from error
+    if status.get("state") in FINISHED and status.get("bytes") == size:
+        check_schema(status.get("schema_version", 0), path)
+        return Unit(seed, status["state"], status)
+    try:
+        published = read_state(path)
+    except OSError as error:
+        raise InputError(f"paths.results: {path} is there but cannot be opened ({error.strerror})") from error
+    return Unit(seed, published or "queued", status if published == status.get("state") else {})
+
+
+def _beats_elsewhere(status: dict[str, Any]) -> bool:
+    """Return whether another host wrote a heartbeat not long ago, whatever the locks say: it may not share them."""
+    if status.get("host") == socket.gethostname():
+        return False
+    return abs(time.time() - float(status.get("heartbeat", 0))) < STALE_SECONDS
+
+
+def select_pending(units: Iterable[Unit], retry: bool) -> list[int]:
+    """Return the seeds that are to be computed: those not finished; failed ones only if `retry`."""
+    return [unit.seed for unit in units if unit.state not in FINISHED and (retry or unit.state != "failed")]
 
 
 def write_unfinished(run: Path, seeds: Sequence[int], state: str, **details: Any) -> None:
@@ -87,3 +148,12 @@ def set_aside(directory: Path) -> Path | None:
     aside = path.with_name(f"{FILE_NAME}.unreadable-{secrets.token_hex(4)}")
     path.rename(aside)
     return aside
+
+
+def set_replaced(run: Path, seeds: Iterable[int]) -> None:
+    """Take results back so that they are computed anew; each old file stays until its new one is published."""
+    for seed in seeds:
+        directory = find_seed_directory(run, seed)
+        if (path := directory / FILE_NAME).exists():
+            path.replace(directory / REPLACED_NAME)
+            (directory / STATUS_NAME).unlink(missing_ok=True)

@@ -1,113 +1,223 @@
 """Train the missing seeds of one configuration, measure them and publish their trajectories."""
 
+import errno
+import functools
+import json
 import math
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 from omegaconf import DictConfig, OmegaConf
 
+from ntklens.analysis.observables import compute_observables
 from ntklens.config import construct
 from ntklens.data import Dataset
 from ntklens.errors import InputError
-from ntklens.measure import EVALUATION_BATCH, Measurer, Recorder, SpectrumWorkers, put_on_device
+from ntklens.measure import EVALUATION_BATCH, DeviceData, Measurer, Recorder, SpectrumWorkers, put_on_device
 from ntklens.provenance import describe_environment
-from ntklens.signals import stop_on_signals
+from ntklens.signals import Stop
+from ntklens.sweep.claims import claim_seeds
 from ntklens.sweep.key import compute_key
-from ntklens.sweep.states import find_seed_directory, set_aside, write_atomically, write_status, write_unfinished
+from ntklens.sweep.states import (
+    REPLACED_NAME,
+    find_seed_directory,
+    find_units,
+    select_pending,
+    set_aside,
+    write_atomically,
+    write_finished,
+    write_unfinished,
+)
 from ntklens.tracking import Tracker
-from ntklens.tracking.progress import show_progress
-from ntklens.training.ensemble import Params, Trainer, initialise, run_states, trains_faster_alone
+from ntklens.tracking.progress import Watcher
+from ntklens.training.checkpoint import (
+    Checkpoint,
+    find_checkpoint_step,
+    load_checkpoint,
+    remove_checkpoints,
+    save_checkpoint,
+)
+from ntklens.training.ensemble import Params, State, Trainer, initialise, run_states, trains_faster_alone
 from ntklens.training.losses import LOSSES
-from ntklens.training.memory import GIB, estimate_memory, find_free_memory
+from ntklens.training.memory import GIB, MemoryNeed, estimate_memory, find_free_memory
 from ntklens.training.schedule import choose_sparse, make_geometric_steps
 from ntklens.trajectory import FILE_NAME, build_trajectory, publish_trajectory
 
 LOWER_MEMORY = "lower model.width, dataset.probe_size, training.batch_size or ensemble"
+HEARTBEAT_SECONDS = 15.0
+# What a disk says when it is full or gone: no fault of the run, which the next launch continues.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
 
 
-def compute_seeds(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> bool:
-    """Train, measure and publish seeds in chunks that fit into memory; nothing is written before the input is checked.
+class Outcome(NamedTuple):
+    """What became of the seeds: `failed` say why in their status.json, `busy` are computed by another process."""
+
+    failed: list[int]
+    busy: list[int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all packs of one configuration share."""
+
+    cfg: DictConfig
+    run: Path
+    key: str
+    dataset: Dataset
+    data: DeviceData
+    trainer: Trainer
+    steps: np.ndarray
+    tracker: Tracker
+    spectra: SpectrumWorkers
+    stop: Stop
+    watcher: Watcher
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates per pass over the training set."""
+        return self.trainer.count_steps_per_epoch(len(self.dataset.train))
+
+
+def compute_seeds(cfg: DictConfig, run: Path, seeds: Sequence[int], stop: Stop, watcher: Watcher) -> Outcome:
+    """Train, measure and publish seeds in packs that fit into memory; nothing is written before the input is checked.
 
     Args:
       cfg: a checked configuration.
       run: the run's directory.
-      seeds: which seeds to compute.
+      seeds: which seeds to compute; those that are finished or being computed elsewhere are left out.
+      stop: says when to end: a checkpoint is then written, if one is worth it.
+      watcher: is told how far it is.
 
     Returns:
-      Whether all of them ended as done or diverged; if not, their status.json says why.
+      What became of the seeds.
 
     Raises:
       InputError: before anything is written.
+      KeyboardInterrupt: if `stop` asked for the end.
     """
     jax.config.update("jax_enable_x64", cfg.precision == "float64")
-    dataset = construct(cfg.dataset)
-    trainer = _build_trainer(cfg, dataset)
-    chunk = _choose_chunk(cfg, trainer, dataset, len(seeds))
+    dataset = load_dataset(cfg)
+    trainer = build_trainer(cfg, dataset)
+    fitting = _count_fitting(cfg, estimate_need(trainer, dataset))
     _prepare_directory(cfg, run, seeds)
+    with claim_seeds(run, seeds) as claimed:
+        # Looked at again: another process may have finished some before they were claimed.
+        mine = select_pending(find_units(run, claimed), retry=True)
+        busy = [seed for seed in seeds if seed not in claimed]
+        if not mine:
+            return Outcome([], busy)
+        failed = _compute_claimed(cfg, run, dataset, trainer, mine, fitting, stop, watcher)
+    return Outcome(failed, busy)
+
+
+def _compute_claimed(
+    cfg: DictConfig,
+    run: Path,
+    dataset: Dataset,
+    trainer: Trainer,
+    seeds: Sequence[int],
+    fitting: int,
+    stop: Stop,
+    watcher: Watcher,
+) -> list[int]:
+    """Compute seeds that nobody else computes, and return those that failed."""
     tracker = construct(cfg.tracking)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     key = compute_key(cfg)
     tracker.start(seeds, config, key)
-    steps = make_geometric_steps(
-        cfg.training.epochs * trainer.count_steps_per_epoch(len(dataset.train)), cfg.schedule.record_ratio
-    )
-    workers = SpectrumWorkers()
+    data, spectra = put_on_device(dataset), SpectrumWorkers()
+    steps = make_record_steps(cfg, trainer, len(dataset.train))
+    job = Job(cfg, run, key, dataset, data, trainer, steps, tracker, spectra, stop, watcher)
+    packs = _make_packs(run, trainer, seeds, fitting)
+    watcher.begin(sum(int(steps[-1]) - start for start, _, _ in packs), run.name)
+    begun: Sequence[int] = []
     try:
-        with (
-            stop_on_signals() as check_signals,
-            show_progress(math.ceil(len(seeds) / chunk) * int(steps[-1]), run.name) as show,
-        ):
-
-            def advance(count: int, note: str) -> None:
-                check_signals()
-                show(count, note)
-
-            for first in range(0, len(seeds), chunk):
-                members = seeds[first : first + chunk]
-                write_unfinished(run, members, "running", key=key)
-                _run_chunk(cfg, run, dataset, trainer, members, chunk, steps, tracker, workers, advance)
+        for _, members, size in packs:
+            stop.check()
+            begun = members
+            for checkpoints in _load_checkpoints(job, members):
+                _run_pack(job, list(checkpoints), list(checkpoints.values()), size)
     except KeyboardInterrupt:
-        write_unfinished(run, seeds, "interrupted", key=key)
+        write_unfinished(run, begun, "interrupted", key=key)
         raise
     except Exception as error:
+        disk = isinstance(error, OSError) and error.errno in DISK_ERRORS
         message = _describe_failure(error)
-        write_unfinished(run, seeds, "failed", key=key, error=message, traceback=traceback.format_exc())
-        print(f"failed: {message}; the traceback is in {run}/seed=*/status.json", file=sys.stderr)
-        return False
+        state = "interrupted" if disk else "failed"
+        write_unfinished(run, seeds, state, key=key, error=message, traceback=traceback.format_exc())
+        where = f"{state}: {message}; the traceback is in {run}/seed=*/status.json"
+        print(where, file=sys.stderr)
+        return select_pending(find_units(run, seeds), retry=True)
     finally:
-        workers.close()
-    return True
+        spectra.close()
+    return []
 
 
-def _build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:
-    model = construct(cfg.model, classes=dataset.classes)
-    sample = jnp.asarray(dataset.probe.inputs[:1])
+def load_dataset(cfg: DictConfig) -> Dataset:
+    """Return the configuration's dataset; the last one is kept, for the next configuration of a sweep."""
+    return _load_dataset(_encode(cfg.dataset))
 
-    def init(key: jax.Array) -> Params:  # drawn in float32, so that both precisions start from the same function
-        return jax.tree.map(lambda leaf: leaf.astype(float), model.init(key, sample))
 
+@functools.lru_cache(maxsize=1)
+def _load_dataset(node: str) -> Dataset:
+    return construct(OmegaConf.create(json.loads(node)))
+
+
+def build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:
+    """Return what trains a configuration; configurations that differ in the learning rate share one, and its programs.
+
+    Raises:
+      InputError: if the batch is larger than the training set.
+    """
     batch_size = cfg.training.batch_size
     if batch_size is not None and batch_size > len(dataset.train):
         raise InputError(f"training.batch_size={batch_size}: there are {len(dataset.train)} training samples")
-    return Trainer(
-        init=init,
-        apply=model.apply,
-        loss=LOSSES[cfg.training.loss],
-        optimizer=construct(cfg.optimizer),
-        batch_size=batch_size,
+    optimizer = OmegaConf.create({name: value for name, value in cfg.optimizer.items() if name != "learning_rate"})
+    shape = dataset.probe.inputs.shape[1:]
+    return _build_trainer(
+        _encode(cfg.model), _encode(optimizer), cfg.training.loss, batch_size, shape, dataset.classes, cfg.precision
     )
 
 
-def _choose_chunk(cfg: DictConfig, trainer: Trainer, dataset: Dataset, members: int) -> int:
-    """Return how many members train together: as many as fit, in chunks of equal size, or one where that is faster."""
-    need = estimate_memory(
+@functools.lru_cache(maxsize=1)
+def _build_trainer(
+    model: str, optimizer: str, loss: str, batch_size: int | None, shape: tuple, classes: int, precision: str
+) -> Trainer:
+    jax.clear_caches()  # programs of the configuration before, which a long sweep would pile up
+    network = construct(OmegaConf.create(json.loads(model)), classes=classes)
+    sample = jnp.zeros((1, *shape), jnp.float32)
+    make_optimizer = functools.partial(construct, OmegaConf.create(json.loads(optimizer)))
+
+    def init(key: jax.Array) -> Params:  # drawn in float32, so that both precisions start from the same function
+        return jax.tree.map(lambda leaf: leaf.astype(float), network.init(key, sample))
+
+    return Trainer(init, network.apply, LOSSES[loss], lambda rate: make_optimizer(learning_rate=rate), batch_size)
+
+
+def _encode(node: DictConfig) -> str:
+    return json.dumps(OmegaConf.to_container(node, resolve=True))
+
+
+def make_record_steps(cfg: DictConfig, trainer: Trainer, train_size: int) -> np.ndarray:
+    """Return the updates at which a run is looked at, shape (K,)."""
+    return make_geometric_steps(
+        cfg.training.epochs * trainer.count_steps_per_epoch(train_size), cfg.schedule.record_ratio
+    )
+
+
+def estimate_need(trainer: Trainer, dataset: Dataset) -> MemoryNeed:
+    """Return the memory that training and measuring need."""
+    return estimate_memory(
         trainer,
         dataset.probe.inputs.shape[1:],
         len(dataset.train),
@@ -115,6 +225,10 @@ def _choose_chunk(cfg: DictConfig, trainer: Trainer, dataset: Dataset, members: 
         len(dataset.probe),
         EVALUATION_BATCH,
     )
+
+
+def _count_fitting(cfg: DictConfig, need: MemoryNeed) -> int:
+    """Return how many members fit into the memory that may be used."""
     limit = 0.8 * find_free_memory() if cfg.ntk.memory_limit is None else cfg.ntk.memory_limit * GIB
     fitting = need.count_members(limit)
     if not fitting:
@@ -127,9 +241,36 @@ def _choose_chunk(cfg: DictConfig, trainer: Trainer, dataset: Dataset, members: 
             f"{key}: one seed needs about {sum(need) / GIB:.3g} GiB, {limit / GIB:.3g} GiB may be used; "
             "lower model.width, dataset.probe_size, dataset.train_size or training.batch_size"
         )
+    return fitting
+
+
+def choose_pack_size(trainer: Trainer, members: int, fitting: int) -> int:
+    """Return how many members train together: as many as fit, in packs of equal size, or one where that is faster."""
     if trains_faster_alone(jax.eval_shape(trainer.init, jax.random.key(0))):
         return 1
     return math.ceil(members / math.ceil(members / fitting))
+
+
+def _make_packs(run: Path, trainer: Trainer, seeds: Sequence[int], fitting: int) -> list[tuple[int, list[int], int]]:
+    """Return (updates done, seeds, size) of what trains together: seeds whose checkpoints are equally far."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for seed in seeds:
+        groups[find_checkpoint_step(find_seed_directory(run, seed))].append(seed)
+    packs = []
+    for step, members in sorted(groups.items(), reverse=True):
+        size = choose_pack_size(trainer, len(members), fitting)
+        packs += [(step, members[first : first + size], size) for first in range(0, len(members), size)]
+    return packs
+
+
+def _load_checkpoints(job: Job, seeds: Sequence[int]) -> Iterator[dict[int, Checkpoint | None]]:
+    """Yield seeds with their checkpoints, those that are equally far together: one that is damaged falls behind."""
+    groups: dict[int, dict[int, Checkpoint | None]] = defaultdict(dict)
+    for seed in seeds:
+        checkpoint = load_checkpoint(find_seed_directory(job.run, seed), job.key)
+        groups[checkpoint.step if checkpoint else 0][seed] = checkpoint
+    for step in sorted(groups, reverse=True):
+        yield groups.pop(step)
 
 
 def _prepare_directory(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> None:
@@ -137,81 +278,185 @@ def _prepare_directory(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> None
         for seed in seeds:
             directory = find_seed_directory(run, seed)
             directory.mkdir(parents=True, exist_ok=True)
-            if aside := set_aside(directory):
-                print(
-                    f"{directory / FILE_NAME} could not be read: kept as {aside.name}, computed again", file=sys.stderr
-                )
+            if (directory / FILE_NAME).exists() and find_units(run, [seed])[0].state == "queued":
+                aside = set_aside(directory)
+                name = aside.name if aside else ""
+                print(f"{directory / FILE_NAME} could not be read: kept as {name}, computed again", file=sys.stderr)
         shared = {name: value for name, value in cfg.items() if name not in ("seed", "ensemble")}
         write_atomically(run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(shared), resolve=True))
     except OSError as error:
         raise InputError(f"paths.results={cfg.paths.results}: cannot be written ({error.strerror})") from error
 
 
-def _run_chunk(
-    cfg: DictConfig,
-    run: Path,
-    dataset: Dataset,
-    trainer: Trainer,
-    seeds: Sequence[int],
-    chunk: int,
-    steps: np.ndarray,
-    tracker: Tracker,
-    workers: SpectrumWorkers,
-    advance: Callable[[int, str], None],
-) -> None:
-    """Train and publish up to `chunk` seeds; a last, smaller chunk is filled up so that nothing is compiled again."""
-    started = time.perf_counter()
-    padded = [*seeds, *[seeds[-1]] * (chunk - len(seeds))]
-    state = initialise(trainer, padded)
-    per_epoch = trainer.count_steps_per_epoch(len(dataset.train))
-    recorder = Recorder(
-        Measurer(trainer.apply, trainer.loss, cfg.ntk.engine),
-        put_on_device(dataset),
-        state.params,
-        steps,
-        choose_sparse(steps, cfg.schedule.spectrum_ratio),
-        per_epoch,
-        cfg.training.stop_after,
-        workers,
-    )
-    states = run_states(trainer, state, dataset.train, steps, lambda count: advance(count, ""))
-    for index, state in enumerate(states):
-        values = recorder.record(index, state.params)
-        members = slice(len(seeds))
-        tracker.record(state.step, state.step / per_epoch, values, recorder.active[members])
-        advance(
-            0, f"train loss {np.nanmean(values['train_loss']):.3g}, test loss {np.nanmean(values['test_loss']):.3g}"
+def _run_pack(job: Job, seeds: Sequence[int], checkpoints: Sequence[Checkpoint | None], size: int) -> None:
+    """Train and publish up to `size` seeds; a smaller pack is filled up so that nothing is compiled again."""
+    pack = Pack(job, seeds, checkpoints, size)
+    job.watcher.say(f"{job.run.name}: {_list_seeds(seeds)} from update {pack.state.step} of {job.steps[-1]}")
+    pack.train()
+    pack.publish()
+    job.watcher.say(f"{job.run.name}: {_list_seeds(seeds)} published")
+
+
+class Pack:
+    """Members of one configuration that train together, from the start or from their checkpoints."""
+
+    def __init__(self, job: Job, seeds: Sequence[int], checkpoints: Sequence[Checkpoint | None], size: int) -> None:
+        self.job, self.seeds = job, list(seeds)
+        self.started = self.saved = time.monotonic()
+        self.first_step, self.seconds_before, self.beaten = 0, 0.0, -math.inf
+        padded = [*range(len(seeds)), *[len(seeds) - 1] * (size - len(seeds))]
+        trainer, cfg = job.trainer, job.cfg
+        self.state = initialise(trainer, [seeds[member] for member in padded], cfg.optimizer.learning_rate)
+        self.recorder = Recorder(
+            Measurer(trainer.apply, trainer.loss, cfg.ntk.engine),
+            job.data,
+            self.state.params,
+            job.steps,
+            choose_sparse(job.steps, cfg.schedule.spectrum_ratio),
+            job.steps_per_epoch,
+            cfg.training.stop_after,
+            job.spectra,
         )
-        if not recorder.active[members].any():
-            break
-    seconds = time.perf_counter() - started
-    parameters = sum(leaf[0].size for leaf in jax.tree.leaves(state.params))
-    shared = {
-        **describe_environment(),
-        "config": OmegaConf.to_container(cfg, resolve=True),
-        "run_key": compute_key(cfg),
-        "N": len(dataset.probe),
-        "C": dataset.classes,
-        "parameters": parameters,
-        "data": dataset.provenance,
-        "data_checksum": dataset.provenance["checksum"],
-        "packed_seeds": list(seeds),
-        "seconds": seconds,
-    }
-    for member, (seed, (records, minimum, crossings)) in enumerate(zip(seeds, recorder.finish(), strict=False)):
-        diverged_step = recorder.diverged_step[member]
-        attributes = {
-            "state": "done" if diverged_step is None else "diverged",
-            "seed": seed,
-            "constant_output": recorder.is_constant(member),
-            **({} if diverged_step is None else {"diverged_step": diverged_step}),
-            **shared,
+        if checkpoints[0]:
+            self._restore([checkpoints[member] for member in padded])
+
+    def _restore(self, checkpoints: Sequence[Checkpoint]) -> None:
+        def stack(name: str, like: Any) -> Any:
+            members = [checkpoint.arrays[name] for checkpoint in checkpoints]
+            leaves = [jnp.stack([jnp.asarray(leaf) for leaf in column]) for column in zip(*members, strict=True)]
+            return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+        params = stack("params", self.state.params)
+        opt_state = stack("opt_state", self.state.opt_state)
+        self.recorder.restore(stack("best", params), [checkpoint.arrays["records"] for checkpoint in checkpoints])
+        self.first_step = checkpoints[0].step
+        self.seconds_before = max(float(checkpoint.details["seconds"]) for checkpoint in checkpoints)
+        self.state = self.state._replace(params=params, opt_state=opt_state, step=self.first_step)
+
+    def train(self) -> None:
+        """Train to the end of the schedule, or until every member has stopped."""
+        self._beat()
+        recorder, job = self.recorder, self.job
+        members = slice(len(self.seeds))
+        begin = max(len(records) for records in recorder.records)  # records taken before the checkpoint
+        if begin and not recorder.active[members].any():
+            return
+        states = run_states(job.trainer, self.state, job.dataset.train, job.steps[begin:], self._advance)
+        for index, self.state in enumerate(states, begin):
+            values = recorder.record(index, self.state.params)
+            epoch = self.state.step / job.steps_per_epoch
+            job.tracker.record(self.state.step, epoch, values, recorder.active[members])
+            losses = [np.nanmean(values[name][members]) for name in ("train_loss", "test_loss")]
+            job.watcher.advance(0, "train loss {:.3g}, test loss {:.3g}".format(*losses))
+            if not recorder.active[members].any():
+                break
+
+    def _advance(self, state: State, count: int) -> None:
+        """Look, between two pieces of training, at what else there is to do."""
+        self.state = state
+        self.job.watcher.advance(count, "")
+        now = time.monotonic()
+        minutes = self.job.cfg.checkpoint.minutes
+        due = self.job.stop.requested or (minutes is not None and now - self.saved > 60 * minutes)
+        if due and minutes is not None and self._is_long(now, 60 * minutes):
+            self._save()
+            self.saved = time.monotonic()
+        self.job.stop.check()
+        if now - self.beaten > HEARTBEAT_SECONDS:
+            self._beat()
+
+    def _is_long(self, now: float, seconds: float) -> bool:
+        """Return whether the pack is expected to take longer than that, by what it took so far."""
+        done, whole = self.state.step - self.first_step, int(self.job.steps[-1]) - self.first_step
+        return done > 0 and (now - self.started) * whole / done > seconds
+
+    def _beat(self) -> None:
+        step, steps = self.state.step, int(self.job.steps[-1])
+        write_unfinished(
+            self.job.run, self.seeds, "running", key=self.job.key, step=step, steps=steps, heartbeat=time.time()
+        )
+        self.beaten = time.monotonic()
+
+    def _save(self) -> None:
+        """Write every member's checkpoint; a disk that does not take it stops nothing."""
+        state = jax.tree.map(np.asarray, self.state._replace(order_key=jax.random.key_data(self.state.order_key)))
+        best = jax.tree.map(np.asarray, self.recorder.best)
+        seconds = self.seconds_before + time.monotonic() - self.started
+        for member, seed in enumerate(self.seeds):
+            arrays = {
+                "params": [leaf[member] for leaf in jax.tree.leaves(state.params)],
+                "opt_state": [leaf[member] for leaf in jax.tree.leaves(state.opt_state)],
+                "best": [leaf[member] for leaf in jax.tree.leaves(best)],
+                "order_key": state.order_key[member],
+                "records": self.recorder.export_member(member),
+            }
+            try:
+                save_checkpoint(
+                    find_seed_directory(self.job.run, seed), self.state.step, arrays, self.job.key, seconds=seconds
+                )
+            except OSError as error:
+                print(f"{self.job.run.name}: seed {seed}: {error}; training goes on", file=sys.stderr)
+                return
+        self.job.watcher.say(f"{self.job.run.name}: {_list_seeds(self.seeds)} checkpoint at update {self.state.step}")
+
+    def publish(self) -> None:
+        """Measure the minima and publish every member's trajectory."""
+        job, recorder = self.job, self.recorder
+        finished = recorder.finish()
+        seconds = self.seconds_before + time.monotonic() - self.started
+        shared = {
+            **describe_environment(),
+            "config": OmegaConf.to_container(job.cfg, resolve=True),
+            "run_key": job.key,
+            "N": len(job.dataset.probe),
+            "C": job.dataset.classes,
+            "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(self.state.params)),
+            "data": job.dataset.provenance,
+            "data_checksum": job.dataset.provenance["checksum"],
+            "packed_seeds": self.seeds,
+            "continued_from_step": self.first_step,
+            "seconds": seconds,
         }
-        trajectory = build_trajectory(records, minimum, crossings, recorder.layers, attributes)
-        directory = find_seed_directory(run, seed)
-        publish_trajectory(trajectory, directory)
-        write_status(directory, attributes["state"], seed=seed, key=attributes["run_key"], seconds=seconds)
-        tracker.finish(seed, trajectory)
+        for member, (seed, (records, minimum, crossings)) in enumerate(zip(self.seeds, finished, strict=False)):
+            diverged_step = recorder.diverged_step[member]
+            attributes = {
+                "state": "done" if diverged_step is None else "diverged",
+                "seed": seed,
+                "constant_output": recorder.is_constant(member),
+                **({} if diverged_step is None else {"diverged_step": diverged_step}),
+                **shared,
+            }
+            trajectory = build_trajectory(records, minimum, crossings, recorder.layers, attributes)
+            directory = find_seed_directory(job.run, seed)
+            publish_trajectory(trajectory, directory)
+            finish_seed(directory, trajectory)
+            job.tracker.finish(seed, trajectory)
+
+
+def finish_seed(directory: Path, trajectory: xr.Dataset) -> None:
+    """Make a seed's status.json tell of its published trajectory, and remove what it needs no more."""
+    attrs = trajectory.attrs
+    observables = {
+        name: value if math.isfinite(value) else None for name, value in compute_observables(trajectory).items()
+    }
+    write_finished(
+        directory,
+        attrs["state"],
+        seed=attrs["seed"],
+        key=attrs["run_key"],
+        seconds=attrs["seconds"],
+        packed=len(json.loads(attrs["packed_seeds"])),
+        constant_output=bool(attrs["constant_output"]),
+        observables=observables,
+    )
+    remove_checkpoints(directory)
+    (directory / REPLACED_NAME).unlink(missing_ok=True)
+
+
+def _list_seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) > 2 and seeds[-1] - seeds[0] == len(seeds) - 1:
+        return f"seeds {seeds[0]} … {seeds[-1]}"
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def _describe_failure(error: Exception) -> str:

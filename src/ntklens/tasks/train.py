@@ -13,11 +13,22 @@ from rich.console import Console
 
 from ntklens.report.figures import draw_run
 from ntklens.report.table import build_summary_table
+from ntklens.signals import stop_on_signals
 from ntklens.sweep.key import name_run
-from ntklens.sweep.states import find_pending_seeds, find_seed_directory, read_status, set_aside, write_status
+from ntklens.sweep.states import (
+    FINISHED,
+    find_seed_directory,
+    find_units,
+    read_status,
+    select_pending,
+    set_aside,
+    set_replaced,
+)
+from ntklens.tracking.progress import ProgressBar
 from ntklens.trajectory import FILE_NAME, UnreadableTrajectory, read_trajectory
 
 FIGURE_NAME = "trajectory.png"
+WAIT_SECONDS = 0.5  # between two looks at what another process computes
 
 
 def train(cfg: DictConfig) -> bool:
@@ -34,19 +45,28 @@ def train(cfg: DictConfig) -> bool:
     """
     run = Path(cfg.paths.results) / cfg.name / name_run(cfg)
     seeds = list(range(cfg.seed, cfg.seed + cfg.ensemble))
-    pending = find_pending_seeds(run, seeds)
     console = Console(soft_wrap=True)
+    units = find_units(run, seeds)
+    there = [unit.seed for unit in units if unit.state in FINISHED]
+    if cfg.replace and there:
+        console.print(f"replace=true: {len(there)} results are taken back; type the line without it to continue later")
+        set_replaced(run, there)
+        units, there = find_units(run, seeds), []
+    pending = select_pending(units, cfg.retry)
+    started = time.perf_counter()
     if pending:
-        from ntklens.tasks.compute import compute_seeds  # JAX is imported only if there is something to compute
-
-        if len(pending) < len(seeds):
-            console.print(f"{len(seeds) - len(pending)} of {len(seeds)} seeds are there already")
-        started = time.perf_counter()
-        if not compute_seeds(cfg, run, pending):
+        if there:
+            console.print(f"{len(there)} of {len(seeds)} seeds are there already")
+        if not _compute(cfg, run, pending):
             return False
         console.print(f"{len(pending)} seeds in {time.perf_counter() - started:.1f} s")
-    else:
+    elif len(there) == len(seeds):
         console.print(f"all {len(seeds)} seeds are there already: nothing to compute")
+    if failed := [unit for unit in find_units(run, seeds) if unit.state == "failed"]:
+        error = failed[0].details.get("error", "")
+        numbers = _list([unit.seed for unit in failed])
+        print(f"{numbers} failed before: {error}; to try again, type the same line and retry=true", file=sys.stderr)
+        return False
     trajectories, damaged = _read_all(run, seeds)
     if damaged:
         print(
@@ -54,6 +74,27 @@ def train(cfg: DictConfig) -> bool:
         )
         return False
     _report(cfg, run, seeds, trajectories, console, redraw=bool(pending))
+    return True
+
+
+def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> bool:
+    """Compute seeds, and wait for those that another process is computing; return whether none failed."""
+    from ntklens.tasks.compute import compute_seeds  # JAX is imported only if there is something to compute
+
+    said = False
+    with stop_on_signals() as stop:
+        while seeds:
+            with ProgressBar() as watcher:
+                outcome = compute_seeds(cfg, run, seeds, stop, watcher)
+            if outcome.failed:
+                return False
+            seeds = select_pending(find_units(run, outcome.busy), retry=False)
+            if seeds:
+                if not said:
+                    print(f"{_list(seeds)}: another process is computing them; waiting for it", file=sys.stderr)
+                said = True
+                stop.check()
+                time.sleep(WAIT_SECONDS)
     return True
 
 
@@ -67,9 +108,11 @@ def _read_all(run: Path, seeds: Sequence[int]) -> tuple[list[xr.Dataset], list[s
         except UnreadableTrajectory:
             damaged.append(str(set_aside(directory)))
             continue
-        attrs = trajectories[-1].attrs
-        if read_status(directory) != attrs["state"]:  # a copy that lost the race to publish, or was killed after it
-            write_status(directory, attrs["state"], seed=seed, key=attrs["run_key"], seconds=attrs["seconds"])
+        if read_status(directory).get("state") != trajectories[-1].attrs["state"]:
+            # Of a copy that lost the race to publish, or was killed after it.
+            from ntklens.tasks.compute import finish_seed
+
+            finish_seed(directory, trajectories[-1])
     return trajectories, damaged
 
 

@@ -25,7 +25,8 @@ class State(NamedTuple):
     params: Params
     opt_state: optax.OptState
     order_key: jax.Array  # key of the order of mini-batches
-    step: int  # updates done
+    learning_rate: jax.Array
+    step: int  # updates done, by every member
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,15 @@ class Trainer:
       init: key → parameters.
       apply: (parameters, inputs (B, …)) → logits (B, C).
       loss: per-sample loss of logits (B, C) and labels (B,).
-      optimizer: an optax transformation.
+      optimizer: learning rate → optax transformation. The rate is traced: configurations that differ in it alone share
+        a program.
       batch_size: samples per update; None: all of them.
     """
 
     init: Callable[[jax.Array], Params]
     apply: Callable[[Params, jax.Array], jax.Array]
     loss: Loss
-    optimizer: optax.GradientTransformation
+    optimizer: Callable[[Any], optax.GradientTransformation]
     batch_size: int | None = None
 
     def count_steps_per_epoch(self, train_size: int) -> int:
@@ -51,7 +53,7 @@ class Trainer:
         return 1 if self.batch_size is None else train_size // self.batch_size
 
 
-def initialise(trainer: Trainer, seeds: Sequence[int]) -> State:
+def initialise(trainer: Trainer, seeds: Sequence[int], learning_rate: float) -> State:
     """Return the state before the first update, one member per seed.
 
     Each member is drawn by the same one-seed program, so its parameters do not depend, to the bit, on its neighbours.
@@ -59,20 +61,21 @@ def initialise(trainer: Trainer, seeds: Sequence[int]) -> State:
     Args:
       trainer: what trains.
       seeds: the members' seeds, integers in [0, 2^32).
+      learning_rate: of every member.
 
     Returns:
       A state whose leaves have a leading axis of len(seeds).
     """
     members = [_start(trainer, jnp.uint32(seed)) for seed in seeds]
     params, opt_state, order_key = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-    return State(params, opt_state, order_key, 0)
+    return State(params, opt_state, order_key, jnp.full(len(seeds), learning_rate, float), 0)
 
 
 @partial(jax.jit, static_argnums=0)
 def _start(trainer: Trainer, seed: jax.Array) -> tuple[Params, optax.OptState, jax.Array]:
     init_key, order_key = jax.random.split(jax.random.key(seed))
     params = trainer.init(init_key)
-    return params, trainer.optimizer.init(params), order_key
+    return params, trainer.optimizer(0.0).init(params), order_key
 
 
 def trains_faster_alone(params: Params) -> bool:
@@ -107,6 +110,7 @@ def advance(
     params: Params,
     opt_state: optax.OptState,
     order_key: jax.Array,
+    learning_rate: jax.Array,
     step: jax.Array,
     count: jax.Array,
     inputs: jax.Array,
@@ -123,6 +127,7 @@ def advance(
       params: stacked parameters.
       opt_state: stacked optimiser states.
       order_key: keys of the orders of mini-batches, shape (members,).
+      learning_rate: shape (members,).
       step: updates done so far.
       count: updates to do.
       inputs: training inputs, shape (D, …).
@@ -135,17 +140,19 @@ def advance(
     size, per_epoch = len(inputs), trainer.count_steps_per_epoch(len(inputs))
     batch_size = trainer.batch_size or size
 
-    def update(params: Params, opt_state: optax.OptState, inputs: jax.Array, labels: jax.Array) -> tuple:
+    def update(
+        params: Params, opt_state: optax.OptState, rate: jax.Array, inputs: jax.Array, labels: jax.Array
+    ) -> tuple:
         gradient = jax.grad(lambda p: jnp.mean(trainer.loss(trainer.apply(p, inputs), labels)))(params)
-        updates, opt_state = trainer.optimizer.update(gradient, opt_state, params)
+        updates, opt_state = trainer.optimizer(rate).update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    def run_full_batch(params: Params, opt_state: optax.OptState, _key: jax.Array) -> tuple:
+    def run_full_batch(params: Params, opt_state: optax.OptState, _key: jax.Array, rate: jax.Array) -> tuple:
         return jax.lax.fori_loop(
-            0, count, lambda _, carry: update(carry[0], carry[1], inputs, labels), (params, opt_state)
+            0, count, lambda _, carry: update(carry[0], carry[1], rate, inputs, labels), (params, opt_state)
         )
 
-    def run_mini_batches(params: Params, opt_state: optax.OptState, key: jax.Array) -> tuple:
+    def run_mini_batches(params: Params, opt_state: optax.OptState, key: jax.Array, rate: jax.Array) -> tuple:
         def shuffle(epoch: jax.Array) -> jax.Array:
             return jax.random.permutation(jax.random.fold_in(key, epoch), size)
 
@@ -155,16 +162,20 @@ def advance(
             order = jax.lax.cond(now % per_epoch == 0, lambda: shuffle(now // per_epoch), lambda: order)
             start = (now % per_epoch) * batch_size
             batch = jax.lax.dynamic_slice_in_dim(order, start, batch_size)
-            return *update(params, opt_state, inputs[batch], labels[batch]), order
+            return *update(params, opt_state, rate, inputs[batch], labels[batch]), order
 
         return jax.lax.fori_loop(0, count, body, (params, opt_state, shuffle(step // per_epoch)))[:2]
 
     member = run_full_batch if trainer.batch_size is None else run_mini_batches
-    return map_members(member)(params, opt_state, order_key)
+    return map_members(member)(params, opt_state, order_key, learning_rate)
 
 
 def run_states(
-    trainer: Trainer, state: State, train: Split, steps: np.ndarray, on_progress: Callable[[int], None] = lambda _: None
+    trainer: Trainer,
+    state: State,
+    train: Split,
+    steps: np.ndarray,
+    on_progress: Callable[[State, int], None] = lambda _state, _count: None,
 ) -> Iterator[State]:
     """Train, and yield the state at each of `steps`.
 
@@ -175,7 +186,7 @@ def run_states(
       state: where to start.
       train: the training samples.
       steps: increasing numbers of updates, shape (K,), not before `state.step`.
-      on_progress: called with the number of updates just done.
+      on_progress: called with the state, and the number of updates just done.
 
     Yields:
       The state after each number of updates in `steps`.
@@ -191,6 +202,7 @@ def run_states(
                     state.params,
                     state.opt_state,
                     state.order_key,
+                    state.learning_rate,
                     jnp.int32(state.step),
                     jnp.int32(count),
                     inputs,
@@ -201,7 +213,7 @@ def run_states(
             seconds = time.perf_counter() - started
             # At most twice as many updates as the last call: the first one includes compilation.
             piece = max(1, min(2 * count, int(PIECE_SECONDS * count / seconds))) if count == piece else piece
-            state = State(params, opt_state, state.order_key, state.step + count)
-            on_progress(count)
-        on_progress(0)
+            state = state._replace(params=params, opt_state=opt_state, step=state.step + count)
+            on_progress(state, count)
+        on_progress(state, 0)
         yield state

@@ -53,7 +53,7 @@ def estimate_memory(
     """
     dtype = jnp.zeros(()).dtype
     params = jax.eval_shape(trainer.init, jax.random.key(0))
-    opt_state = jax.eval_shape(trainer.optimizer.init, params)
+    opt_state = jax.eval_shape(trainer.optimizer(0.0).init, params)
 
     def activations(samples: int) -> int:
         return count_activation_bytes(trainer.apply, params, jax.ShapeDtypeStruct((samples, *sample_shape), dtype))

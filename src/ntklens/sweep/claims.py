@@ -1,0 +1,72 @@
+"""Who computes what now: one lock per seed, held by the operating system, so that it ends with its holder.
+
+A lock covers the byte at the seed's number in `<run>/.claims`. It needs no clock and no process number, and holds over
+the nodes of a cluster where the file system has locks. Where it has none everything can be claimed: two copies of a
+seed are then computed, which costs time and harms nothing.
+"""
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FILE_NAME = ".claims"
+HELD = (errno.EACCES, errno.EAGAIN)
+
+_own: dict[str, set[int]] = {}  # what this process holds: closing any other descriptor of the file would release it
+
+
+@contextmanager
+def claim_seeds(run: Path, seeds: Iterable[int]) -> Iterator[list[int]]:
+    """Claim seeds of a run until the context ends.
+
+    Args:
+      run: the run's directory, which exists.
+      seeds: which to claim.
+
+    Yields:
+      Those that no other process holds.
+
+    Raises:
+      OSError: if the run's directory cannot be written.
+    """
+    descriptor = os.open(run / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    name = os.path.realpath(run)
+    try:
+        claimed = [seed for seed in seeds if _try_lock(descriptor, seed) or _try_again(descriptor, seed)]
+        _own[name] = set(claimed)
+        yield claimed
+    finally:
+        _own.pop(name, None)
+        os.close(descriptor)
+
+
+def find_claimed(run: Path, seeds: Iterable[int]) -> set[int]:
+    """Return which seeds somebody is computing now."""
+    if (own := _own.get(os.path.realpath(run))) is not None:
+        return own & set(seeds)
+    try:
+        descriptor = os.open(run / FILE_NAME, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return set()
+    try:
+        return {seed for seed in seeds if not _try_lock(descriptor, seed)}
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int, seed: int) -> bool:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, seed)
+    except OSError as error:
+        return error.errno not in HELD  # anything else: this file system has no locks
+    return True
+
+
+def _try_again(descriptor: int, seed: int) -> bool:
+    """Try a second time: whoever only looks (`find_claimed`) holds a lock for a moment."""
+    time.sleep(0.02)
+    return _try_lock(descriptor, seed)
