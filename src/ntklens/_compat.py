@@ -1,12 +1,18 @@
 """What other packages need to work together; the one place that knows of their versions."""
 
 import contextlib
+import functools
+import hashlib
 import importlib
 import importlib.util
+import logging
+import os
+import platform
 import sys
 import types
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 NEURAL_TANGENTS = "pip install --no-deps neural-tangents==0.6.5"
@@ -66,3 +72,36 @@ def _restore_jax_names() -> None:
         shim = types.ModuleType("jax.util")
         vars(shim).update(safe_map=jax_util.safe_map, safe_zip=jax_util.safe_zip)
         sys.modules["jax.util"] = shim
+
+
+def use_compilation_cache(results: Path) -> None:
+    """Keep compiled programs beside the results, so that jobs share them; one folder per kind of processor.
+
+    Programs compiled for another processor would run wrongly or not at all. JAX_COMPILATION_CACHE_DIR, if set, rules.
+
+    Args:
+      results: the folder that collects runs.
+    """
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = (results / ".compilation_cache" / describe_processor()).resolve()
+    if jax.config.jax_compilation_cache_dir == str(folder):
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    jax.config.update("jax_raise_persistent_cache_errors", False)
+    logging.getLogger("jax._src.compiler").setLevel(logging.ERROR)  # a cache that cannot be written is no matter
+
+
+@functools.cache
+def describe_processor() -> str:
+    """Return a short name of what compiled programs depend on beside themselves: architecture and instruction sets."""
+    flags = ""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    words = " ".join(sorted(flags.partition(":")[2].split()))
+    return f"{platform.machine()}-{hashlib.sha256(words.encode()).hexdigest()[:8]}"

@@ -1,6 +1,7 @@
 """Hydra's command line with the exit statuses that scripts rely on.
 
-0: every requested seed is done or diverged. 1: a run failed. 2: bad input, one line, nothing written. 130: interrupted.
+0: every requested seed is done or diverged. 1: a run failed. 2: bad input, one line, nothing written. 3: unfinished.
+130: interrupted.
 """
 
 import os
@@ -19,7 +20,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from ntklens.config import describe_unknown_key, register_schemas, validate
 from ntklens.errors import InputError
 
-EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 COMMAND = "python -m ntklens.run"
 
 
@@ -51,8 +52,7 @@ def run_command(hydra_main: Callable[[], None]) -> None:
             raise
         print(f"error: {error}; a group takes the name of an option, such as model=mlp", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
-    if _statuses:
-        sys.exit(max(_statuses))
+    sys.exit(max(_statuses, default=0))
 
 
 def run_task(cfg: DictConfig) -> None:
@@ -67,19 +67,22 @@ def run_task(cfg: DictConfig) -> None:
     single = hydra_cfg.mode == RunMode.RUN
     status = 0
     try:
-        if single and hydra_cfg.sweeper.params:
+        if single and hydra_cfg.sweeper.params and not cfg.task._target_.endswith("show_status"):
             raise InputError(describe_missing_multirun(hydra_cfg))
         OmegaConf.resolve(cfg)
         validate(cfg)
-        if not get_method(cfg.task._target_)(cfg):
-            status = EXIT_FAILED
+        status = get_method(cfg.task._target_)(cfg)
     except (InputError, OmegaConfBaseException) as error:
         print(f"error: {describe(error)}", file=sys.stderr)
         status = EXIT_BAD_INPUT
     if status and single:
         sys.exit(status)
-    if status:
-        _statuses.append(status)
+    note_status(status)
+
+
+def note_status(status: int) -> None:
+    """Make a sweep's process end with this exit status, or with a worse one."""
+    _statuses.append(status)
 
 
 def describe_missing_multirun(hydra_cfg: HydraConf) -> str:

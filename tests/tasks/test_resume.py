@@ -18,7 +18,7 @@ from ntklens.tracking.progress import Watcher
 from ntklens.training import ensemble
 from ntklens.trajectory import read_trajectory
 
-WORDS = (*TOY, "training.epochs=250", "ensemble=3", "checkpoint.minutes=0.005")
+WORDS = (*TOY, "training.epochs=250", "ensemble=3", "checkpoint.minutes=0.0003")
 
 
 class Interrupter(Watcher):

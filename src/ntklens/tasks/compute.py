@@ -19,6 +19,7 @@ import numpy as np
 import xarray as xr
 from omegaconf import DictConfig, OmegaConf
 
+from ntklens._compat import use_compilation_cache
 from ntklens.analysis.observables import compute_observables
 from ntklens.config import construct
 from ntklens.data import Dataset
@@ -88,7 +89,9 @@ class Job:
         return self.trainer.count_steps_per_epoch(len(self.dataset.train))
 
 
-def compute_seeds(cfg: DictConfig, run: Path, seeds: Sequence[int], stop: Stop, watcher: Watcher) -> Outcome:
+def compute_seeds(
+    cfg: DictConfig, run: Path, seeds: Sequence[int], stop: Stop, watcher: Watcher, memory: float | None = None
+) -> Outcome:
     """Train, measure and publish seeds in packs that fit into memory; nothing is written before the input is checked.
 
     Args:
@@ -97,6 +100,7 @@ def compute_seeds(cfg: DictConfig, run: Path, seeds: Sequence[int], stop: Stop, 
       seeds: which seeds to compute; those that are finished or being computed elsewhere are left out.
       stop: says when to end: a checkpoint is then written, if one is worth it.
       watcher: is told how far it is.
+      memory: bytes that may be used; None: `ntk.memory_limit`, or four fifths of what is free.
 
     Returns:
       What became of the seeds.
@@ -106,9 +110,10 @@ def compute_seeds(cfg: DictConfig, run: Path, seeds: Sequence[int], stop: Stop, 
       KeyboardInterrupt: if `stop` asked for the end.
     """
     jax.config.update("jax_enable_x64", cfg.precision == "float64")
+    use_compilation_cache(Path(cfg.paths.results))
     dataset = load_dataset(cfg)
     trainer = build_trainer(cfg, dataset)
-    fitting = _count_fitting(cfg, estimate_need(trainer, dataset))
+    fitting = _count_fitting(cfg, estimate_need(trainer, dataset), memory)
     _prepare_directory(cfg, run, seeds)
     with claim_seeds(run, seeds) as claimed:
         # Looked at again: another process may have finished some before they were claimed.
@@ -227,9 +232,10 @@ def estimate_need(trainer: Trainer, dataset: Dataset) -> MemoryNeed:
     )
 
 
-def _count_fitting(cfg: DictConfig, need: MemoryNeed) -> int:
+def _count_fitting(cfg: DictConfig, need: MemoryNeed, memory: float | None) -> int:
     """Return how many members fit into the memory that may be used."""
-    limit = 0.8 * find_free_memory() if cfg.ntk.memory_limit is None else cfg.ntk.memory_limit * GIB
+    asked = cfg.ntk.memory_limit and cfg.ntk.memory_limit * GIB
+    limit = asked or memory or 0.8 * find_free_memory()
     fitting = need.count_members(limit)
     if not fitting:
         key = (

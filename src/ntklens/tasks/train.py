@@ -31,14 +31,14 @@ FIGURE_NAME = "trajectory.png"
 WAIT_SECONDS = 0.5  # between two looks at what another process computes
 
 
-def train(cfg: DictConfig) -> bool:
+def train(cfg: DictConfig) -> int:
     """Train what is not there yet, publish it, and say what was found.
 
     Args:
       cfg: a checked configuration.
 
     Returns:
-      Whether every requested seed is done or diverged.
+      The exit status: 0 if every requested seed is done or diverged, else 1.
 
     Raises:
       InputError: before anything is written.
@@ -58,7 +58,7 @@ def train(cfg: DictConfig) -> bool:
         if there:
             console.print(f"{len(there)} of {len(seeds)} seeds are there already")
         if not _compute(cfg, run, pending):
-            return False
+            return 1
         console.print(f"{len(pending)} seeds in {time.perf_counter() - started:.1f} s")
     elif len(there) == len(seeds):
         console.print(f"all {len(seeds)} seeds are there already: nothing to compute")
@@ -66,15 +66,15 @@ def train(cfg: DictConfig) -> bool:
         error = failed[0].details.get("error", "")
         numbers = _list([unit.seed for unit in failed])
         print(f"{numbers} failed before: {error}; to try again, type the same line and retry=true", file=sys.stderr)
-        return False
+        return 1
     trajectories, damaged = _read_all(run, seeds)
     if damaged:
         print(
             f"{', '.join(damaged)}: damaged, set aside; type the same line again to compute them anew", file=sys.stderr
         )
-        return False
+        return 1
     _report(cfg, run, seeds, trajectories, console, redraw=bool(pending))
-    return True
+    return 0
 
 
 def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> bool:

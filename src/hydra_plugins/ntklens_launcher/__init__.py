@@ -1,0 +1,1 @@
+"""ntklens's launchers, found by Hydra through its plugin namespace."""

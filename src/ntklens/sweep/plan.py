@@ -1,0 +1,310 @@
+"""From configurations to tasks: what is done is dropped, the rest is cut into tasks of similar cost."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from omegaconf import DictConfig
+
+from ntklens.errors import InputError
+from ntklens.sweep.cost import Cost, split_evenly
+from ntklens.sweep.states import FINISHED, STATES, Unit, find_units, select_pending, write_atomically
+from ntklens.training.memory import GIB
+
+PLAN_NAME = "plan.json"
+PLAN_VERSION = 1
+PROCESS_BYTES = 450 << 20  # of a worker with its libraries, before the first array
+TASKS_PER_WORKER = 3  # enough to even out what the estimates miss
+SHORTEST_TASK = 20.0  # seconds of estimated work below which a task is not cut
+UNMEASURED_ERROR = 3.0  # the factor that estimates may be off before anything was measured
+
+
+@dataclass
+class Configuration:
+    """One run: a resolved configuration, where its results lie, which seeds are asked for, and their states.
+
+    Attributes:
+      cfg: the resolved configuration.
+      run: the run's directory.
+      key: the run key.
+      axes: the swept overrides, key → value.
+      seeds: the seeds asked for.
+      overrides: what composes it, as typed.
+      units: the seeds' states.
+    """
+
+    cfg: DictConfig
+    run: Path
+    key: str
+    axes: dict[str, Any]
+    seeds: list[int]
+    overrides: list[str]
+    units: list[Unit] = field(default_factory=list)
+
+    retried: bool = False  # failed units have had their second chance in this launch
+
+    def find_pending(self) -> list[int]:
+        """Return the seeds that are to be computed."""
+        return select_pending(self.units, bool(self.cfg.retry) and not self.retried)
+
+
+class Slice(NamedTuple):
+    """Seeds of one configuration, by its number in the plan."""
+
+    configuration: int
+    seeds: list[int]
+    seconds: float
+
+
+class Task(NamedTuple):
+    """What one process does in a row."""
+
+    slices: list[Slice]
+    seconds: float
+    memory: int
+
+
+class Calibration(NamedTuple):
+    """What finished units say of the estimates: true seconds ≈ factor × estimate, within a factor `error`."""
+
+    factor: float
+    error: float
+    packs: int
+
+
+@dataclass
+class Plan:
+    """Everything a launch is about to do."""
+
+    name: str
+    folder: Path
+    command: str
+    configurations: list[Configuration]
+    tasks: list[Task]
+    calibration: Calibration
+    workers: int
+
+    @property
+    def seconds(self) -> float:
+        """The estimated wall time: of the longest task, or of all of them over the workers."""
+        seconds = [task.seconds for task in self.tasks]
+        return max(max(seconds, default=0.0), sum(seconds) / self.workers)
+
+    @property
+    def memory(self) -> int:
+        """The estimated peak of memory, bytes, of the largest tasks that may run side by side."""
+        return sum(sorted((task.memory for task in self.tasks), reverse=True)[: self.workers])
+
+    def count_states(self) -> dict[str, int]:
+        """Return how many units are in each state."""
+        return count_states([unit for configuration in self.configurations for unit in configuration.units])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values: what plan.json holds."""
+        return {
+            "version": PLAN_VERSION,
+            "name": self.name,
+            "command": self.command,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "states": self.count_states(),
+            "estimated_seconds": round(self.seconds, 1),
+            "estimated_memory_bytes": self.memory,
+            "estimate_error_factor": round(self.calibration.error, 2),
+            "measured_packs": self.calibration.packs,
+            "workers": self.workers,
+            "configurations": [
+                {"run": c.run.name, "key": c.key, "axes": c.axes, "seeds": encode_ranges(c.seeds)}
+                for c in self.configurations
+            ],
+            "tasks": [
+                {
+                    "seconds": round(task.seconds, 1),
+                    "memory_bytes": task.memory,
+                    "slices": [[piece.configuration, encode_ranges(piece.seeds)] for piece in task.slices],
+                }
+                for task in self.tasks
+            ],
+        }
+
+
+def count_states(units: Sequence[Unit]) -> dict[str, int]:
+    """Return how many units are in each of `STATES`, in their order."""
+    return {state: sum(unit.state == state for unit in units) for state in STATES}
+
+
+def merge_configurations(configurations: Sequence[Configuration]) -> list[Configuration]:
+    """Return one configuration per run, with the seeds of all that are the same run: `-m seed=0,20` is one."""
+    merged: dict[Path, Configuration] = {}
+    for configuration in configurations:
+        if configuration.run in merged:
+            first = merged[configuration.run]
+            first.seeds = sorted({*first.seeds, *configuration.seeds})
+            first.axes = {key: value for key, value in first.axes.items() if configuration.axes.get(key) == value}
+        else:
+            merged[configuration.run] = configuration
+    return list(merged.values())
+
+
+def look_up_units(configurations: Sequence[Configuration]) -> None:
+    """Read the states of all units.
+
+    Raises:
+      InputError: if a trajectory was written in a newer schema, or may not be opened.
+    """
+    for configuration in configurations:
+        configuration.units = find_units(configuration.run, configuration.seeds)
+
+
+def calibrate(configurations: Sequence[Configuration], costs: Sequence[Cost], cores: int) -> Calibration:
+    """Compare what the sweep's finished packs took with what was estimated for them.
+
+    Args:
+      configurations: with their units.
+      costs: of each.
+      cores: cores that a pack had.
+    """
+    ratios = []
+    for configuration, cost in zip(configurations, costs, strict=True):
+        packs = {
+            (unit.details["seconds"], unit.details.get("packed", 1))
+            for unit in configuration.units
+            if unit.state in FINISHED and unit.details.get("seconds")
+        }
+        ratios += [seconds / cost.workload.estimate_seconds(packed, cores) for seconds, packed in packs]
+    if not ratios:
+        return Calibration(1.0, UNMEASURED_ERROR, 0)
+    logs = np.log(ratios)
+    factor = float(np.median(logs))
+    spread = float(np.quantile(np.abs(logs - factor), 0.9)) if len(logs) > 1 else math.log(UNMEASURED_ERROR) / 2
+    return Calibration(math.exp(factor), math.exp(max(spread, 0.05)), len(ratios))
+
+
+def make_tasks(
+    configurations: Sequence[Configuration],
+    costs: Sequence[Cost],
+    calibration: Calibration,
+    workers: int,
+    cores: int,
+    memory: float,
+) -> list[Task]:
+    """Cut what is pending into tasks of similar cost, the longest first.
+
+    Configurations that cost more than a fair share are cut by seeds; cheap ones are put together in their order, so
+    that neighbours of one shape share compiled programs.
+
+    Args:
+      configurations: with their units.
+      costs: of each.
+      calibration: corrects the estimates.
+      workers: processes side by side.
+      cores: of each process.
+      memory: bytes that all of them may use together.
+
+    Raises:
+      InputError: if one seed needs more memory than there is.
+    """
+    share = memory / workers - PROCESS_BYTES
+    pending = [configuration.find_pending() for configuration in configurations]
+
+    def estimate(index: int, members: int) -> float:
+        return calibration.factor * costs[index].workload.estimate_seconds(members, cores)
+
+    total = sum(estimate(index, len(seeds)) for index, seeds in enumerate(pending) if seeds)
+    target = max(total / (TASKS_PER_WORKER * workers), SHORTEST_TASK)
+    tasks: list[Task] = []
+    group: list[Slice] = []
+    group_memory = 0
+
+    def close() -> None:
+        nonlocal group, group_memory
+        if group:
+            tasks.append(Task(group, sum(piece.seconds for piece in group), group_memory))
+        group, group_memory = [], 0
+
+    for index, seeds in enumerate(pending):
+        if not seeds:
+            continue
+        need = costs[index].memory
+        if not need.count_members(memory - PROCESS_BYTES):
+            width = configurations[index].cfg.model.get("width")
+            raise InputError(
+                f"model.width={width}: one seed needs about {sum(need) / GIB:.3g} GiB, "
+                f"{memory / GIB:.3g} GiB may be used; lower model.width, dataset.probe_size or dataset.train_size"
+            )
+        fitting = max(1, need.count_members(share))
+        parts = math.ceil(estimate(index, len(seeds)) / target)
+        for part in split_evenly(seeds, math.ceil(len(seeds) / parts)):
+            members = min(costs[index].pack or fitting, fitting, len(part))
+            seconds, peak = estimate(index, len(part)), PROCESS_BYTES + need.shared + members * need.per_member
+            if group and sum(piece.seconds for piece in group) + seconds > target:
+                close()
+            group.append(Slice(index, part, seconds))
+            group_memory = max(group_memory, peak)
+    close()
+    return sorted(tasks, key=lambda task: -task.seconds)
+
+
+def check_checkpoints(
+    configurations: Sequence[Configuration], costs: Sequence[Cost], tasks: Sequence[Task], measure_rate: Callable
+) -> None:
+    """Refuse a sweep whose checkpoints cannot be written in the time between a signal and the kill.
+
+    Args:
+      configurations: of the plan.
+      costs: of each.
+      tasks: of the plan.
+      measure_rate: returns the bytes per second that the results' disk takes; called only if there is something large.
+
+    Raises:
+      InputError: naming what to set.
+    """
+    largest, at = 0, None
+    for task in tasks:
+        for piece in task.slices:
+            members = min(len(piece.seeds), costs[piece.configuration].pack or len(piece.seeds))
+            size = members * costs[piece.configuration].checkpoint
+            if size > largest:
+                largest, at = size, configurations[piece.configuration]
+    if at is None or at.cfg.checkpoint.minutes is None or largest < 256 << 20:
+        return
+    seconds = largest / measure_rate()
+    if seconds > at.cfg.checkpoint.grace:
+        raise InputError(
+            f"checkpoint.grace={at.cfg.checkpoint.grace:g}: the checkpoint of a task of {at.run.name} is "
+            f"{largest / GIB:.3g} GiB and takes about {seconds:.0f} s to write; raise checkpoint.grace, "
+            "or type checkpoint.minutes=null to go without checkpoints"
+        )
+
+
+def write_plan(plan: Plan) -> None:
+    """Write plan.json, which `task=status` reads.
+
+    Raises:
+      InputError: if the folder cannot be written.
+    """
+    try:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(plan.folder / PLAN_NAME, json.dumps(plan.to_json()) + "\n")
+    except OSError as error:
+        raise InputError(f"paths.results: {plan.folder} cannot be written ({error.strerror})") from error
+
+
+def encode_ranges(numbers: Sequence[int]) -> list[list[int]]:
+    """Return increasing integers as [first, last] runs."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ranges
+
+
+def decode_ranges(ranges: Sequence[Sequence[int]]) -> list[int]:
+    """Return the integers of [first, last] runs."""
+    return [number for first, last in ranges for number in range(first, last + 1)]

@@ -1,0 +1,126 @@
+"""How far a sweep is, read from its files: plan.json says what was asked for, status.json what became of it."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ntklens.errors import InputError
+from ntklens.sweep.plan import PLAN_NAME, PLAN_VERSION, Configuration, count_states, decode_ranges
+from ntklens.sweep.states import FINISHED, Unit, find_units
+
+SEED = re.compile(r"seed=(\d+)")
+
+
+class RunStatus(NamedTuple):
+    """One configuration: its directory's name, swept overrides and units."""
+
+    run: str
+    axes: dict[str, Any]
+    units: list[Unit]
+
+
+class SweepStatus(NamedTuple):
+    """A sweep: where it lies, the line that launches it, its runs, and how many runs there are beside them."""
+
+    folder: Path
+    command: str
+    runs: list[RunStatus]
+    others: int
+
+    def count_units(self) -> int:
+        """Return the number of units asked for."""
+        return sum(len(run.units) for run in self.runs)
+
+    def count_states(self) -> dict[str, int]:
+        """Return how many units are in each state."""
+        return count_states([unit for run in self.runs for unit in run.units])
+
+    def list_units(self, state: str) -> list[tuple[str, Unit]]:
+        """Return (run, unit) of those in a state."""
+        return [(run.run, unit) for run in self.runs for unit in run.units if unit.state == state]
+
+    def is_going(self) -> bool:
+        """Return whether somebody is computing units of this sweep."""
+        return any(unit.state == "running" for run in self.runs for unit in run.units)
+
+    @property
+    def exit_status(self) -> int:
+        """0: all done or diverged. 1: some failed. 3: unfinished."""
+        states = {unit.state for run in self.runs for unit in run.units}
+        if states <= set(FINISHED):
+            return 0
+        return 1 if "failed" in states else 3
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "name": self.folder.name,
+            "states": self.count_states(),
+            "exit_status": self.exit_status,
+            "runs": [
+                {
+                    "run": run.run,
+                    "axes": run.axes,
+                    "seeds": {str(unit.seed): unit.state for unit in run.units},
+                    "errors": {str(u.seed): u.details.get("error", "") for u in run.units if u.state == "failed"},
+                }
+                for run in self.runs
+            ],
+        }
+
+
+def read_sweep(folder: Path, configurations: Sequence[Configuration] | None = None) -> SweepStatus:
+    """Read the state of every unit of a sweep.
+
+    Args:
+      folder: `multirun/<name>`.
+      configurations: with their units, if they are known; else plan.json says what was asked for, and where there is
+        none, what lies in the folder.
+
+    Raises:
+      InputError: if there is no such folder, or its plan was written by a newer version.
+    """
+    plan = _read_plan(folder)
+    command = plan.get("command", f"python -m ntklens.run name={folder.name}")
+    if configurations is not None:
+        return SweepStatus(folder, command, [RunStatus(c.run.name, c.axes, c.units) for c in configurations], 0)
+    present = _list_runs(folder)
+    if not plan and not present:
+        names = sorted(entry.name for entry in _scan(folder.parent) if entry.is_dir() and entry.name[0] != ".")
+        known = f"there are {', '.join(names)}" if names else "there is none yet"
+        raise InputError(f"name={folder.name}: no sweep of this name in {folder.parent}; {known}")
+    if plan:
+        asked = [(c["run"], c["axes"], decode_ranges(c["seeds"])) for c in plan["configurations"]]
+    else:
+        asked = [(run, {}, _list_seeds(folder / run)) for run in present]
+    runs = [RunStatus(run, axes, find_units(folder / run, seeds)) for run, axes, seeds in asked]
+    return SweepStatus(folder, command, runs, len(set(present) - {run.run for run in runs}))
+
+
+def _read_plan(folder: Path) -> dict[str, Any]:
+    try:
+        plan = json.loads((folder / PLAN_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if plan.get("version", 0) > PLAN_VERSION:
+        raise InputError(f"{folder / PLAN_NAME}: written by a newer ntklens; upgrade, or choose another name=…")
+    return plan
+
+
+def _scan(folder: Path) -> list[os.DirEntry]:
+    try:
+        return list(os.scandir(folder))
+    except OSError:
+        return []
+
+
+def _list_runs(folder: Path) -> list[str]:
+    """Return the names of the runs' directories."""
+    return sorted(entry.name for entry in _scan(folder) if os.path.exists(os.path.join(entry.path, "config.yaml")))
+
+
+def _list_seeds(run: Path) -> list[int]:
+    return sorted(int(match[1]) for entry in _scan(run) if (match := SEED.fullmatch(entry.name)))

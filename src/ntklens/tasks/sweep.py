@@ -1,0 +1,378 @@
+"""Sweeps: plan them, launch them, say how far they are."""
+
+import functools
+import json
+import shlex
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import psutil
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ntklens.errors import InputError
+from ntklens.report.table import build_plan_table, build_status_table, build_sweep_table, describe_plan
+from ntklens.signals import Stop, stop_on_signals
+from ntklens.sweep.cost import Cost
+from ntklens.sweep.key import compute_key, name_run
+from ntklens.sweep.plan import (
+    Calibration,
+    Configuration,
+    Plan,
+    calibrate,
+    check_checkpoints,
+    look_up_units,
+    make_tasks,
+    merge_configurations,
+    write_plan,
+)
+from ntklens.sweep.pool import Event, Pool, choose_workers, count_cores, find_gpus
+from ntklens.sweep.progress import SweepStatus, read_sweep
+from ntklens.sweep.states import FINISHED, find_units, set_replaced
+
+COMMAND = "python -m ntklens.run"
+EXIT_DONE, EXIT_FAILED, EXIT_UNFINISHED = 0, 1, 3
+WAIT_SECONDS = 0.5  # between two looks at what another launch computes
+LIVE_SECONDS = 2.0
+NOT_ASKED = Calibration(1.0, 1.0, 0)
+
+
+def make_configuration(cfg: DictConfig, overrides: Sequence[str], axes: dict[str, Any]) -> Configuration:
+    """Return a resolved configuration with its place and identity."""
+    run = Path(cfg.paths.results) / cfg.name / name_run(cfg)
+    seeds = list(range(cfg.seed, cfg.seed + cfg.ensemble))
+    return Configuration(cfg, run, compute_key(cfg), axes, seeds, list(overrides))
+
+
+def make_plans(configurations: Sequence[Configuration], words: Sequence[str], cut: bool) -> list[Plan]:
+    """Return one plan per name: what is done is dropped, the rest is cut into tasks.
+
+    Args:
+      configurations: all of a sweep.
+      words: the command line behind `python -m ntklens.run`.
+      cut: whether to cut into tasks; a launcher that runs whole configurations needs none.
+
+    Raises:
+      InputError: if something cannot be computed; nothing has been written then.
+    """
+    command = f"{COMMAND} {shlex.join(words)}"
+    groups: dict[Path, list[Configuration]] = defaultdict(list)
+    for configuration in merge_configurations(configurations):
+        groups[configuration.run.parent].append(configuration)
+    plans = []
+    for folder, members in groups.items():
+        look_up_units(members)
+        first = members[0].cfg
+        workers = choose_workers(first.launch.workers)
+        plan = Plan(folder.name, folder, command, members, [], NOT_ASKED, workers)
+        if any(configuration.find_pending() or configuration.cfg.replace for configuration in members) and cut:
+            _cut_into_tasks(plan)
+        plans.append(plan)
+    return plans
+
+
+def _cut_into_tasks(plan: Plan) -> None:
+    costs = _estimate_costs(plan.configurations)
+    cores = max(1, count_cores() // plan.workers)
+    plan.calibration = calibrate(plan.configurations, costs, cores)
+    memory = find_memory_limit(plan.configurations)
+    plan.tasks = make_tasks(plan.configurations, costs, plan.calibration, plan.workers, cores, memory)
+    plan.workers = max(1, min(plan.workers, len(plan.tasks)))
+    rate = functools.partial(measure_write_rate, plan.folder)
+    check_checkpoints(plan.configurations, costs, plan.tasks, rate)
+
+
+def _estimate_costs(configurations: Sequence[Configuration]) -> list[Cost]:
+    import jax
+
+    # On the processor: a planner must not take a worker's GPU.
+    jax.config.update("jax_platforms", "cpu")
+    from ntklens.tasks.estimate import estimate_cost
+
+    return [estimate_cost(configuration.cfg) for configuration in configurations]
+
+
+def find_memory_limit(configurations: Sequence[Configuration]) -> float:
+    """Return the bytes that all workers may use together: `ntk.memory_limit`, or four fifths of what is free."""
+    from ntklens.training.memory import GIB, find_cgroup_memory
+
+    limit = configurations[0].cfg.ntk.memory_limit
+    if limit is not None:
+        return limit * GIB
+    if find_gpus():
+        return 1e15  # each worker asks its own
+    return 0.8 * min([psutil.virtual_memory().available, *find_cgroup_memory()])
+
+
+def measure_write_rate(folder: Path) -> float:
+    """Return the bytes per second that a folder's disk takes, by writing 64 MiB and removing them."""
+    import os
+    import tempfile
+
+    place = next(path for path in (folder, *folder.parents) if path.is_dir())
+    size = 64 << 20
+    with tempfile.TemporaryFile(dir=place) as file:
+        started = time.perf_counter()
+        file.write(os.urandom(size))
+        file.flush()
+        os.fsync(file.fileno())
+        return size / (time.perf_counter() - started)
+
+
+def show_plan(cfg: DictConfig) -> int:
+    """task=plan without -m: print the plan of one configuration, and write nothing."""
+    words = [str(word) for word in HydraConfig.get().overrides.task]
+    return print_plans(make_plans([make_configuration(cfg, words, {})], words, cut=True), cfg.task.format)
+
+
+def print_plans(plans: Sequence[Plan], style: str) -> int:
+    """Print plans as tables or as JSON, and return the exit status."""
+    if style == "json":
+        described = [plan.to_json() for plan in plans]
+        print(json.dumps(described[0] if len(described) == 1 else described, indent=1))
+        return EXIT_DONE
+    console = make_console()
+    for plan in plans:
+        console.print(build_plan_table(plan))
+        _print_plan_summary(plan, console)
+    return EXIT_DONE
+
+
+def _print_plan_summary(plan: Plan, console: Console) -> None:
+    for line in describe_plan(plan):
+        console.print(line, highlight=False)
+
+
+def sweep(
+    configurations: Sequence[Configuration],
+    words: Sequence[str],
+    launch: Callable[[Plan, Stop, Console], None] | None,
+    launch_whole: Callable[[list[list[str]]], Any],
+) -> int:
+    """Plan a sweep, launch what is pending, and say what was found.
+
+    Args:
+      configurations: all, composed and checked.
+      words: the command line behind `python -m ntklens.run`.
+      launch: runs the tasks of a plan; None: the launcher knows whole configurations only.
+      launch_whole: runs configurations given by their overrides, each in a job of its own.
+
+    Returns:
+      The exit status: 0 complete, 1 some failed, 3 unfinished.
+
+    Raises:
+      InputError: before anything is written.
+      KeyboardInterrupt: if a signal asked for the end.
+    """
+    task = configurations[0].cfg.task
+    planning = task._target_.endswith("show_plan")
+    if not planning and not task._target_.endswith("train"):
+        raise InputError(f"task={task._target_.rpartition('.show_')[2]}: not for a sweep; type it without -m")
+    plans = make_plans(configurations, words, cut=launch is not None or planning)
+    if planning:
+        return print_plans(plans, task.format)
+    console = make_console()
+    for plan in plans:
+        if plan.configurations[0].cfg.replace:
+            _take_back(plan, console)
+        write_plan(plan)
+        _print_plan_summary(plan, console)
+    with stop_on_signals() if launch else nullcontext() as stop:
+        for plan in plans:
+            if not any(configuration.find_pending() for configuration in plan.configurations):
+                continue
+            if launch is None or stop is None:
+                pending = [c.overrides for c in plan.configurations if c.find_pending()]
+                launch_whole(pending)
+            else:
+                _launch(plan, launch, stop, console)
+            look_up_units(plan.configurations)
+    return max(_print_end(plan, console) for plan in plans)
+
+
+def make_console() -> Console:
+    """Return the console; wide where no terminal limits it, so that tables in a file are whole."""
+    console = Console(soft_wrap=True)
+    return console if console.is_terminal else Console(soft_wrap=True, width=160)
+
+
+def _launch(plan: Plan, launch: Callable[[Plan, Stop, Console], None], stop: Stop, console: Console) -> None:
+    """Launch a plan, then wait for what another launch computes, and take over what it leaves."""
+    launch(plan, stop, console)
+    said = False
+    for configuration in plan.configurations:
+        configuration.retried = True
+    while True:
+        look_up_units(plan.configurations)
+        pending = [unit for c in plan.configurations for unit in c.units if unit.seed in c.find_pending()]
+        if not pending:
+            return
+        if all(unit.state == "running" for unit in pending):
+            if not said:
+                print(f"{len(pending)} units are computed by another launch: waiting for it", file=sys.stderr)
+            said = True
+            stop.check()
+            time.sleep(WAIT_SECONDS)
+            continue
+        _cut_into_tasks(plan)
+        launch(plan, stop, console)
+
+
+def _take_back(plan: Plan, console: Console) -> None:
+    there = 0
+    for configuration in plan.configurations:
+        finished = [unit.seed for unit in configuration.units if unit.state in FINISHED]
+        set_replaced(configuration.run, finished)
+        there += len(finished)
+        configuration.units = find_units(configuration.run, configuration.seeds)
+    if there:
+        console.print(f"replace=true: {there} results are taken back; type the line without it to continue later")
+        _cut_into_tasks(plan)
+
+
+def launch_locally(plan: Plan, stop: Stop, console: Console) -> None:
+    """Run a plan's tasks in several processes of this machine."""
+    grace = float(plan.configurations[0].cfg.checkpoint.grace)
+    memory = None if find_gpus() else find_memory_limit(plan.configurations)
+    with SweepBar(plan, Console(stderr=True)) as bar:
+        Pool(plan, stop, memory, grace, bar.take).run()
+
+
+class SweepBar:
+    """Shows how far a launch is, weighted by what its parts cost; silent where nobody watches."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self.plan = plan
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[units]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self.progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self.total = sum(task.seconds for task in plan.tasks) or 1.0
+        self.todo = sum(len(piece.seeds) for task in plan.tasks for piece in task.slices)
+        self.bar = self.progress.add_task(plan.name, total=self.total, units=f"0/{self.todo} seeds", note="")
+        self.seconds, self.finished = 0.0, 0
+        self.partial: dict[int, float] = {}
+        self.pieces = {
+            (piece.configuration, number): piece.seconds
+            for number, task in enumerate(plan.tasks)
+            for piece in task.slices
+        }
+
+    def take(self, event: Event) -> None:
+        """Take an event of the pool."""
+        slot = event["slot"]
+        if event["event"] == "progress":
+            number = event["configuration"]
+            mean = max((s for (c, _), s in self.pieces.items() if c == number), default=0.0)
+            self.partial[slot] = min(1.0, event["share"]) * mean
+            note = f"{self.plan.configurations[number].run.name}: {event['note']}"
+            self.progress.update(self.bar, note=note)
+        elif event["event"] == "slice":
+            self.partial.pop(slot, None)
+            self.seconds += event["seconds"]
+            self.finished += event["finished"]
+            self.progress.update(self.bar, units=f"{self.finished}/{self.todo} seeds")
+        elif event["event"] == "task":
+            self.partial.pop(slot, None)
+        self.progress.update(self.bar, completed=min(self.total, self.seconds + sum(self.partial.values())))
+
+    def __enter__(self) -> "SweepBar":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+
+def _print_end(plan: Plan, console: Console) -> int:
+    """Print what a sweep found, and return its exit status."""
+    console.print(build_sweep_table(plan.configurations, compact=console.width < 132))
+    status = read_sweep(plan.folder, plan.configurations)
+    for line in describe_failures(status):
+        console.print(line, highlight=False)
+    counts = status.count_states()
+    if counts["diverged"]:
+        console.print(f"{counts['diverged']} seeds diverged, kept out of the table")
+    console.print(f"results  {plan.folder}/*/seed=*/trajectory.nc")
+    console.print(f"status   {COMMAND} task=status name={shlex.quote(plan.name)}")
+    console.print(f'load     ntklens.load("{plan.folder}")')
+    return status.exit_status
+
+
+def show_status(cfg: DictConfig) -> int:
+    """task=status: print how far a sweep is, and return 0 if it is complete, 1 if units failed, 3 if it is unfinished.
+
+    Raises:
+      InputError: if there is no such sweep.
+    """
+    folder = Path(cfg.paths.results) / cfg.name
+    status = read_sweep(folder)
+    if cfg.task.format == "json":
+        print(json.dumps(status.to_json(), indent=1))
+        return status.exit_status
+    console = make_console()
+    if cfg.task.live:
+        status = _watch(folder, status, console)
+    else:
+        console.print(build_status_table(status))
+    for line in describe_status(status):
+        console.print(line, highlight=False)
+    return status.exit_status
+
+
+def _watch(folder: Path, status: SweepStatus, console: Console) -> SweepStatus:
+    """Show a sweep's table until nothing runs and nothing is queued, or somebody presses Ctrl-C."""
+    try:
+        with Live(build_status_table(status), console=console, auto_refresh=False) as live:
+            while status.is_going():
+                time.sleep(LIVE_SECONDS)
+                status = read_sweep(folder)
+                live.update(build_status_table(status), refresh=True)
+    except KeyboardInterrupt:
+        pass
+    return status
+
+
+def describe_status(status: SweepStatus) -> list[str]:
+    """Return the lines below the table: counts, failures, and what to type next."""
+    counts = {state: count for state, count in status.count_states().items() if count}
+    lines = [", ".join(f"{count:,} {state}" for state, count in counts.items()) + f" of {status.count_units():,} units"]
+    if status.others:
+        lines.append(f"{status.others} other runs lie in {status.folder}: not part of the latest sweep of this name")
+    lines += describe_failures(status)
+    if status.exit_status == EXIT_UNFINISHED and not status.is_going():
+        lines.append(f"next     {status.command}        (continues)")
+    elif status.exit_status == EXIT_DONE:
+        lines.append(f'load     ntklens.load("{status.folder}")')
+    return lines
+
+
+def describe_failures(status: SweepStatus) -> list[str]:
+    """Return failed units grouped by their error, with where to look and what to type."""
+    groups: dict[str, list[tuple[str, int, str]]] = defaultdict(list)
+    for run, unit in status.list_units("failed"):
+        log = unit.details.get("log") or f"{status.folder / run}/seed={unit.seed}/status.json"
+        groups[unit.details.get("error", "unknown")].append((run, unit.seed, log))
+    lines = []
+    for error, units in sorted(groups.items(), key=lambda item: -len(item[1])):
+        runs = sorted({run for run, _, _ in units})
+        others = f" and {len(runs) - 1} other runs" if len(runs) > 1 else ""
+        lines += [
+            f"failed   {len(units)} units: {error}",
+            f"         {runs[0]}{others}; traceback in {units[0][2]}",
+        ]
+    if lines:
+        lines.append(f"retry    {status.command} retry=true        (computes only what failed or is missing)")
+    return lines

@@ -1,0 +1,114 @@
+"""A process of a sweep: does the tasks that it reads, a line of JSON each, until its input closes.
+
+Standard output carries events; what libraries print goes to standard error, which is the worker's log.
+"""
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+from ntklens.signals import Stop, stop_on_signals
+
+EVENT_SECONDS = 0.5  # between two reports of progress
+
+
+def main() -> None:
+    """Work until the input closes, or a signal asks for the end."""
+    with stop_on_signals() as stop:  # before the heavy imports: a signal may come in the first second
+        if len(sys.argv) > 1:
+            os.sched_setaffinity(0, {int(core) for core in sys.argv[1].split(",")})
+        events = os.fdopen(os.dup(1), "w", buffering=1)
+        os.dup2(2, 1)
+        tasks: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        threading.Thread(target=_read_tasks, args=(tasks, stop), daemon=True).start()
+        try:
+            _work(tasks, stop, Reporter(events))
+        except KeyboardInterrupt:
+            print("asked to end: finished seeds are kept, the others continue with the next launch", file=sys.stderr)
+        except BrokenPipeError:  # whoever started us is gone
+            pass
+        os._exit(0)  # not through the interpreter's end, which would wait for the thread that reads
+
+
+def _read_tasks(tasks: queue.Queue, stop: Stop) -> None:
+    for line in sys.stdin:
+        tasks.put(json.loads(line))
+    stop.request()  # our parent has ended, or has nothing more for us
+    tasks.put(None)
+
+
+class Reporter:
+    """Writes events, not too many of them."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream, self.count, self.sent = stream, 0, 0.0
+
+    def tell(self, event: str, **details: Any) -> None:
+        """Write one event."""
+        self.stream.write(json.dumps({"event": event, **details}) + "\n")
+
+
+def _work(tasks: queue.Queue, stop: Stop, reporter: Reporter) -> None:
+    from ntklens.tasks import compute
+    from ntklens.tracking.progress import Watcher
+
+    class EventWatcher(Watcher):
+        """Passes on how far a slice is."""
+
+        def __init__(self, configuration: int) -> None:
+            self.configuration, self.total, self.done, self.sent = configuration, 1, 0, 0.0
+
+        def begin(self, total: int, label: str) -> None:
+            self.total = max(total, 1)
+
+        def advance(self, count: int, note: str) -> None:
+            self.done += count
+            if note and time.monotonic() - self.sent > EVENT_SECONDS:
+                self.sent = time.monotonic()
+                share = self.done / self.total
+                reporter.tell("progress", configuration=self.configuration, share=share, note=note)
+
+        def say(self, text: str) -> None:
+            print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+    reporter.tell("ready")
+    while (task := tasks.get()) is not None:
+        for piece in task["slices"]:
+            failed, busy = _compute_slice(compute, piece, task["memory"], stop, EventWatcher(piece["configuration"]))
+            reporter.tell(
+                "slice",
+                configuration=piece["configuration"],
+                seconds=piece["seconds"],
+                finished=len(piece["seeds"]) - len(failed) - len(busy),
+                failed=failed,
+                busy=busy,
+            )
+        reporter.tell("task", task=task["task"])
+
+
+def _compute_slice(
+    compute: Any, piece: dict[str, Any], memory: float | None, stop: Stop, watcher: Any
+) -> tuple[list[int], list[int]]:
+    """Compute seeds of one configuration, and return those that failed and those that others compute."""
+    from omegaconf import OmegaConf
+
+    from ntklens.sweep.states import write_unfinished
+
+    run, seeds, cfg = Path(piece["run"]), piece["seeds"], OmegaConf.create(piece["config"])
+    try:
+        outcome = compute.compute_seeds(cfg, run, seeds, stop, watcher, memory)
+    except Exception as error:  # before anything was trained: input that only this process could check
+        write_unfinished(run, seeds, "failed", error=str(error) or repr(error), traceback=traceback.format_exc())
+        traceback.print_exc()
+        return seeds, []
+    return outcome.failed, outcome.busy
+
+
+if __name__ == "__main__":
+    main()
