@@ -92,8 +92,6 @@ class NtklensSweeper(BasicSweeper):
             cfg = copy.deepcopy(self._compose_base(chosen))
             # What Hydra itself does with values after composing, errors included.
             ConfigLoaderImpl._apply_overrides_to_config([parsed[word] for word in job if word not in chosen], cfg)
-            with open_dict(cfg):
-                del cfg["hydra"]
             OmegaConf.resolve(cfg)
             composed.append(cfg)
         return composed
@@ -102,7 +100,10 @@ class NtklensSweeper(BasicSweeper):
         if chosen not in self.bases:
             assert self.hydra_context is not None
             assert self.config is not None
-            self.bases[chosen] = self.hydra_context.config_loader.load_sweep_config(self.config, list(chosen))
+            base = self.hydra_context.config_loader.load_sweep_config(self.config, list(chosen))
+            with open_dict(base):
+                del base["hydra"]  # most of what there would be to copy
+            self.bases[chosen] = base
         return self.bases[chosen]
 
     def _chooses_a_group(self, override: Override) -> bool:

@@ -60,11 +60,16 @@ def compute_key(cfg: DictConfig) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def name_run(cfg: DictConfig) -> str:
-    """Return the run's directory name: the settings people ask for first, then eight digits of the key."""
+def name_run(cfg: DictConfig, key: str | None = None) -> str:
+    """Return the run's directory name: the settings people ask for first, then eight digits of the key.
+
+    Args:
+      cfg: the composed configuration.
+      key: its run key, if that is known already.
+    """
     model = cfg.model._target_.rsplit(".", 1)[-1].lower()
     optimizer = cfg.optimizer._target_.rsplit(".", 1)[-1].lower()
     words = [f"{cfg.dataset.name}-{cfg.dataset.train_size or 'all'}", model]
-    words += [f"{short}{cfg.model[key]}" for short, key in (("w", "width"), ("d", "depth")) if key in cfg.model]
+    words += [f"{short}{cfg.model[name]}" for short, name in (("w", "width"), ("d", "depth")) if name in cfg.model]
     words += [optimizer, f"{cfg.optimizer.learning_rate:g}"]
-    return re.sub(r"[^\w.=+-]", "_", "-".join(words)) + f"-{compute_key(cfg)[:8]}"
+    return re.sub(r"[^\w.=+-]", "_", "-".join(words)) + f"-{(key or compute_key(cfg))[:8]}"

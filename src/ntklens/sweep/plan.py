@@ -2,19 +2,18 @@
 
 import json
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from omegaconf import DictConfig
 
 from ntklens.errors import InputError
-from ntklens.sweep.cost import Cost, split_evenly
+from ntklens.sweep.cost import GIB, Cost, split_evenly
 from ntklens.sweep.states import FINISHED, STATES, Unit, find_units, select_pending, write_atomically
-from ntklens.training.memory import GIB
 
 PLAN_NAME = "plan.json"
 PLAN_VERSION = 1
@@ -178,9 +177,10 @@ def calibrate(configurations: Sequence[Configuration], costs: Sequence[Cost], co
         ratios += [seconds / cost.workload.estimate_seconds(packed, cores) for seconds, packed in packs]
     if not ratios:
         return Calibration(1.0, UNMEASURED_ERROR, 0)
-    logs = np.log(ratios)
-    factor = float(np.median(logs))
-    spread = float(np.quantile(np.abs(logs - factor), 0.9)) if len(logs) > 1 else math.log(UNMEASURED_ERROR) / 2
+    logs = [math.log(ratio) for ratio in ratios]
+    factor = statistics.median(logs)
+    distances = sorted(abs(value - factor) for value in logs)
+    spread = distances[math.ceil(0.9 * len(logs)) - 1] if len(logs) > 1 else math.log(UNMEASURED_ERROR) / 2
     return Calibration(math.exp(factor), math.exp(max(spread, 0.05)), len(ratios))
 
 

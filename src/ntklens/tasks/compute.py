@@ -60,6 +60,9 @@ HEARTBEAT_SECONDS = 15.0
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
 
 
+_latest: list[Trainer | None] = [None]  # whose compiled programs are in memory
+
+
 class Outcome(NamedTuple):
     """What became of the seeds: `failed` say why in their status.json, `busy` are computed by another process."""
 
@@ -113,6 +116,9 @@ def compute_seeds(
     use_compilation_cache(Path(cfg.paths.results))
     dataset = load_dataset(cfg)
     trainer = build_trainer(cfg, dataset)
+    if _latest[0] is not trainer:
+        jax.clear_caches()  # the programs of the configuration before, which a long sweep would pile up
+        _latest[0] = trainer
     fitting = _count_fitting(cfg, estimate_need(trainer, dataset), memory)
     _prepare_directory(cfg, run, seeds)
     with claim_seeds(run, seeds) as claimed:
@@ -198,13 +204,12 @@ def build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:
 def _build_trainer(
     model: str, optimizer: str, loss: str, batch_size: int | None, shape: tuple, classes: int, precision: str
 ) -> Trainer:
-    jax.clear_caches()  # programs of the configuration before, which a long sweep would pile up
     network = construct(OmegaConf.create(json.loads(model)), classes=classes)
-    sample = jnp.zeros((1, *shape), jnp.float32)
     make_optimizer = functools.partial(construct, OmegaConf.create(json.loads(optimizer)))
 
     def init(key: jax.Array) -> Params:  # drawn in float32, so that both precisions start from the same function
-        return jax.tree.map(lambda leaf: leaf.astype(float), network.init(key, sample))
+        drawn = network.init(key, jnp.zeros((1, *shape), jnp.float32))
+        return jax.tree.map(lambda leaf: leaf.astype(float), drawn)
 
     return Trainer(init, network.apply, LOSSES[loss], lambda rate: make_optimizer(learning_rate=rate), batch_size)
 

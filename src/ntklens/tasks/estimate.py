@@ -10,12 +10,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from ntklens.config import construct
 from ntklens.data import Dataset
-from ntklens.sweep.cost import Cost, count_checkpoint_bytes, count_operations, count_workload
+from ntklens.sweep.cost import Cost
+from ntklens.sweep.counting import count_checkpoint_bytes, count_operations, count_workload
 from ntklens.tasks.compute import build_trainer, estimate_need, make_record_steps
 from ntklens.training.ensemble import trains_faster_alone
 from ntklens.training.schedule import choose_sparse
 
-WIDTH_GRID = 1.05  # widths are rounded up to powers of this: a thousand widths then cost a hundred traces
+WIDTH_GRID = 1.1  # widths are rounded up to powers of this: a thousand widths then cost sixty traces
 
 
 def estimate_cost(cfg: DictConfig) -> Cost:

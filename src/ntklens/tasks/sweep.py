@@ -19,11 +19,12 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ntklens.errors import InputError
-from ntklens.report.table import build_plan_table, build_status_table, build_sweep_table, describe_plan
+from ntklens.report.sweep_table import build_plan_table, build_status_table, build_sweep_table, describe_plan
 from ntklens.signals import Stop, stop_on_signals
-from ntklens.sweep.cost import Cost
+from ntklens.sweep.cost import GIB, Cost
 from ntklens.sweep.key import compute_key, name_run
 from ntklens.sweep.plan import (
+    PROCESS_BYTES,
     Calibration,
     Configuration,
     Plan,
@@ -34,7 +35,7 @@ from ntklens.sweep.plan import (
     merge_configurations,
     write_plan,
 )
-from ntklens.sweep.pool import Event, Pool, choose_workers, count_cores, find_gpus
+from ntklens.sweep.pool import Event, Pool, count_cores, count_slots, find_gpus
 from ntklens.sweep.progress import SweepStatus, read_sweep
 from ntklens.sweep.states import FINISHED, find_units, set_replaced
 
@@ -47,9 +48,10 @@ NOT_ASKED = Calibration(1.0, 1.0, 0)
 
 def make_configuration(cfg: DictConfig, overrides: Sequence[str], axes: dict[str, Any]) -> Configuration:
     """Return a resolved configuration with its place and identity."""
-    run = Path(cfg.paths.results) / cfg.name / name_run(cfg)
+    key = compute_key(cfg)
+    run = Path(cfg.paths.results) / cfg.name / name_run(cfg, key)
     seeds = list(range(cfg.seed, cfg.seed + cfg.ensemble))
-    return Configuration(cfg, run, compute_key(cfg), axes, seeds, list(overrides))
+    return Configuration(cfg, run, key, axes, seeds, list(overrides))
 
 
 def make_plans(configurations: Sequence[Configuration], words: Sequence[str], cut: bool) -> list[Plan]:
@@ -71,7 +73,7 @@ def make_plans(configurations: Sequence[Configuration], words: Sequence[str], cu
     for folder, members in groups.items():
         look_up_units(members)
         first = members[0].cfg
-        workers = choose_workers(first.launch.workers)
+        workers = first.launch.workers or count_slots()
         plan = Plan(folder.name, folder, command, members, [], NOT_ASKED, workers)
         if any(configuration.find_pending() or configuration.cfg.replace for configuration in members) and cut:
             _cut_into_tasks(plan)
@@ -81,9 +83,12 @@ def make_plans(configurations: Sequence[Configuration], words: Sequence[str], cu
 
 def _cut_into_tasks(plan: Plan) -> None:
     costs = _estimate_costs(plan.configurations)
+    memory = find_memory_limit(plan.configurations)
+    if plan.configurations[0].cfg.launch.workers is None:  # no more than the largest seeds leave room for
+        largest = max(cost.memory.shared + cost.memory.per_member for cost in costs) + PROCESS_BYTES
+        plan.workers = max(1, min(plan.workers, int(memory // largest)))
     cores = max(1, count_cores() // plan.workers)
     plan.calibration = calibrate(plan.configurations, costs, cores)
-    memory = find_memory_limit(plan.configurations)
     plan.tasks = make_tasks(plan.configurations, costs, plan.calibration, plan.workers, cores, memory)
     plan.workers = max(1, min(plan.workers, len(plan.tasks)))
     rate = functools.partial(measure_write_rate, plan.folder)
@@ -102,7 +107,7 @@ def _estimate_costs(configurations: Sequence[Configuration]) -> list[Cost]:
 
 def find_memory_limit(configurations: Sequence[Configuration]) -> float:
     """Return the bytes that all workers may use together: `ntk.memory_limit`, or four fifths of what is free."""
-    from ntklens.training.memory import GIB, find_cgroup_memory
+    from ntklens.training.memory import find_cgroup_memory
 
     limit = configurations[0].cfg.ntk.memory_limit
     if limit is not None:

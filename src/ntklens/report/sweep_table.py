@@ -1,0 +1,193 @@
+"""Tables of a sweep: its plan, its state, what it found. From status.json alone, so that they are there at once."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from ntklens.sweep.plan import Configuration, Plan
+from ntklens.sweep.progress import SweepStatus
+from ntklens.sweep.states import FINISHED, Unit
+
+ROWS = {
+    "minimum_loss": ("L_min", "test loss at the minimum"),
+    "minimum_step": ("update of the minimum", ""),
+    "minimum_accuracy": ("accuracy at the minimum", "test"),
+    "initial_trace": ("Tr Θ_0", "trace before training"),
+    "minimum_trace": ("Tr Θ_min", "trace at the minimum"),
+    "trace_ratio": ("β", "(Tr Θ_min − Tr Θ_0) / Tr Θ_0"),
+    "adaptation_rate": ("χ", "δ Tr Θ / δ ln L_train"),
+    "adaptation_rate_r2": ("R² of χ", "below 0.95: no single χ exists"),
+    "initial_effective_rank": ("Γ_0", "effective rank before training"),
+    "minimum_effective_rank": ("Γ_min", "effective rank at the minimum"),
+}
+
+
+SWEEP_COLUMNS = (
+    "minimum_loss", "initial_trace", "minimum_trace", "trace_ratio", "adaptation_rate", "initial_effective_rank",
+    "minimum_effective_rank",
+)  # fmt: skip
+MOST_ROWS = 60
+
+
+def build_sweep_table(configurations: Sequence[Configuration], compact: bool = False) -> Table:
+    """Return one row per configuration: mean ± s.e.m. over its seeds that are done, by their status.json.
+
+    Args:
+      configurations: with their units.
+      compact: write 1.063(21) for 1.063 ± 0.021.
+    """
+    shown = configurations[:MOST_ROWS]
+    title = (
+        ("mean(s.e.m. in the last digits)" if compact else "mean ± s.e.m.")
+        + " over seeds"
+        + (
+            f"; the first {MOST_ROWS} of {len(configurations)} configurations"
+            if len(shown) < len(configurations)
+            else ""
+        )
+    )
+    table = Table(title=title, title_justify="left")
+    axes = list(shown[0].axes)
+    for axis in axes or ["run"]:
+        table.add_column(axis, justify="right" if axes else "left", no_wrap=True)
+    table.add_column("seeds", justify="right", no_wrap=True)
+    for name in SWEEP_COLUMNS:
+        table.add_column(ROWS[name][0], justify="right", no_wrap=True)
+    for configuration in shown:
+        done = [unit.details.get("observables", {}) for unit in configuration.units if unit.state == "done"]
+        cells = [format_value(configuration.axes.get(axis)) for axis in axes] or [configuration.run.name]
+        values = [[o[name] for o in done if o.get(name) is not None] for name in SWEEP_COLUMNS]
+        table.add_row(
+            *cells, f"{len(done)}/{len(configuration.units)}", *(format_mean(column, compact) for column in values)
+        )
+    return table
+
+
+def build_status_table(status: SweepStatus) -> Table:
+    """Return one row per configuration with its units by state, those that are not complete first.
+
+    Args:
+      status: of a sweep.
+    """
+    states = [state for state, count in status.count_states().items() if count]
+    order = sorted(status.runs, key=lambda run: all(unit.state in FINISHED for unit in run.units))
+    shown = order[:MOST_ROWS]
+    kept = {id(run) for run in shown}
+    table = Table(title=f"{status.folder.name}: {len(status.runs)} configurations", title_justify="left")
+    axes = list(status.runs[0].axes) if status.runs else []
+    for axis in axes or ["run"]:
+        table.add_column(axis, justify="right" if axes else "left", no_wrap=True)
+    for state in states:
+        table.add_column(state, justify="right")
+    table.add_column("progress", justify="right")
+    for run in (run for run in status.runs if id(run) in kept):
+        cells = [format_value(run.axes.get(axis)) for axis in axes] or [run.run]
+        counts = [sum(unit.state == state for unit in run.units) for state in states]
+        table.add_row(*cells, *(str(count) if count else "" for count in counts), format_progress(run.units))
+    if len(shown) < len(status.runs):
+        table.caption = f"and {len(status.runs) - len(shown)} more configurations"
+    return table
+
+
+def format_progress(units: Sequence[Unit]) -> str:
+    """Return how much of the updates of a configuration's seeds is done."""
+    share = 0.0
+    for unit in units:
+        if unit.state in FINISHED:
+            share += 1
+        elif unit.state in ("running", "interrupted") and unit.details.get("steps"):
+            share += unit.details.get("step", 0) / unit.details["steps"]
+    return f"{share / len(units):.0%}" if units else "–"
+
+
+def build_plan_table(plan: Plan) -> Table:
+    """Return one row per configuration: seeds, those done and to run, and what they are estimated to take.
+
+    Args:
+      plan: with its tasks.
+    """
+    shown = plan.configurations[:MOST_ROWS]
+    table = Table(title=f"plan of {plan.name}", title_justify="left")
+    axes = list(shown[0].axes)
+    for axis in axes or ["run"]:
+        table.add_column(axis, justify="right" if axes else "left", no_wrap=True)
+    for name in ("seeds", "done", "failed", "to run", "tasks", "core time", "peak memory"):
+        table.add_column(name, justify="right")
+    for index, configuration in enumerate(shown):
+        cells = [format_value(configuration.axes.get(axis)) for axis in axes] or [configuration.run.name]
+        done = sum(unit.state in FINISHED for unit in configuration.units)
+        failed = sum(unit.state == "failed" for unit in configuration.units)
+        pieces = [(t, piece) for t in plan.tasks for piece in t.slices if piece.configuration == index]
+        seconds = sum(piece.seconds for _, piece in pieces)
+        memory = max((task.memory for task, _ in pieces), default=0)
+        table.add_row(
+            *cells,
+            str(len(configuration.units)),
+            str(done or ""),
+            str(failed or ""),
+            str(sum(len(piece.seeds) for _, piece in pieces) or ""),
+            str(len(pieces) or ""),
+            format_seconds(seconds) if pieces else "",
+            f"{memory / 2**30:.2g} GiB" if pieces else "",
+        )
+    if len(shown) < len(plan.configurations):
+        table.caption = f"and {len(plan.configurations) - len(shown)} more configurations"
+    return table
+
+
+def describe_plan(plan: Plan) -> list[str]:
+    """Return the plan in a line or two."""
+    counts = plan.count_states()
+    seeds = sum(counts.values())
+    done = counts["done"] + counts["diverged"]
+    todo = sum(len(configuration.find_pending()) for configuration in plan.configurations)
+    parts = [f"{seeds:,} seeds", f"{done:,} done", f"{todo:,} to run"]
+    if counts["failed"] and not plan.configurations[0].cfg.retry:
+        parts.append(f"{counts['failed']:,} failed before, left alone without retry=true")
+    lines = [f"plan     {len(plan.configurations):,} configurations, {', '.join(parts)}"]
+    if plan.tasks:
+        packs = plan.calibration.packs
+        basis = f"from {packs} measured here" if packs else "from counted operations alone"
+        processes = f"{plan.workers} process{'es' if plan.workers > 1 else ''}"
+        lines.append(
+            f"         {len(plan.tasks):,} tasks in {processes}, about {format_seconds(plan.seconds)} "
+            f"(× or ÷ {plan.calibration.error:.2g}, {basis}), peak memory {plan.memory / 2**30:.2g} GiB"
+        )
+    return lines
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration to two digits or so."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 99.5 else f"{minutes / 60:.3g} h"
+
+
+def format_value(value: Any) -> str:
+    """Return a swept value as it is typed."""
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def format_mean(values: Sequence[float], compact: bool = False) -> str:
+    """Return `mean ± s.e.m.` with two digits of the error; no error for one value, – for none.
+
+    Args:
+      values: of the seeds.
+      compact: write 1.063(21) for 1.063 ± 0.021.
+    """
+    if not values:
+        return "–"
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return f"{mean:.5g}"
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    if error == 0:
+        return f"{mean:.5g} ± 0"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    if compact:
+        return f"{mean:.{decimals}f}({round(error * 10**decimals)})"
+    return f"{mean:,.{decimals}f} ± {error:.{decimals}f}"
