@@ -13,10 +13,20 @@ TOY = (
 
 def run_ntklens(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     """Run `python -m ntklens.run` with a private cache and no data folder unless given."""
+    command, env = _prepare(words, cwd, environment)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300)
+
+
+def start_ntklens(*words: str, cwd: Path, **environment: str) -> subprocess.Popen:
+    """Start the same and return at once."""
+    command, env = _prepare(words, cwd, environment)
+    return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def _prepare(words: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     env = {key: value for key, value in os.environ.items() if key not in ("NTKLENS_DATA", "HYDRA_FULL_ERROR")}
     env |= {"NTKLENS_CACHE": str(cwd.parent / "ntklens-cache"), **environment}
-    command = [sys.executable, "-m", "ntklens.run", *words]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300)
+    return [sys.executable, "-m", "ntklens.run", *words], env
 
 
 def list_files(folder: Path) -> list[str]:

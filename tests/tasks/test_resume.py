@@ -13,7 +13,7 @@ from ntklens.config import find_config_directory, register_schemas
 from ntklens.signals import Stop
 from ntklens.sweep.claims import claim_seeds
 from ntklens.sweep.states import find_units
-from ntklens.tasks.compute import compute_seeds
+from ntklens.tasks.compute import Outcome, compute_seeds
 from ntklens.tracking.progress import Watcher
 from ntklens.training import ensemble
 from ntklens.trajectory import read_trajectory
@@ -47,7 +47,7 @@ def run(folder, *words, after=10**9, seeds=(0, 1, 2)):
     stop = Stop()
     watcher = Interrupter(stop, after)
     try:
-        assert compute_seeds(configure(*words), folder, seeds, stop, watcher) == ([], [])
+        assert compute_seeds(configure(*words), folder, seeds, stop, watcher) == Outcome([], [])
     except KeyboardInterrupt:
         return False, watcher
     return True, watcher
@@ -171,10 +171,10 @@ def test_what_another_process_claims_is_left_to_it(tmp_path):
     ) as other:
         assert other.stdout.readline() == "[1]\n"
         outcome = compute_seeds(configure(), folder, [0, 1], Stop(), Watcher())
-        assert outcome == ([], [1])
+        assert outcome == Outcome([], [1])
         assert [unit.state for unit in find_units(folder, [0, 1])] == ["done", "queued"]
         other.stdin.close()
-    assert compute_seeds(configure(), folder, [0, 1], Stop(), Watcher()) == ([], [])
+    assert compute_seeds(configure(), folder, [0, 1], Stop(), Watcher()) == Outcome([], [])
 
 
 def test_a_running_seed_whose_process_died_is_interrupted(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 import ntklens
 from commands import TOY, list_files, run_ntklens
 from ntklens.signals import Stop
+from ntklens.tasks.compute import Outcome
 from ntklens.tracking.progress import Watcher
 from ntklens.trajectory import SCHEMA_VERSION, read_trajectory
 
@@ -141,7 +142,7 @@ def test_a_chunked_ensemble_is_the_same_ensemble(finished, tmp_path, monkeypatch
     register_schemas()
     with initialize_config_dir(version_base="1.3", config_dir=str(find_config_directory())):
         cfg = compose("config", overrides=[*TOY, "ensemble=3"])
-    assert compute.compute_seeds(cfg, tmp_path / "run", [0, 1, 2], Stop(), Watcher()) == ([], [])
+    assert compute.compute_seeds(cfg, tmp_path / "run", [0, 1, 2], Stop(), Watcher()) == Outcome([], [])
     folder, _ = finished
     for seed in (0, 1):
         first = read_trajectory(find_run(folder) / f"seed={seed}" / "trajectory.nc")

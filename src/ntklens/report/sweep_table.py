@@ -151,10 +151,16 @@ def describe_plan(plan: Plan) -> list[str]:
     if plan.tasks:
         packs = plan.calibration.packs
         basis = f"from {packs} measured here" if packs else "from counted operations alone"
+        early = any(configuration.cfg.training.stop_after for configuration in plan.configurations)
+        about = "at most about" if early and not packs else "about"
         processes = f"{plan.workers} process{'es' if plan.workers > 1 else ''}"
         lines.append(
-            f"         {len(plan.tasks):,} tasks in {processes}, about {format_seconds(plan.seconds)} "
+            f"         {len(plan.tasks):,} tasks in {processes}, {about} {format_seconds(plan.seconds)} "
             f"(× or ÷ {plan.calibration.error:.2g}, {basis}), peak memory {plan.memory / 2**30:.2g} GiB"
+        )
+    if plan.memory > plan.available > 0:
+        lines.append(
+            f"         more than the {plan.available / 2**30:.2g} GiB that may be used here: not for this machine"
         )
     return lines
 

@@ -18,7 +18,7 @@ from ntklens.sweep.states import FINISHED, STATES, Unit, find_units, select_pend
 PLAN_NAME = "plan.json"
 PLAN_VERSION = 1
 PROCESS_BYTES = 450 << 20  # of a worker with its libraries, before the first array
-TASKS_PER_WORKER = 3  # enough to even out what the estimates miss
+TASKS_PER_WORKER = 6  # enough to even out what the estimates miss
 SHORTEST_TASK = 20.0  # seconds of estimated work below which a task is not cut
 UNMEASURED_ERROR = 3.0  # the factor that estimates may be off before anything was measured
 
@@ -87,6 +87,7 @@ class Plan:
     tasks: list[Task]
     calibration: Calibration
     workers: int
+    available: int = 0  # bytes of memory that the workers may use together
 
     @property
     def seconds(self) -> float:
@@ -191,6 +192,7 @@ def make_tasks(
     workers: int,
     cores: int,
     memory: float,
+    refuse: bool = True,
 ) -> list[Task]:
     """Cut what is pending into tasks of similar cost, the longest first.
 
@@ -204,6 +206,7 @@ def make_tasks(
       workers: processes side by side.
       cores: of each process.
       memory: bytes that all of them may use together.
+      refuse: whether what does not fit is an error; a plan may be looked at where it cannot be run.
 
     Raises:
       InputError: if one seed needs more memory than there is.
@@ -230,7 +233,7 @@ def make_tasks(
         if not seeds:
             continue
         need = costs[index].memory
-        if not need.count_members(memory - PROCESS_BYTES):
+        if refuse and not need.count_members(memory - PROCESS_BYTES):
             width = configurations[index].cfg.model.get("width")
             raise InputError(
                 f"model.width={width}: one seed needs about {sum(need) / GIB:.3g} GiB, "

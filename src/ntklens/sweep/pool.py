@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from ntklens.signals import Stop
 from ntklens.sweep.plan import Plan
-from ntklens.sweep.states import find_units, select_pending, write_unfinished
+from ntklens.sweep.states import FINISHED, find_units, write_unfinished
 
 LOGS_NAME = "logs"
 ATTEMPTS = 2  # how often a task is given to a worker before its death is taken for a failure
@@ -155,7 +155,6 @@ class Pool:
     def _start(self, slot: int) -> Worker:
         """Start a worker on its own share of the cores, or on its own GPU."""
         logs = self.plan.folder / LOGS_NAME
-        logs.mkdir(parents=True, exist_ok=True)
         log = logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{self.started}.log"
         self.started += 1
         environment = dict(os.environ)
@@ -166,7 +165,10 @@ class Pool:
             threads = str(len(cores))
             environment |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
             command.append(",".join(map(str, cores)))
-        with log.open("w") as output:
+        with contextlib.suppress(OSError):  # a full disk: the task itself will say so
+            logs.mkdir(parents=True, exist_ok=True)
+            log.touch()
+        with open(log if log.exists() else os.devnull, "w") as output:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -217,33 +219,35 @@ class Pool:
     def _bury(self, slot: int) -> None:
         """Note that a worker has ended; if it was at work, its task is tried again, or has failed."""
         worker = self.workers.pop(slot)
-        status = worker.process.wait()
+        worker.process.wait()
         number = worker.task
         if number is None:
             if not worker.seen:  # it never came to life: that would repeat for ever
-                self._give_up(self.waiting, status, worker.log)
+                self._give_up(self.waiting, worker)
             return
         if self.attempts[number] < ATTEMPTS:
             self.waiting.insert(0, number)
         else:
-            self._give_up([number], status, worker.log)
+            self._give_up([number], worker)
         self.on_event({"event": "task", "task": number, "slot": slot})
 
-    def _give_up(self, numbers: Sequence[int], status: int, log: Path) -> None:
-        """Mark what is unfinished of tasks whose workers died."""
+    def _give_up(self, numbers: Sequence[int], worker: Worker) -> None:
+        """Mark what dead workers were computing; what they had not begun waits for the next launch."""
+        status = worker.process.returncode
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
         hint = "; out of memory? lower model.width, ensemble or launch.workers" if status == -signal.SIGKILL else ""
         for number in list(numbers):
-            for piece in self.plan.tasks[number].slices:
-                configuration = self.plan.configurations[piece.configuration]
-                seeds = select_pending(find_units(configuration.run, piece.seeds), retry=False)
+            left = [
+                (self.plan.configurations[piece.configuration], unit)
+                for piece in self.plan.tasks[number].slices
+                for unit in find_units(self.plan.configurations[piece.configuration].run, piece.seeds)
+                if unit.state not in (*FINISHED, "failed")
+            ]
+            begun = [entry for entry in left if entry[1].details.get("pid") == worker.process.pid]
+            for configuration, unit in begun or left:
+                error = f"the process that computed it ended by {how}{hint}"
                 write_unfinished(
-                    configuration.run,
-                    seeds,
-                    "failed",
-                    key=configuration.key,
-                    error=f"the process that computed it ended by {how}{hint}",
-                    log=str(log),
+                    configuration.run, [unit.seed], "failed", key=configuration.key, error=error, log=str(worker.log)
                 )
             if number in self.waiting:
                 self.waiting.remove(number)

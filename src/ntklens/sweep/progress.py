@@ -90,7 +90,8 @@ def read_sweep(folder: Path, configurations: Sequence[Configuration] | None = No
     present = _list_runs(folder)
     if not plan and not present:
         names = sorted(entry.name for entry in _scan(folder.parent) if entry.is_dir() and entry.name[0] != ".")
-        known = f"there are {', '.join(names)}" if names else "there is none yet"
+        verb = "is" if len(names) == 1 else "are"
+        known = f"there {verb} {', '.join(names)}" if names else "there is none yet"
         raise InputError(f"name={folder.name}: no sweep of this name in {folder.parent}; {known}")
     if plan:
         asked = [(c["run"], c["axes"], decode_ranges(c["seeds"])) for c in plan["configurations"]]

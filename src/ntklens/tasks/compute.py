@@ -64,10 +64,11 @@ _latest: list[Trainer | None] = [None]  # whose compiled programs are in memory
 
 
 class Outcome(NamedTuple):
-    """What became of the seeds: `failed` say why in their status.json, `busy` are computed by another process."""
+    """What became of the seeds: `failed`, or not finished, because of `error`; `busy` are another process's."""
 
     failed: list[int]
     busy: list[int]
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,8 @@ def compute_seeds(
         busy = [seed for seed in seeds if seed not in claimed]
         if not mine:
             return Outcome([], busy)
-        failed = _compute_claimed(cfg, run, dataset, trainer, mine, fitting, stop, watcher)
-    return Outcome(failed, busy)
+        failed, error = _compute_claimed(cfg, run, dataset, trainer, mine, fitting, stop, watcher)
+    return Outcome(failed, busy, error)
 
 
 def _compute_claimed(
@@ -140,8 +141,8 @@ def _compute_claimed(
     fitting: int,
     stop: Stop,
     watcher: Watcher,
-) -> list[int]:
-    """Compute seeds that nobody else computes, and return those that failed."""
+) -> tuple[list[int], str]:
+    """Compute seeds that nobody else computes, and return those that failed, and why."""
     tracker = construct(cfg.tracking)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     key = compute_key(cfg)
@@ -162,16 +163,15 @@ def _compute_claimed(
         write_unfinished(run, begun, "interrupted", key=key)
         raise
     except Exception as error:
-        disk = isinstance(error, OSError) and error.errno in DISK_ERRORS
-        message = _describe_failure(error)
-        state = "interrupted" if disk else "failed"
+        message = describe_failure(error)
+        state = "interrupted" if is_of_the_disk(error) else "failed"
         write_unfinished(run, seeds, state, key=key, error=message, traceback=traceback.format_exc())
         where = f"{state}: {message}; the traceback is in {run}/seed=*/status.json"
         print(where, file=sys.stderr)
-        return select_pending(find_units(run, seeds), retry=True)
+        return select_pending(find_units(run, seeds), retry=True), message
     finally:
         spectra.close()
-    return []
+    return [], ""
 
 
 def load_dataset(cfg: DictConfig) -> Dataset:
@@ -470,9 +470,16 @@ def _list_seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
-def _describe_failure(error: Exception) -> str:
+def is_of_the_disk(error: BaseException) -> bool:
+    """Return whether an error is the disk's, and no fault of the run."""
+    return isinstance(error, OSError) and error.errno in DISK_ERRORS
+
+
+def describe_failure(error: Exception) -> str:
     """Return one line; for want of memory, one that says what to lower."""
     lines = str(error).strip().splitlines()
+    if isinstance(error, InputError):
+        return lines[0]
     text = f"{type(error).__name__}: {lines[0] if lines else ''}"
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error):
         return f"out of memory: {LOWER_MEMORY} ({text})"

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ntklens.config import construct
 from ntklens.data import Dataset
+from ntklens.errors import InputError
 from ntklens.sweep.cost import Cost
 from ntklens.sweep.counting import count_checkpoint_bytes, count_operations, count_workload
 from ntklens.tasks.compute import build_trainer, estimate_need, make_record_steps
@@ -23,7 +24,7 @@ def estimate_cost(cfg: DictConfig) -> Cost:
     """Return what a checked configuration needs.
 
     Raises:
-      InputError: if its data are missing or too few, or its batch is too large.
+      InputError: if its data are missing or too few, its batch is too large, or its model cannot be traced.
     """
     load_dataset_sizes(cfg)
     plain = OmegaConf.to_container(cfg, resolve=True)
@@ -33,7 +34,12 @@ def estimate_cost(cfg: DictConfig) -> Cost:
     relevant["dataset"]["data_seed"] = plain["dataset"]["data_seed"] and 0
     if relevant["model"].get("width"):
         relevant["model"]["width"] = round_up(relevant["model"]["width"])
-    return _estimate(json.dumps(relevant, sort_keys=True))
+    try:
+        return _estimate(json.dumps(relevant, sort_keys=True))
+    except InputError:
+        raise
+    except Exception as error:  # whatever a model says when it is traced
+        raise InputError(f"model._target_={cfg.model._target_}: {type(error).__name__}: {error}") from error
 
 
 def round_up(width: int) -> int:

@@ -37,10 +37,11 @@ from ntklens.sweep.plan import (
 )
 from ntklens.sweep.pool import Event, Pool, count_cores, count_slots, find_gpus
 from ntklens.sweep.progress import SweepStatus, read_sweep
-from ntklens.sweep.states import FINISHED, find_units, set_replaced
+from ntklens.sweep.states import FINISHED, Unit, find_units, set_replaced
 
 COMMAND = "python -m ntklens.run"
 EXIT_DONE, EXIT_FAILED, EXIT_UNFINISHED = 0, 1, 3
+ONCE = ("task=", "task.", "retry=", "replace=")  # words that are not for the line that continues a sweep
 WAIT_SECONDS = 0.5  # between two looks at what another launch computes
 LIVE_SECONDS = 2.0
 NOT_ASKED = Calibration(1.0, 1.0, 0)
@@ -54,18 +55,21 @@ def make_configuration(cfg: DictConfig, overrides: Sequence[str], axes: dict[str
     return Configuration(cfg, run, key, axes, seeds, list(overrides))
 
 
-def make_plans(configurations: Sequence[Configuration], words: Sequence[str], cut: bool) -> list[Plan]:
+def make_plans(
+    configurations: Sequence[Configuration], words: Sequence[str], cut: bool, refuse: bool = True
+) -> list[Plan]:
     """Return one plan per name: what is done is dropped, the rest is cut into tasks.
 
     Args:
       configurations: all of a sweep.
       words: the command line behind `python -m ntklens.run`.
       cut: whether to cut into tasks; a launcher that runs whole configurations needs none.
+      refuse: whether what this machine cannot hold is an error.
 
     Raises:
       InputError: if something cannot be computed; nothing has been written then.
     """
-    command = f"{COMMAND} {shlex.join(words)}"
+    command = f"{COMMAND} {shlex.join(word for word in words if not word.startswith(ONCE))}"
     groups: dict[Path, list[Configuration]] = defaultdict(list)
     for configuration in merge_configurations(configurations):
         groups[configuration.run.parent].append(configuration)
@@ -76,12 +80,12 @@ def make_plans(configurations: Sequence[Configuration], words: Sequence[str], cu
         workers = first.launch.workers or count_slots()
         plan = Plan(folder.name, folder, command, members, [], NOT_ASKED, workers)
         if any(configuration.find_pending() or configuration.cfg.replace for configuration in members) and cut:
-            _cut_into_tasks(plan)
+            _cut_into_tasks(plan, refuse)
         plans.append(plan)
     return plans
 
 
-def _cut_into_tasks(plan: Plan) -> None:
+def _cut_into_tasks(plan: Plan, refuse: bool = True) -> None:
     costs = _estimate_costs(plan.configurations)
     memory = find_memory_limit(plan.configurations)
     if plan.configurations[0].cfg.launch.workers is None:  # no more than the largest seeds leave room for
@@ -89,10 +93,12 @@ def _cut_into_tasks(plan: Plan) -> None:
         plan.workers = max(1, min(plan.workers, int(memory // largest)))
     cores = max(1, count_cores() // plan.workers)
     plan.calibration = calibrate(plan.configurations, costs, cores)
-    plan.tasks = make_tasks(plan.configurations, costs, plan.calibration, plan.workers, cores, memory)
+    plan.tasks = make_tasks(plan.configurations, costs, plan.calibration, plan.workers, cores, memory, refuse)
     plan.workers = max(1, min(plan.workers, len(plan.tasks)))
-    rate = functools.partial(measure_write_rate, plan.folder)
-    check_checkpoints(plan.configurations, costs, plan.tasks, rate)
+    plan.available = int(memory)
+    if refuse:
+        rate = functools.partial(measure_write_rate, plan.folder)
+        check_checkpoints(plan.configurations, costs, plan.tasks, rate)
 
 
 def _estimate_costs(configurations: Sequence[Configuration]) -> list[Cost]:
@@ -135,7 +141,7 @@ def measure_write_rate(folder: Path) -> float:
 def show_plan(cfg: DictConfig) -> int:
     """task=plan without -m: print the plan of one configuration, and write nothing."""
     words = [str(word) for word in HydraConfig.get().overrides.task]
-    return print_plans(make_plans([make_configuration(cfg, words, {})], words, cut=True), cfg.task.format)
+    return print_plans(make_plans([make_configuration(cfg, words, {})], words, cut=True, refuse=False), cfg.task.format)
 
 
 def print_plans(plans: Sequence[Plan], style: str) -> int:
@@ -181,7 +187,7 @@ def sweep(
     planning = task._target_.endswith("show_plan")
     if not planning and not task._target_.endswith("train"):
         raise InputError(f"task={task._target_.rpartition('.show_')[2]}: not for a sweep; type it without -m")
-    plans = make_plans(configurations, words, cut=launch is not None or planning)
+    plans = make_plans(configurations, words, cut=launch is not None or planning, refuse=not planning)
     if planning:
         return print_plans(plans, task.format)
     console = make_console()
@@ -210,25 +216,31 @@ def make_console() -> Console:
 
 
 def _launch(plan: Plan, launch: Callable[[Plan, Stop, Console], None], stop: Stop, console: Console) -> None:
-    """Launch a plan, then wait for what another launch computes, and take over what it leaves."""
-    launch(plan, stop, console)
+    """Launch a plan; then wait for what another launch computes, and take over what it, or a dead worker, left."""
     said = False
-    for configuration in plan.configurations:
-        configuration.retried = True
+    before = _list_pending(plan)
     while True:
-        look_up_units(plan.configurations)
-        pending = [unit for c in plan.configurations for unit in c.units if unit.seed in c.find_pending()]
-        if not pending:
-            return
-        if all(unit.state == "running" for unit in pending):
+        launch(plan, stop, console)
+        for configuration in plan.configurations:
+            configuration.retried = True
+        while True:
+            look_up_units(plan.configurations)
+            pending = _list_pending(plan)
+            if not pending or any(unit.state != "running" for unit in pending):
+                break
             if not said:
-                print(f"{len(pending)} units are computed by another launch: waiting for it", file=sys.stderr)
+                print(f"{len(pending)} seeds are computed by another launch: waiting for it", file=sys.stderr)
             said = True
             stop.check()
             time.sleep(WAIT_SECONDS)
-            continue
+        if not pending or len(pending) >= len(before):  # a launch that changes nothing is not repeated
+            return
+        before = pending
         _cut_into_tasks(plan)
-        launch(plan, stop, console)
+
+
+def _list_pending(plan: Plan) -> list[Unit]:
+    return [unit for c in plan.configurations for unit in c.units if unit.seed in set(c.find_pending())]
 
 
 def _take_back(plan: Plan, console: Console) -> None:
@@ -249,6 +261,8 @@ def launch_locally(plan: Plan, stop: Stop, console: Console) -> None:
     memory = None if find_gpus() else find_memory_limit(plan.configurations)
     with SweepBar(plan, Console(stderr=True)) as bar:
         Pool(plan, stop, memory, grace, bar.take).run()
+    for error in dict.fromkeys(bar.errors):  # also what the disk would not take
+        print(f"failed: {error}", file=sys.stderr)
 
 
 class SweepBar:
@@ -268,6 +282,7 @@ class SweepBar:
         self.todo = sum(len(piece.seeds) for task in plan.tasks for piece in task.slices)
         self.bar = self.progress.add_task(plan.name, total=self.total, units=f"0/{self.todo} seeds", note="")
         self.seconds, self.finished = 0.0, 0
+        self.errors: list[str] = []
         self.partial: dict[int, float] = {}
         self.pieces = {
             (piece.configuration, number): piece.seconds
@@ -288,6 +303,7 @@ class SweepBar:
             self.partial.pop(slot, None)
             self.seconds += event["seconds"]
             self.finished += event["finished"]
+            self.errors += [event["error"]] if event["error"] else []
             self.progress.update(self.bar, units=f"{self.finished}/{self.todo} seeds")
         elif event["event"] == "task":
             self.partial.pop(slot, None)
@@ -308,6 +324,9 @@ def _print_end(plan: Plan, console: Console) -> int:
     for line in describe_failures(status):
         console.print(line, highlight=False)
     counts = status.count_states()
+    if status.exit_status == EXIT_UNFINISHED:
+        for line in describe_unfinished(status):
+            console.print(line, highlight=False)
     if counts["diverged"]:
         console.print(f"{counts['diverged']} seeds diverged, kept out of the table")
     console.print(f"results  {plan.folder}/*/seed=*/trajectory.nc")
@@ -358,10 +377,17 @@ def describe_status(status: SweepStatus) -> list[str]:
         lines.append(f"{status.others} other runs lie in {status.folder}: not part of the latest sweep of this name")
     lines += describe_failures(status)
     if status.exit_status == EXIT_UNFINISHED and not status.is_going():
-        lines.append(f"next     {status.command}        (continues)")
+        lines += describe_unfinished(status)
     elif status.exit_status == EXIT_DONE:
         lines.append(f'load     ntklens.load("{status.folder}")')
     return lines
+
+
+def describe_unfinished(status: SweepStatus) -> list[str]:
+    """Return why units were interrupted, where something is known of it, and the line that continues."""
+    errors = [unit.details["error"] for _, unit in status.list_units("interrupted") if unit.details.get("error")]
+    lines = [f"stopped  {errors.count(error)} units: {error}" for error in dict.fromkeys(errors)]
+    return [*lines, f"next     {status.command}        (continues)"]
 
 
 def describe_failures(status: SweepStatus) -> list[str]:

@@ -80,22 +80,22 @@ def _work(tasks: queue.Queue, stop: Stop, reporter: Reporter) -> None:
     reporter.tell("ready")
     while (task := tasks.get()) is not None:
         for piece in task["slices"]:
-            failed, busy = _compute_slice(compute, piece, task["memory"], stop, EventWatcher(piece["configuration"]))
+            watcher = EventWatcher(piece["configuration"])
+            failed, busy, error = _compute_slice(compute, piece, task["memory"], stop, watcher)
             reporter.tell(
                 "slice",
                 configuration=piece["configuration"],
                 seconds=piece["seconds"],
                 finished=len(piece["seeds"]) - len(failed) - len(busy),
-                failed=failed,
-                busy=busy,
+                error=error,
             )
         reporter.tell("task", task=task["task"])
 
 
 def _compute_slice(
     compute: Any, piece: dict[str, Any], memory: float | None, stop: Stop, watcher: Any
-) -> tuple[list[int], list[int]]:
-    """Compute seeds of one configuration, and return those that failed and those that others compute."""
+) -> tuple[list[int], list[int], str]:
+    """Compute seeds of one configuration; return those that failed, those that others compute, and what went wrong."""
     from omegaconf import OmegaConf
 
     from ntklens.sweep.states import write_unfinished
@@ -104,10 +104,13 @@ def _compute_slice(
     try:
         outcome = compute.compute_seeds(cfg, run, seeds, stop, watcher, memory)
     except Exception as error:  # before anything was trained: input that only this process could check
-        write_unfinished(run, seeds, "failed", error=str(error) or repr(error), traceback=traceback.format_exc())
         traceback.print_exc()
-        return seeds, []
-    return outcome.failed, outcome.busy
+        cause = error.__cause__ or error
+        state = "interrupted" if compute.is_of_the_disk(cause) else "failed"
+        message = compute.describe_failure(error)
+        write_unfinished(run, seeds, state, error=message, traceback=traceback.format_exc())
+        return seeds, [], message
+    return outcome.failed, outcome.busy, outcome.error
 
 
 if __name__ == "__main__":

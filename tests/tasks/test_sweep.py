@@ -1,0 +1,379 @@
+"""A sweep as a person types it: planned, launched, looked at, launched again."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import ntklens
+from commands import TOY, list_files, run_ntklens, start_ntklens
+from ntklens.sweep.states import read_status
+from ntklens.trajectory import read_trajectory
+
+SMALL = [word for word in TOY if "width" not in word]
+SWEEP = ("-m", "scaling=width", "model.width=3,5,8", *SMALL)
+NAME = "synthetic_width"
+
+BROKEN = '''
+"""A model that fails in a worker as long as the file `fail` is there."""
+import os, sys
+from ntklens.models import mlp
+
+
+class MLP(mlp.MLP):
+    def __call__(self, x):
+        spec = sys.modules["__main__"].__spec__
+        if self.width == 5 and spec and spec.name == "ntklens.tasks.worker" and os.path.exists("fail"):
+            raise RuntimeError("no such luck")
+        return super().__call__(x)
+'''
+
+
+def find_seeds(folder, name=NAME):
+    return sorted((folder / "multirun" / name).glob("*/seed=*"))
+
+
+def stamp(folder, name=NAME):
+    files = (folder / "multirun" / name).glob("*/seed=*/trajectory.nc")
+    return {path.parent: path.stat().st_mtime_ns for path in files}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep") / "here"
+    folder.mkdir()
+    result = run_ntklens(*SWEEP, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder, result
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "here")
+    return tmp_path / "here"
+
+
+def test_says_what_it_will_do_and_what_it_found(finished):
+    folder, result = finished
+    assert result.stderr == ""
+    assert "3 configurations, 6 seeds, 0 done, 6 to run" in result.stdout
+    assert "peak memory" in result.stdout
+    for fragment in ("model.width", "2/2", "L_min", "Γ_min", "task=status name=synthetic_width"):
+        assert fragment in result.stdout
+    data = ntklens.load(folder / "multirun" / NAME)
+    assert data["model.width"].values.tolist() == [3, 5, 8]
+    assert (data.state == "done").all()
+
+
+def test_a_second_launch_computes_nothing(copy):
+    before = stamp(copy)
+    result = run_ntklens(*SWEEP, cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert "6 done, 0 to run" in result.stdout
+    assert "2/2" in result.stdout
+    assert stamp(copy) == before
+
+
+def test_only_what_is_new_is_computed(copy):
+    before = stamp(copy)
+    result = run_ntklens(*SWEEP, "model.width=5,8,9", "ensemble=3", cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert "9 seeds, 4 done, 5 to run" in result.stdout
+    assert {path: time for path, time in stamp(copy).items() if path in before} == before
+    status = run_ntklens("task=status", f"name={NAME}", cwd=copy)
+    assert status.returncode == 0
+    assert "9 done of 9 units" in status.stdout
+    assert "1 other runs lie in" in status.stdout
+
+
+def test_status_tells_states_and_what_to_type(copy):
+    first, second, third = find_seeds(copy)[:3]
+    (first / "trajectory.nc").unlink()
+    (first / "status.json").write_text(json.dumps({"state": "interrupted", "step": 5, "steps": 10}))
+    (second / "trajectory.nc").unlink()
+    (second / "status.json").unlink()
+    result = run_ntklens("task=status", f"name={NAME}", cwd=copy)
+    assert result.returncode == 3
+    assert "4 done, 1 interrupted, 1 queued of 6 units" in result.stdout
+    assert "python -m ntklens.run -m scaling=width model.width=3,5,8" in result.stdout
+    assert "(continues)" in result.stdout
+    (third / "trajectory.nc").unlink()
+    (third / "status.json").write_text(json.dumps({"state": "failed", "error": "RuntimeError: why"}))
+    result = run_ntklens("task=status", f"name={NAME}", cwd=copy)
+    assert result.returncode == 1
+    assert "failed   1 units: RuntimeError: why" in result.stdout
+    assert re.search(r"retry    python .* retry=true", result.stdout)
+    described = json.loads(run_ntklens("task=status", f"name={NAME}", "task.format=json", cwd=copy).stdout)
+    assert described["states"]["failed"] == 1
+    assert described["exit_status"] == 1
+
+
+def test_status_of_nothing_says_what_there_is(copy):
+    result = run_ntklens("task=status", "name=other", cwd=copy)
+    assert result.returncode == 2
+    assert result.stderr == "error: name=other: no sweep of this name in multirun; there is synthetic_width\n"
+
+
+def test_a_plan_writes_nothing(tmp_path):
+    result = run_ntklens(*SWEEP, "task=plan", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "to run" in result.stdout
+    described = json.loads(run_ntklens(*SWEEP, "task=plan", "task.format=json", cwd=tmp_path).stdout)
+    assert described["states"]["queued"] == 6
+    assert described["estimated_seconds"] > 0
+    assert described["command"] == "python -m ntklens.run " + " ".join(SWEEP)
+    assert [c["axes"] for c in described["configurations"]] == [{"model.width": w} for w in (3, 5, 8)]
+    planned = [piece for task in described["tasks"] for piece in task["slices"]]
+    assert sorted(piece[0] for piece in planned) == [0, 1, 2]
+    single = run_ntklens(*TOY, "task=plan", cwd=tmp_path)
+    assert single.returncode == 0, single.stderr
+    assert "1 configurations, 2 seeds" in single.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        (("model.width=3,-5",), ("model.width=-5",)),
+        (("training.batch_size=8,99", "model.width=3"), ("training.batch_size=99",)),
+        (("ntk.memory_limit=0.45", "model.width=3,20000"), ("model.width=20000", "one seed needs")),
+        (("task=status",), ("task=status", "without -m")),
+        (("launch.workers=0",), ("launch.workers=0", "positive")),
+    ],
+)
+def test_a_wrong_sweep_is_refused_before_anything_is_written(tmp_path, words, fragments):
+    result = run_ntklens(*SWEEP, *words, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    for fragment in fragments:
+        assert fragment in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_configuration_fails_alone_and_is_retried_on_request(tmp_path):
+    (tmp_path / "broken_model.py").write_text(BROKEN)
+    (tmp_path / "fail").touch()
+    words = (*SWEEP, "model._target_=broken_model.MLP")
+    result = run_ntklens(*words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1
+    assert "failed   2 units: RuntimeError: no such luck" in result.stdout
+    assert "retry=true" in result.stdout
+    states = {path: read_status(path) for path in find_seeds(tmp_path)}
+    failed = [status for path, status in states.items() if "-w5-" in str(path)]
+    assert [status["state"] for status in states.values()].count("done") == 4
+    assert all("no such luck" in status["traceback"] for status in failed)
+    done = stamp(tmp_path)
+    (tmp_path / "fail").unlink()
+    again = run_ntklens(*words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert again.returncode == 1
+    assert "2 failed before" in again.stdout
+    assert stamp(tmp_path) == done
+    retried = run_ntklens(*words, "retry=true", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert retried.returncode == 0, retried.stderr
+    assert "6 seeds, 4 done, 2 to run" in retried.stdout
+    assert {path: time for path, time in stamp(tmp_path).items() if path in done} == done
+    assert run_ntklens("task=status", f"name={NAME}", cwd=tmp_path).returncode == 0
+
+
+def test_replace_computes_anew_and_keeps_the_old_until_then(copy):
+    before = stamp(copy)
+    words = (*SWEEP, "model.width=3,5", "replace=true")
+    result = run_ntklens(*words, cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert "4 results are taken back" in result.stdout
+    after = stamp(copy)
+    assert {path for path in before if before[path] == after[path]} == {p for p in before if "-w8-" in str(p)}
+    assert not list(copy.rglob("*.replaced"))
+
+
+def test_two_launches_at_the_same_moment_share_the_work(tmp_path):
+    words = (*SWEEP, "training.epochs=3000", "launch.workers=1", "model.width=3,5,8,11")
+    launches = [start_ntklens(*words, cwd=tmp_path) for _ in range(2)]
+    for launch in launches:
+        output, errors = launch.communicate(timeout=300)
+        assert launch.returncode == 0, errors
+        assert "2/2" in output
+    published = []
+    for log in (tmp_path / "multirun" / NAME / "logs").glob("*.log"):
+        published += [line.split(" ", 1)[1] for line in log.read_text().splitlines() if "published" in line]
+    assert len(published) == len(set(published)) == 4  # no configuration was computed twice
+
+
+def test_ctrl_c_ends_in_order_and_the_next_launch_continues(tmp_path):
+    words = (*SWEEP, "training.epochs=200000", "checkpoint.minutes=0.001")
+    launch = start_ntklens(*words, cwd=tmp_path)
+    wait_for(lambda: len(list(tmp_path.rglob("checkpoint/*.json"))) >= 2)
+    status = run_ntklens("task=status", f"name={NAME}", cwd=tmp_path)
+    assert status.returncode == 3
+    assert "running" in status.stdout
+    launch.send_signal(signal.SIGINT)
+    _, errors = launch.communicate(timeout=60)
+    assert launch.returncode == 130
+    assert errors == "interrupted: finished seeds are kept, type the same line to continue\n"
+    assert not find_workers(tmp_path)
+    assert "interrupted" in run_ntklens("task=status", f"name={NAME}", cwd=tmp_path).stdout
+    launch = start_ntklens(*words, cwd=tmp_path)
+    logs = tmp_path / "multirun" / NAME / "logs"
+    wait_for(lambda: any(re.search(r"from update [1-9]", log.read_text()) for log in logs.glob("*.log")))
+    launch.kill()  # its workers notice, and end
+    launch.communicate()
+    wait_for(lambda: not find_workers(tmp_path))
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def find_workers(folder):
+    """The processes that work in a folder."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            if "ntklens.tasks.worker" in (process.info["cmdline"] or []) and process.cwd() == str(folder):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_worker_that_is_killed_is_replaced(tmp_path):
+    words = (*SWEEP, "training.epochs=20000", "launch.workers=1")
+    launch = start_ntklens(*words, cwd=tmp_path)
+    wait_for(lambda: list((tmp_path / "multirun" / NAME).glob("*/seed=0/status.json")))
+    (worker,) = find_workers(tmp_path)
+    worker.kill()
+    _, errors = launch.communicate(timeout=300)
+    assert launch.returncode == 0, errors
+    assert len(list((tmp_path / "multirun" / NAME / "logs").glob("*.log"))) == 2
+
+
+def test_a_task_whose_workers_die_has_failed(tmp_path):
+    words = (*SWEEP, "training.epochs=1000000000", "launch.workers=1", "model.width=3", "ensemble=1")
+    launch = start_ntklens(*words, cwd=tmp_path)
+    killed = set()
+    while launch.poll() is None:
+        for worker in find_workers(tmp_path):
+            seeds = list((tmp_path / "multirun" / NAME).glob("*/seed=0/status.json"))
+            if any(read_status(path.parent).get("pid") == worker.pid for path in seeds):
+                killed.add(worker.pid)
+                worker.kill()
+        time.sleep(0.1)
+    output, _ = launch.communicate(timeout=60)
+    assert launch.returncode == 1
+    assert len(killed) == 2
+    assert "ended by signal SIGKILL; out of memory?" in output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+def test_a_full_disk_loses_nothing(finished, tmp_path):
+    """A file system of 200 KB, then one with room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", disk], check=False)
+    if mounted.returncode:
+        pytest.skip("may not mount")
+    try:
+        words = (*SWEEP, f"paths.results={disk}", "launch.workers=1")
+        full = run_ntklens(*words, cwd=tmp_path)
+        assert full.returncode != 0
+        assert "No space left on device" in full.stderr + full.stdout
+        assert "Traceback" not in full.stderr
+        subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
+        there = {path: path.stat().st_mtime_ns for path in disk.rglob("trajectory.nc")}
+        result = run_ntklens(*words, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        files = list(disk.rglob("trajectory.nc"))
+        assert len(files) == 6
+        assert all(path.stat().st_mtime_ns == then for path, then in there.items())
+        expected = finished[0] / "multirun" / NAME
+        for path in files:
+            same = read_trajectory(expected / path.relative_to(disk / NAME)).trace == read_trajectory(path).trace
+            assert same.all()
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_result_that_may_not_be_read_is_said(copy):
+    path = find_seeds(copy)[0]
+    (path / "status.json").unlink()
+    (path / "trajectory.nc").chmod(0)
+    result = run_ntklens(*SWEEP, cwd=copy)
+    assert result.returncode == 2
+    assert "cannot be opened" in result.stderr
+
+
+def test_a_read_only_result_is_a_result(copy):
+    for path in copy.rglob("trajectory.nc"):
+        path.chmod(0o444)
+    result = run_ntklens(*SWEEP, cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert "0 to run" in result.stdout
+
+
+def test_a_clock_that_was_set_back_changes_nothing(copy):
+    """Everything there seems to be written tomorrow."""
+    tomorrow = time.time() + 86400
+    for path in copy.rglob("*"):
+        os.utime(path, (tomorrow, tomorrow))
+    path = find_seeds(copy)[0]
+    (path / "trajectory.nc").unlink()
+    (path / "status.json").write_text(json.dumps({"state": "running", "heartbeat": tomorrow, "host": "elsewhere"}))
+    result = run_ntklens(*SWEEP, cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert "5 done, 1 to run" in result.stdout
+
+
+@pytest.mark.parametrize("launcher", ["hydra/launcher=basic", "hydra/sweeper=basic"])
+def test_hydras_own_launcher_and_sweeper_keep_working(tmp_path, launcher):
+    result = run_ntklens(*SWEEP, launcher, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.rglob("trajectory.nc"))) == 6
+    second = run_ntklens(*SWEEP, launcher, cwd=tmp_path)
+    assert second.returncode == 0, second.stderr
+
+
+def test_programs_are_shared_by_the_next_job(copy):
+    cache = copy / "multirun" / ".compilation_cache"
+    assert list(cache.rglob("*-cache"))
+    before = list_files(cache)
+    result = run_ntklens(*SWEEP, "replace=true", cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert [name for name in list_files(cache) if name.endswith("-cache")] == [
+        n for n in before if n.endswith("-cache")
+    ]
+
+
+def test_a_single_run_leaves_failed_seeds_alone_without_retry(tmp_path):
+    (tmp_path / "multirun").mkdir()
+    assert run_ntklens(*TOY, "ensemble=1", cwd=tmp_path).returncode == 0
+    (run,) = (path for path in (tmp_path / "multirun" / "synthetic").iterdir() if path.is_dir())
+    (run / "seed=1").mkdir()
+    (run / "seed=1" / "status.json").write_text(json.dumps({"state": "failed", "error": "RuntimeError: why"}))
+    result = run_ntklens(*TOY, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "seed 1 failed before: RuntimeError: why" in result.stderr
+    assert run_ntklens(*TOY, "retry=true", cwd=tmp_path).returncode == 0
+
+
+def test_the_worker_ends_when_its_input_closes():
+    process = subprocess.run(
+        [sys.executable, "-m", "ntklens.tasks.worker"],
+        input="",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert process.returncode == 0
