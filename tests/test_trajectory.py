@@ -12,6 +12,7 @@ from ntklens.trajectory import (
     VARIABLES,
     UnreadableTrajectory,
     build_trajectory,
+    encode_trajectory,
     publish_trajectory,
     read_state,
     read_trajectory,
@@ -120,3 +121,14 @@ def test_a_file_that_another_program_holds_is_read(tmp_path):
     publish_trajectory(make_trajectory(), tmp_path)
     with h5py.File(tmp_path / FILE_NAME, "r"):
         assert read_state(tmp_path / FILE_NAME) == "done"
+
+
+def test_a_file_made_from_the_last_ones_structure_holds_its_own_numbers(tmp_path):
+    first, second = make_trajectory(seed=0), make_trajectory(seed=1, state="diverged")
+    other = make_trajectory(seed=2, records=9)
+    encode_trajectory(first)  # whose structure the second takes
+    for number, trajectory in enumerate((second, other, first)):
+        (tmp_path / f"{number}.nc").write_bytes(encode_trajectory(trajectory))
+        xr.testing.assert_identical(read_trajectory(tmp_path / f"{number}.nc"), trajectory)
+        with xr.open_dataset(tmp_path / f"{number}.nc", engine="h5netcdf") as opened:  # by the library's own reader
+            xr.testing.assert_equal(opened.load(), trajectory)

@@ -1,6 +1,6 @@
 """A local sweep is killed again and again at random moments, relaunched in other packings, and ends complete.
 
-NTKLENS_KILL_EXAMPLES sets how many sweeps are tormented (default 3); each is killed up to six times.
+NTKLENS_KILL_EXAMPLES sets how many sweeps are tormented (default 2); each is killed up to six times.
 """
 
 import os
@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 from commands import TOY, run_ntklens, start_ntklens
 from ntklens.trajectory import read_trajectory
 
-EXAMPLES = int(os.environ.get("NTKLENS_KILL_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("NTKLENS_KILL_EXAMPLES", "2"))
 UPDATES, SEEDS, WIDTHS = 3000, 4, (3, 5, 8)
-SWEEP = (
-    "-m", f"model.width={','.join(map(str, WIDTHS))}", *[w for w in TOY if not w.startswith(("model.width", "ensemble"))],
-    f"training.epochs={UPDATES}", f"ensemble={SEEDS}", "name=killed", "checkpoint.minutes=0.0005", "checkpoint.grace=20",
-)  # fmt: skip
+SMALL = [word for word in TOY if not word.startswith(("model.width", "ensemble"))]
+SWEEP = ("-m", f"model.width={','.join(map(str, WIDTHS))}", *SMALL, f"training.epochs={UPDATES}", f"ensemble={SEEDS}")
+SWEEP += ("name=killed", "checkpoint.minutes=0.0005", "checkpoint.grace=20")
 VICTIMS = st.sampled_from(["launch", "worker", "everything"])
 SIGNALS = st.sampled_from([signal.SIGKILL, signal.SIGTERM, signal.SIGUSR2])
 # Packings: how many processes, and how many seeds the memory lets train together.
@@ -60,16 +59,14 @@ def stamp(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("trajectory.nc")}
 
 
-def read_log(folder):
-    """Return (packs begun, seeds published) as the workers' logs tell: [(run, seeds, first update)], {(run, seed)}."""
-    begun, published = [], []
+def read_published(folder):
+    """The (run, seed) that workers came to the end of, as their logs tell."""
+    published = []
     for log in sorted((folder / "multirun" / "killed" / "logs").glob("*.log")):
         for line in log.read_text().splitlines():
-            if match := re.search(r"\S+ (\S+): seeds? (.*) from update (\d+) of", line):
-                begun.append((log.stat().st_mtime_ns, match[1], expand(match[2]), int(match[3])))
-            elif match := re.search(r"\S+ (\S+): seeds? (.*) published", line):
+            if match := re.search(r"\S+ (\S+): seeds? (.*) published", line):
                 published += [(match[1], seed) for seed in expand(match[2])]
-    return begun, published
+    return published
 
 
 def expand(text):
@@ -80,7 +77,7 @@ def expand(text):
 
 
 @settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES <= 3, database=None,
+    max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES <= 2, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 @given(kills=KILLS)
@@ -100,7 +97,7 @@ def test_a_killed_sweep_ends_complete(kills, undisturbed, tmp_path_factory):
     result = run_ntklens(*SWEEP, "retry=true", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert finished.items() <= stamp(folder).items()
-    begun, published = read_log(folder)
+    published = read_published(folder)
     assert len(published) == len(set(published))  # no seed was computed to its end twice
     assert len(list(folder.rglob("trajectory.nc"))) == len(WIDTHS) * SEEDS
     assert not list(folder.rglob("checkpoint"))

@@ -125,7 +125,10 @@ class Plan:
                 {
                     "seconds": round(task.seconds, 1),
                     "memory_bytes": task.memory,
-                    "slices": [[piece.configuration, encode_ranges(piece.seeds)] for piece in task.slices],
+                    "slices": [
+                        [piece.configuration, encode_ranges(piece.seeds), round(piece.seconds, 2)]
+                        for piece in task.slices
+                    ],
                 }
                 for task in self.tasks
             ],
