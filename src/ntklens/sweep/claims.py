@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 FILE_NAME = ".claims"
@@ -42,6 +42,16 @@ def claim_seeds(run: Path, seeds: Iterable[int]) -> Iterator[list[int]]:
     finally:
         _own.pop(name, None)
         os.close(descriptor)
+
+
+def claim_launch(folder: Path) -> AbstractContextManager[list[int]]:
+    """Say, until the context ends, that a launch is at work on a sweep; several may be."""
+    return claim_seeds(folder, [0])
+
+
+def is_launched(folder: Path) -> bool:
+    """Return whether a launch is at work on a sweep."""
+    return bool(find_claimed(folder, [0]))
 
 
 def find_claimed(run: Path, seeds: Iterable[int]) -> set[int]:

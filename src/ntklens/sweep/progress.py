@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ntklens.errors import InputError
+from ntklens.sweep.claims import is_launched
 from ntklens.sweep.plan import PLAN_NAME, PLAN_VERSION, Configuration, count_states, decode_ranges
 from ntklens.sweep.states import FINISHED, Unit, find_units
 
@@ -23,12 +24,13 @@ class RunStatus(NamedTuple):
 
 
 class SweepStatus(NamedTuple):
-    """A sweep: where it lies, the line that launches it, its runs, and how many runs there are beside them."""
+    """A sweep: where it lies, the line that launches it, its runs, how many others there are, and whether it is on."""
 
     folder: Path
     command: str
     runs: list[RunStatus]
     others: int
+    launched: bool = False
 
     def count_units(self) -> int:
         """Return the number of units asked for."""
@@ -43,8 +45,8 @@ class SweepStatus(NamedTuple):
         return [(run.run, unit) for run in self.runs for unit in run.units if unit.state == state]
 
     def is_going(self) -> bool:
-        """Return whether somebody is computing units of this sweep."""
-        return any(unit.state == "running" for run in self.runs for unit in run.units)
+        """Return whether somebody is computing units of this sweep, or about to."""
+        return self.launched or any(unit.state == "running" for run in self.runs for unit in run.units)
 
     @property
     def exit_status(self) -> int:
@@ -98,7 +100,8 @@ def read_sweep(folder: Path, configurations: Sequence[Configuration] | None = No
     else:
         asked = [(run, {}, _list_seeds(folder / run)) for run in present]
     runs = [RunStatus(run, axes, find_units(folder / run, seeds)) for run, axes, seeds in asked]
-    return SweepStatus(folder, command, runs, len(set(present) - {run.run for run in runs}))
+    others = len(set(present) - {run.run for run in runs})
+    return SweepStatus(folder, command, runs, others, is_launched(folder))
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:

@@ -17,10 +17,12 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from ntklens.errors import InputError
 from ntklens.report.sweep_table import build_plan_table, build_status_table, build_sweep_table, describe_plan
 from ntklens.signals import Stop, stop_on_signals
+from ntklens.sweep.claims import claim_launch
 from ntklens.sweep.cost import GIB, Cost
 from ntklens.sweep.key import compute_key, name_run
 from ntklens.sweep.plan import (
@@ -204,7 +206,8 @@ def sweep(
                 pending = [c.overrides for c in plan.configurations if c.find_pending()]
                 launch_whole(pending)
             else:
-                _launch(plan, launch, stop, console)
+                with claim_launch(plan.folder):  # so that status knows that somebody is at it
+                    _launch(plan, launch, stop, console)
             look_up_units(plan.configurations)
     return max(_print_end(plan, console) for plan in plans)
 
@@ -272,12 +275,14 @@ class SweepBar:
         self.plan = plan
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(30),
             TextColumn("{task.fields[units]}"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         )
-        self.progress = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        self.progress = Progress(
+            *columns, console=console, disable=not console.is_terminal, transient=True, expand=True
+        )
         self.total = sum(task.seconds for task in plan.tasks) or 1.0
         self.todo = sum(len(piece.seeds) for task in plan.tasks for piece in task.slices)
         self.bar = self.progress.add_task(plan.name, total=self.total, units=f"0/{self.todo} seeds", note="")
@@ -297,8 +302,9 @@ class SweepBar:
             number = event["configuration"]
             mean = max((s for (c, _), s in self.pieces.items() if c == number), default=0.0)
             self.partial[slot] = min(1.0, event["share"]) * mean
-            note = f"{self.plan.configurations[number].run.name}: {event['note']}"
-            self.progress.update(self.bar, note=note)
+            axes = self.plan.configurations[number].axes
+            place = ", ".join(f"{key}={value}" for key, value in axes.items())
+            self.progress.update(self.bar, note=f"{place}: {event['note']}" if place else event["note"])
         elif event["event"] == "slice":
             self.partial.pop(slot, None)
             self.seconds += event["seconds"]
@@ -372,7 +378,9 @@ def _watch(folder: Path, status: SweepStatus, console: Console) -> SweepStatus:
 def describe_status(status: SweepStatus) -> list[str]:
     """Return the lines below the table: counts, failures, and what to type next."""
     counts = {state: count for state, count in status.count_states().items() if count}
-    lines = [", ".join(f"{count:,} {state}" for state, count in counts.items()) + f" of {status.count_units():,} units"]
+    going = "; a launch is at work" if status.launched else ""
+    told = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    lines = [f"{told} of {status.count_units():,} units{going}"]
     if status.others:
         lines.append(f"{status.others} other runs lie in {status.folder}: not part of the latest sweep of this name")
     lines += describe_failures(status)
