@@ -11,6 +11,9 @@ TOY = (
 )  # fmt: skip
 
 
+STARTED: list[subprocess.Popen] = []  # conftest.py ends what a failed test leaves
+
+
 def run_ntklens(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     """Run `python -m ntklens.run` with a private cache and no data folder unless given."""
     command, env = _prepare(words, cwd, environment)
@@ -20,7 +23,9 @@ def run_ntklens(*words: str, cwd: Path, **environment: str) -> subprocess.Comple
 def start_ntklens(*words: str, cwd: Path, **environment: str) -> subprocess.Popen:
     """Start the same and return at once."""
     command, env = _prepare(words, cwd, environment)
-    return subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    STARTED.append(subprocess.Popen(command, cwd=cwd, env=env, stdout=pipe, stderr=pipe, text=True))
+    return STARTED[-1]
 
 
 def _prepare(words: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:

@@ -14,6 +14,19 @@ def strict_dtypes(request):
         yield
 
 
+@pytest.fixture(autouse=True)
+def end_what_was_started():
+    """No launch outlives its test."""
+    from commands import STARTED
+
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    STARTED.clear()
+
+
 @pytest.fixture
 def mlp_problem():
     """A small network on random data: (trainer, dataset)."""
