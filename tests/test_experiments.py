@@ -28,7 +28,7 @@ def test_composes_and_says_what_it_is_for(name):
     assert text.startswith("# @package _global_\n# ")
     if cfg.hydra.sweeper.params and not name.endswith("_small"):
         assert cfg.ensemble == 20
-        for word in ("?", "Figure:", "Cost:", "two cores", "GPU"):
+        for word in ("?", "Figure:", "Cost (", "two cores", "GPU"):
             assert word in text
     with open_dict(cfg):
         del cfg["hydra"]

@@ -83,6 +83,7 @@ def use_compilation_cache(results: Path) -> None:
       results: the folder that collects runs.
     """
     import jax
+    from jax.experimental.compilation_cache import compilation_cache
 
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
@@ -93,7 +94,10 @@ def use_compilation_cache(results: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_raise_persistent_cache_errors", False)
-    logging.getLogger("jax._src.compiler").setLevel(logging.ERROR)  # a cache that cannot be written is no matter
+    compilation_cache.reset_cache()  # JAX decides at its first compilation whether it has one
+    # A cache that cannot be written, on a full disk say, is no matter.
+    logging.getLogger("jax._src.compiler").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*persistent compilation cache.*")
 
 
 @functools.cache

@@ -114,7 +114,6 @@ def compute_seeds(
       KeyboardInterrupt: if `stop` asked for the end.
     """
     jax.config.update("jax_enable_x64", cfg.precision == "float64")
-    use_compilation_cache(Path(cfg.paths.results))
     dataset = load_dataset(cfg)
     trainer = build_trainer(cfg, dataset)
     if _latest[0] is not trainer:
@@ -122,6 +121,7 @@ def compute_seeds(
         _latest[0] = trainer
     fitting = _count_fitting(cfg, estimate_need(trainer, dataset), memory)
     _prepare_directory(cfg, run, seeds)
+    use_compilation_cache(Path(cfg.paths.results))
     with claim_seeds(run, seeds) as claimed:
         # Looked at again: another process may have finished some before they were claimed.
         mine = select_pending(find_units(run, claimed), retry=True)
