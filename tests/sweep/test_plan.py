@@ -64,9 +64,9 @@ def test_every_pending_seed_is_in_exactly_one_task_and_the_tasks_fit(runs, worke
     assert planned == [(k, seed) for k, (n, _, _) in enumerate(runs) for seed in range(n)]
     assert all(task.memory <= max(memory / workers, PROCESS_BYTES + 3 * GIB) for task in tasks)
     assert [task.seconds for task in tasks] == sorted((task.seconds for task in tasks), reverse=True)
-    total = sum(cost.workload.estimate_seconds(n, 1) for cost, (n, _, _) in zip(costs, runs, strict=True))
+    total = sum(cost.estimate_seconds(n, 1) for cost, (n, _, _) in zip(costs, runs, strict=True))
     target = max(total / (TASKS_PER_WORKER * workers), SHORTEST_TASK)
-    one_seed = max(cost.workload.estimate_seconds(1, 1) for cost in costs)
+    one_seed = max(cost.estimate_seconds(1, 1) for cost in costs)
     assert max(task.seconds for task in tasks) <= target + one_seed + 1e-6
 
 
@@ -93,7 +93,7 @@ def test_a_seed_larger_than_a_workers_share_gets_a_task_that_says_so():
 
 def test_estimates_are_corrected_by_what_was_measured():
     cost = make_cost(10.0)
-    expected = cost.workload.estimate_seconds(4, 2)
+    expected = cost.estimate_seconds(4, 2)
     measured = make_configuration()
     measured.units = [Unit(seed, "done", {"seconds": 3 * expected, "packed": 4}) for seed in range(4)]
     other = make_configuration("other")

@@ -26,12 +26,6 @@ class Workload(NamedTuple):
     updates: int
     records: int
 
-    def estimate_seconds(self, members: int, cores: int) -> float:
-        """Return the seconds of a pack of `members` seeds on `cores` cores."""
-        operations = self.training / TRAINING_RATE + self.kernels / KERNEL_RATE + self.spectra / SPECTRUM_RATE
-        calls = self.updates * UPDATE_SECONDS + self.records * RECORD_SECONDS
-        return START_SECONDS + calls + members * operations / cores
-
 
 class Cost(NamedTuple):
     """What a configuration needs.
@@ -47,6 +41,14 @@ class Cost(NamedTuple):
     memory: "MemoryNeed"
     pack: int | None
     checkpoint: int
+
+    def estimate_seconds(self, members: int, cores: int) -> float:
+        """Return the seconds of `members` seeds in a row of packs on `cores` cores."""
+        work = self.workload
+        operations = work.training / TRAINING_RATE + work.kernels / KERNEL_RATE + work.spectra / SPECTRUM_RATE
+        calls = work.updates * UPDATE_SECONDS + work.records * RECORD_SECONDS
+        packs = -(-members // (self.pack or members))
+        return START_SECONDS + packs * calls + members * operations / cores
 
 
 def choose_equal_parts(total: int, largest: int) -> list[int]:

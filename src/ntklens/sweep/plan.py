@@ -178,7 +178,7 @@ def calibrate(configurations: Sequence[Configuration], costs: Sequence[Cost], co
             for unit in configuration.units
             if unit.state in FINISHED and unit.details.get("seconds")
         }
-        ratios += [seconds / cost.workload.estimate_seconds(packed, cores) for seconds, packed in packs]
+        ratios += [seconds / cost.estimate_seconds(packed, cores) for seconds, packed in packs]
     if not ratios:
         return Calibration(1.0, UNMEASURED_ERROR, 0)
     logs = [math.log(ratio) for ratio in ratios]
@@ -218,7 +218,7 @@ def make_tasks(
     pending = [configuration.find_pending() for configuration in configurations]
 
     def estimate(index: int, members: int) -> float:
-        return calibration.factor * costs[index].workload.estimate_seconds(members, cores)
+        return calibration.factor * costs[index].estimate_seconds(members, cores)
 
     total = sum(estimate(index, len(seeds)) for index, seeds in enumerate(pending) if seeds)
     target = max(total / (TASKS_PER_WORKER * workers), SHORTEST_TASK)
