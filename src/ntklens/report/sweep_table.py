@@ -1,14 +1,15 @@
-"""Tables of a sweep: its plan, its state, what it found. From status.json alone, so that they are there at once."""
+"""Tables and lines on a sweep: its plan, its state, what it found; from status.json alone, so they are there at once."""
 
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
 
 from ntklens.sweep.plan import Configuration, Plan
-from ntklens.sweep.progress import SweepStatus
+from ntklens.sweep.progress import COMPLETE, UNFINISHED, SweepStatus
 from ntklens.sweep.states import FINISHED, Unit
 
 ROWS = {
@@ -162,6 +163,48 @@ def describe_plan(plan: Plan) -> list[str]:
         lines.append(
             f"         more than the {plan.available / 2**30:.2g} GiB that may be used here: not for this machine"
         )
+    return lines
+
+
+def describe_status(status: SweepStatus) -> list[str]:
+    """Return the lines below the table: counts, failures, and what to type next."""
+    counts = {state: count for state, count in status.count_states().items() if count}
+    going = "; a launch is at work" if status.launched else ""
+    told = ", ".join(f"{count:,} {state}" for state, count in counts.items())
+    lines = [f"{told} of {status.count_units():,} units{going}"]
+    if status.others:
+        lines.append(f"{status.others} other runs lie in {status.folder}: not part of the latest sweep of this name")
+    lines += describe_failures(status)
+    if status.exit_status == UNFINISHED and not status.is_going():
+        lines += describe_unfinished(status)
+    elif status.exit_status == COMPLETE:
+        lines.append(f'load     ntklens.load("{status.folder}")')
+    return lines
+
+
+def describe_unfinished(status: SweepStatus) -> list[str]:
+    """Return why units were interrupted, where something is known of it, and the line that continues."""
+    errors = [unit.details["error"] for _, unit in status.list_units("interrupted") if unit.details.get("error")]
+    lines = [f"stopped  {errors.count(error)} units: {error}" for error in dict.fromkeys(errors)]
+    return [*lines, f"next     {status.command}        (continues)"]
+
+
+def describe_failures(status: SweepStatus) -> list[str]:
+    """Return failed units grouped by their error, with where to look and what to type."""
+    groups: dict[str, list[tuple[str, int, str]]] = defaultdict(list)
+    for run, unit in status.list_units("failed"):
+        log = unit.details.get("log") or f"{status.folder / run}/seed={unit.seed}/status.json"
+        groups[unit.details.get("error", "unknown")].append((run, unit.seed, log))
+    lines = []
+    for error, units in sorted(groups.items(), key=lambda item: -len(item[1])):
+        runs = sorted({run for run, _, _ in units})
+        others = f" and {len(runs) - 1} other runs" if len(runs) > 1 else ""
+        lines += [
+            f"failed   {len(units)} units: {error}",
+            f"         {runs[0]}{others}; traceback in {units[0][2]}",
+        ]
+    if lines:
+        lines.append(f"retry    {status.command} retry=true        (computes only what failed or is missing)")
     return lines
 
 

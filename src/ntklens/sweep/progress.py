@@ -12,6 +12,7 @@ from ntklens.sweep.claims import is_launched
 from ntklens.sweep.plan import PLAN_NAME, PLAN_VERSION, Configuration, count_states, decode_ranges
 from ntklens.sweep.states import FINISHED, Unit, find_units
 
+COMPLETE, FAILED, UNFINISHED = 0, 1, 3  # exit statuses
 SEED = re.compile(r"seed=(\d+)")
 
 
@@ -53,8 +54,8 @@ class SweepStatus(NamedTuple):
         """0: all done or diverged. 1: some failed. 3: unfinished."""
         states = {unit.state for run in self.runs for unit in run.units}
         if states <= set(FINISHED):
-            return 0
-        return 1 if "failed" in states else 3
+            return COMPLETE
+        return FAILED if "failed" in states else UNFINISHED
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

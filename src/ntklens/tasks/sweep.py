@@ -16,11 +16,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column
 
 from ntklens.errors import InputError
-from ntklens.report.sweep_table import build_plan_table, build_status_table, build_sweep_table, describe_plan
+from ntklens.report.sweep_table import (
+    build_plan_table,
+    build_status_table,
+    build_sweep_table,
+    describe_failures,
+    describe_plan,
+    describe_status,
+    describe_unfinished,
+)
 from ntklens.signals import Stop, stop_on_signals
 from ntklens.sweep.claims import claim_launch
 from ntklens.sweep.cost import GIB, Cost
@@ -37,12 +43,12 @@ from ntklens.sweep.plan import (
     merge_configurations,
     write_plan,
 )
-from ntklens.sweep.pool import Event, Pool, count_cores, count_slots, find_gpus
-from ntklens.sweep.progress import SweepStatus, read_sweep
+from ntklens.sweep.pool import Pool, count_cores, count_slots, find_gpus
+from ntklens.sweep.progress import UNFINISHED, SweepStatus, read_sweep
 from ntklens.sweep.states import FINISHED, Unit, find_units, set_replaced
+from ntklens.tracking.sweep_bar import SweepBar
 
 COMMAND = "python -m ntklens.run"
-EXIT_DONE, EXIT_FAILED, EXIT_UNFINISHED = 0, 1, 3
 ONCE = ("task=", "task.", "retry=", "replace=")  # words that are not for the line that continues a sweep
 WAIT_SECONDS = 0.5  # between two looks at what another launch computes
 LIVE_SECONDS = 2.0
@@ -151,12 +157,12 @@ def print_plans(plans: Sequence[Plan], style: str) -> int:
     if style == "json":
         described = [plan.to_json() for plan in plans]
         print(json.dumps(described[0] if len(described) == 1 else described, indent=1))
-        return EXIT_DONE
+        return 0
     console = make_console()
     for plan in plans:
         console.print(build_plan_table(plan))
         _print_plan_summary(plan, console)
-    return EXIT_DONE
+    return 0
 
 
 def _print_plan_summary(plan: Plan, console: Console) -> None:
@@ -268,61 +274,6 @@ def launch_locally(plan: Plan, stop: Stop, console: Console) -> None:
         print(f"failed: {error}", file=sys.stderr)
 
 
-class SweepBar:
-    """Shows how far a launch is, weighted by what its parts cost; silent where nobody watches."""
-
-    def __init__(self, plan: Plan, console: Console) -> None:
-        self.plan = plan
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(30),
-            TextColumn("{task.fields[units]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
-        )
-        self.progress = Progress(
-            *columns, console=console, disable=not console.is_terminal, transient=True, expand=True
-        )
-        self.total = sum(task.seconds for task in plan.tasks) or 1.0
-        self.todo = sum(len(piece.seeds) for task in plan.tasks for piece in task.slices)
-        self.bar = self.progress.add_task(plan.name, total=self.total, units=f"0/{self.todo} seeds", note="")
-        self.seconds, self.finished = 0.0, 0
-        self.errors: list[str] = []
-        self.partial: dict[int, float] = {}
-        self.pieces = {
-            (piece.configuration, number): piece.seconds
-            for number, task in enumerate(plan.tasks)
-            for piece in task.slices
-        }
-
-    def take(self, event: Event) -> None:
-        """Take an event of the pool."""
-        slot = event["slot"]
-        if event["event"] == "progress":
-            number = event["configuration"]
-            mean = max((s for (c, _), s in self.pieces.items() if c == number), default=0.0)
-            self.partial[slot] = min(1.0, event["share"]) * mean
-            axes = self.plan.configurations[number].axes
-            place = ", ".join(f"{key}={value}" for key, value in axes.items())
-            self.progress.update(self.bar, note=f"{place}: {event['note']}" if place else event["note"])
-        elif event["event"] == "slice":
-            self.partial.pop(slot, None)
-            self.seconds += event["seconds"]
-            self.finished += event["finished"]
-            self.errors += [event["error"]] if event["error"] else []
-            self.progress.update(self.bar, units=f"{self.finished}/{self.todo} seeds")
-        elif event["event"] == "task":
-            self.partial.pop(slot, None)
-        self.progress.update(self.bar, completed=min(self.total, self.seconds + sum(self.partial.values())))
-
-    def __enter__(self) -> "SweepBar":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-
 def _print_end(plan: Plan, console: Console) -> int:
     """Print what a sweep found, and return its exit status."""
     console.print(build_sweep_table(plan.configurations, compact=console.width < 132))
@@ -330,7 +281,7 @@ def _print_end(plan: Plan, console: Console) -> int:
     for line in describe_failures(status):
         console.print(line, highlight=False)
     counts = status.count_states()
-    if status.exit_status == EXIT_UNFINISHED:
+    if status.exit_status == UNFINISHED:
         for line in describe_unfinished(status):
             console.print(line, highlight=False)
     if counts["diverged"]:
@@ -373,45 +324,3 @@ def _watch(folder: Path, status: SweepStatus, console: Console) -> SweepStatus:
     except KeyboardInterrupt:
         pass
     return status
-
-
-def describe_status(status: SweepStatus) -> list[str]:
-    """Return the lines below the table: counts, failures, and what to type next."""
-    counts = {state: count for state, count in status.count_states().items() if count}
-    going = "; a launch is at work" if status.launched else ""
-    told = ", ".join(f"{count:,} {state}" for state, count in counts.items())
-    lines = [f"{told} of {status.count_units():,} units{going}"]
-    if status.others:
-        lines.append(f"{status.others} other runs lie in {status.folder}: not part of the latest sweep of this name")
-    lines += describe_failures(status)
-    if status.exit_status == EXIT_UNFINISHED and not status.is_going():
-        lines += describe_unfinished(status)
-    elif status.exit_status == EXIT_DONE:
-        lines.append(f'load     ntklens.load("{status.folder}")')
-    return lines
-
-
-def describe_unfinished(status: SweepStatus) -> list[str]:
-    """Return why units were interrupted, where something is known of it, and the line that continues."""
-    errors = [unit.details["error"] for _, unit in status.list_units("interrupted") if unit.details.get("error")]
-    lines = [f"stopped  {errors.count(error)} units: {error}" for error in dict.fromkeys(errors)]
-    return [*lines, f"next     {status.command}        (continues)"]
-
-
-def describe_failures(status: SweepStatus) -> list[str]:
-    """Return failed units grouped by their error, with where to look and what to type."""
-    groups: dict[str, list[tuple[str, int, str]]] = defaultdict(list)
-    for run, unit in status.list_units("failed"):
-        log = unit.details.get("log") or f"{status.folder / run}/seed={unit.seed}/status.json"
-        groups[unit.details.get("error", "unknown")].append((run, unit.seed, log))
-    lines = []
-    for error, units in sorted(groups.items(), key=lambda item: -len(item[1])):
-        runs = sorted({run for run, _, _ in units})
-        others = f" and {len(runs) - 1} other runs" if len(runs) > 1 else ""
-        lines += [
-            f"failed   {len(units)} units: {error}",
-            f"         {runs[0]}{others}; traceback in {units[0][2]}",
-        ]
-    if lines:
-        lines.append(f"retry    {status.command} retry=true        (computes only what failed or is missing)")
-    return lines
