@@ -1,4 +1,4 @@
-"""Tables and lines on a sweep: its plan, its state, what it found; from status.json alone, so they are there at once."""
+"""Tables and lines on a sweep: its plan, state and findings; from status.json alone, so that they are there at once."""
 
 import math
 import statistics
