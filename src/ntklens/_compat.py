@@ -88,7 +88,7 @@ def use_compilation_cache(results: Path) -> None:
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = (results / ".compilation_cache" / describe_processor()).resolve()
-    if jax.config.jax_compilation_cache_dir == str(folder):
+    if getattr(jax.config, "jax_compilation_cache_dir", None) == str(folder):
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

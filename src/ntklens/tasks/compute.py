@@ -240,7 +240,7 @@ def estimate_need(trainer: Trainer, dataset: Dataset) -> MemoryNeed:
 def _count_fitting(cfg: DictConfig, need: MemoryNeed, memory: float | None) -> int:
     """Return how many members fit into the memory that may be used."""
     asked = cfg.ntk.memory_limit and cfg.ntk.memory_limit * GIB
-    limit = asked or memory or 0.8 * find_free_memory()
+    limit = memory or asked or 0.8 * find_free_memory()
     fitting = need.count_members(limit)
     if not fitting:
         key = (

@@ -65,6 +65,7 @@ def _load(node: str) -> Dataset:
 def _estimate(relevant: str) -> Cost:
     cfg = OmegaConf.create(json.loads(relevant))
     assert isinstance(cfg, DictConfig)
+    jax.config.update("jax_enable_x64", cfg.precision == "float64")
     dataset = _load(json.dumps(json.loads(relevant)["dataset"], sort_keys=True))
     trainer = build_trainer(cfg, dataset)
     params = jax.eval_shape(trainer.init, jax.random.key(0))

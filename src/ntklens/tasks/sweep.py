@@ -232,6 +232,7 @@ def _launch(plan: Plan, launch: Callable[[Plan, Stop, Console], None], stop: Sto
         launch(plan, stop, console)
         for configuration in plan.configurations:
             configuration.retried = True
+        waited = False
         while True:
             look_up_units(plan.configurations)
             pending = _list_pending(plan)
@@ -239,10 +240,10 @@ def _launch(plan: Plan, launch: Callable[[Plan, Stop, Console], None], stop: Sto
                 break
             if not said:
                 print(f"{len(pending)} seeds are computed by another launch: waiting for it", file=sys.stderr)
-            said = True
+            said = waited = True
             stop.check()
             time.sleep(WAIT_SECONDS)
-        if not pending or len(pending) >= len(before):  # a launch that changes nothing is not repeated
+        if not pending or (len(pending) >= len(before) and not waited):  # a launch that changes nothing is not repeated
             return
         before = pending
         _cut_into_tasks(plan)
