@@ -91,20 +91,25 @@ def test_paired_axes_go_in_step():
     from hydra_plugins.ntklens_sweeper.ntklens_sweeper import expand_overrides
 
     line = parse("a=1,2", "b=x,y", "c=5,6,7", "d=9")
-    jobs, swept = expand_overrides(line, [["a", "c"][:1], ["a", "b"]])
+    jobs, swept = expand_overrides(line, [["a", "b"]])
     assert swept == ["a", "b", "c"]
     pairs = itertools.product((("a=1", "b=x"), ("a=2", "b=y")), ("c=5", "c=6", "c=7"))
     assert jobs == [[*pair, c, "d=9"] for pair, c in pairs]
 
 
 @pytest.mark.parametrize(
-    ("zipped", "says"), [([["a", "c"]], "a has 2, c has 3"), ([["a", "e"]], "e is not swept; give it values")]
+    ("zipped", "says"),
+    [
+        ([["a", "c"]], "a has 2, c has 3"),
+        ([["a", "e"]], "e is not swept; give it values"),
+        ([["a", "b"], ["a", "c"]], "a stands in it twice"),
+    ],
 )
 def test_axes_that_cannot_be_paired_are_refused(zipped, says):
     from hydra_plugins.ntklens_sweeper.ntklens_sweeper import expand_overrides
 
     with pytest.raises(InputError, match=says):
-        expand_overrides(parse("a=1,2", "c=5,6,7"), zipped)
+        expand_overrides(parse("a=1,2", "b=x,y", "c=5,6,7"), zipped)
 
 
 def test_a_paired_sweep_as_typed(tmp_path):

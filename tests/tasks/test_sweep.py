@@ -347,12 +347,12 @@ def test_hydras_own_launcher_and_sweeper_keep_working(tmp_path, launcher):
 def test_programs_are_shared_by_the_next_job(copy):
     cache = copy / "multirun" / ".compilation_cache"
     assert list(cache.rglob("*-cache"))
-    before = list_files(cache)
+    # The large ones: what takes about as long to compile as is worth keeping may be kept at either launch.
+    before = [name for name in list_files(cache) if "jit_measure_records" in name]
     result = run_ntklens(*SWEEP, "replace=true", cwd=copy)
     assert result.returncode == 0, result.stderr
-    assert [name for name in list_files(cache) if name.endswith("-cache")] == [
-        n for n in before if n.endswith("-cache")
-    ]
+    assert before
+    assert [name for name in list_files(cache) if "jit_measure_records" in name] == before
 
 
 def test_a_single_run_leaves_failed_seeds_alone_without_retry(tmp_path):

@@ -139,6 +139,9 @@ def expand_overrides(parsed: Sequence[Override], zipped: Sequence[Sequence[str]]
     swept = [key for key in dict.fromkeys(swept) if len(choices[key]) > 1]
     axes: list[list[list[str]]] = [[[word] for word in words] for words in choices.values()]
     names = list(choices)
+    named = [key for group in zipped for key in group]
+    if twice := [key for key in named if named.count(key) > 1]:
+        raise InputError(f"hydra.sweeper.zip: {twice[0]} stands in it twice")
     for group in filter(None, zipped):
         for key in group:
             if key not in choices:

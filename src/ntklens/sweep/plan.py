@@ -33,7 +33,7 @@ class Configuration:
       key: the run key.
       axes: the swept overrides, key → value.
       seeds: the seeds asked for.
-      overrides: what composes it, as typed.
+      overrides: what composes it, as typed; one list for each configuration merged in it.
       units: the seeds' states.
     """
 
@@ -42,7 +42,7 @@ class Configuration:
     key: str
     axes: dict[str, Any]
     seeds: list[int]
-    overrides: list[str]
+    overrides: list[list[str]]
     units: list[Unit] = field(default_factory=list)
 
     retried: bool = False  # failed units have had their second chance in this launch
@@ -146,6 +146,7 @@ def merge_configurations(configurations: Sequence[Configuration]) -> list[Config
     for configuration in configurations:
         if configuration.run in merged:
             first = merged[configuration.run]
+            first.overrides += configuration.overrides
             first.seeds = sorted({*first.seeds, *configuration.seeds})
             first.axes = {key: value for key, value in first.axes.items() if configuration.axes.get(key) == value}
         else:

@@ -25,6 +25,7 @@ from ntklens.sweep.plan import Plan
 from ntklens.sweep.states import FINISHED, find_units, write_unfinished
 
 LOGS_NAME = "logs"
+STILLBORN = 3  # how many workers may die before their first word
 ATTEMPTS = 2  # how often a task is given to a worker before its death is taken for a failure
 POLL_SECONDS = 0.2
 
@@ -87,7 +88,7 @@ class Pool:
         self.messages: queue.Queue[tuple[int, Event | None]] = queue.Queue()
         self.workers: dict[int, Worker] = {}
         self.gpus = find_gpus()
-        self.started = 0
+        self.started = self.stillborn = 0
 
     def run(self) -> None:
         """Do all tasks.
@@ -203,6 +204,7 @@ class Pool:
             self._bury(slot)
             return
         worker.seen = True
+        self.stillborn = 0
         if event["event"] == "task":
             worker.task = None
         self.on_event(event | {"slot": slot})
@@ -222,8 +224,10 @@ class Pool:
         worker.process.wait()
         number = worker.task
         if number is None:
-            if not worker.seen:  # it never came to life: that would repeat for ever
-                self._give_up(self.waiting, worker)
+            if not worker.seen:
+                self.stillborn += 1
+                if self.stillborn >= STILLBORN and not self.workers:  # none comes to life: that would repeat for ever
+                    self._give_up(self.waiting, worker)
             return
         if self.attempts[number] < ATTEMPTS:
             self.waiting.insert(0, number)

@@ -160,7 +160,9 @@ def _compute_claimed(
             for checkpoints in _load_checkpoints(job, members):
                 _run_pack(job, list(checkpoints), list(checkpoints.values()), size)
     except KeyboardInterrupt:
-        write_unfinished(run, begun, "interrupted", key=key)
+        for seed in begun:
+            step = find_checkpoint_step(find_seed_directory(run, seed))
+            write_unfinished(run, [seed], "interrupted", key=key, step=step, steps=int(steps[-1]))
         raise
     except Exception as error:
         message = describe_failure(error)
@@ -390,15 +392,14 @@ class Pack:
 
     def _save(self) -> None:
         """Write every member's checkpoint; a disk that does not take it stops nothing."""
-        state = jax.tree.map(np.asarray, self.state._replace(order_key=jax.random.key_data(self.state.order_key)))
+        params, opt_state = jax.tree.map(np.asarray, (self.state.params, self.state.opt_state))
         best = jax.tree.map(np.asarray, self.recorder.best)
         seconds = self.seconds_before + time.monotonic() - self.started
         for member, seed in enumerate(self.seeds):
             arrays = {
-                "params": [leaf[member] for leaf in jax.tree.leaves(state.params)],
-                "opt_state": [leaf[member] for leaf in jax.tree.leaves(state.opt_state)],
+                "params": [leaf[member] for leaf in jax.tree.leaves(params)],
+                "opt_state": [leaf[member] for leaf in jax.tree.leaves(opt_state)],
                 "best": [leaf[member] for leaf in jax.tree.leaves(best)],
-                "order_key": state.order_key[member],
                 "records": self.recorder.export_member(member),
             }
             try:

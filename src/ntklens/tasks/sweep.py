@@ -60,7 +60,7 @@ def make_configuration(cfg: DictConfig, overrides: Sequence[str], axes: dict[str
     key = compute_key(cfg)
     run = Path(cfg.paths.results) / cfg.name / name_run(cfg, key)
     seeds = list(range(cfg.seed, cfg.seed + cfg.ensemble))
-    return Configuration(cfg, run, key, axes, seeds, list(overrides))
+    return Configuration(cfg, run, key, axes, seeds, [list(overrides)])
 
 
 def make_plans(
@@ -200,6 +200,9 @@ def sweep(
         return print_plans(plans, task.format)
     console = make_console()
     for plan in plans:
+        if launch is not None and plan.configurations[0].cfg.replace:
+            _check_replacing(plan)
+    for plan in plans:
         if plan.configurations[0].cfg.replace:
             _take_back(plan, console)
         write_plan(plan)
@@ -209,7 +212,7 @@ def sweep(
             if not any(configuration.find_pending() for configuration in plan.configurations):
                 continue
             if launch is None or stop is None:
-                pending = [c.overrides for c in plan.configurations if c.find_pending()]
+                pending = [words for c in plan.configurations if c.find_pending() for words in c.overrides]
                 launch_whole(pending)
             else:
                 with claim_launch(plan.folder):  # so that status knows that somebody is at it
@@ -251,6 +254,14 @@ def _launch(plan: Plan, launch: Callable[[Plan, Stop, Console], None], stop: Sto
 
 def _list_pending(plan: Plan) -> list[Unit]:
     return [unit for c in plan.configurations for unit in c.units if unit.seed in set(c.find_pending())]
+
+
+def _check_replacing(plan: Plan) -> None:
+    """Cut a plan as if nothing were there: what cannot be computed anew must not be taken back."""
+    for configuration in plan.configurations:
+        configuration.units = [unit._replace(state="queued") for unit in configuration.units]
+    _cut_into_tasks(plan)
+    look_up_units(plan.configurations)
 
 
 def _take_back(plan: Plan, console: Console) -> None:

@@ -84,15 +84,23 @@ def load_checkpoint(directory: Path, identity: str) -> Checkpoint | None:
         try:
             details = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             if details.pop("identity") != identity:
+                _reject(path)
                 continue
             if compute_checksum(path) != details.pop("checksum"):
                 raise ValueError("its checksum differs")
             arrays = jax.tree.map(np.asarray, _open_checkpointer().restore(path.resolve()))
         except Exception as error:  # whatever a damaged file makes its reader say
             print(f"{path}: damaged checkpoint skipped ({describe_error(error)})", file=sys.stderr)
+            _reject(path)
             continue
         return Checkpoint(step, arrays, details)
     return None
+
+
+def _reject(path: Path) -> None:
+    """Remove a checkpoint that is not believed: it would be taken for the furthest for ever."""
+    path.with_suffix(".json").unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def find_checkpoint_step(directory: Path) -> int:
