@@ -47,6 +47,7 @@ def stop_on_signals() -> Iterator[Stop]:
         yield stop
         return
     numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+    numbers = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays nohup
     before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield stop

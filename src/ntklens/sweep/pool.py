@@ -231,7 +231,7 @@ class Pool:
             return
         if self.attempts[number] < ATTEMPTS:
             self.waiting.insert(0, number)
-        else:
+        elif worker.process.returncode not in (0, -signal.SIGTERM, -signal.SIGUSR2):  # asked to end: no failure
             self._give_up([number], worker)
         self.on_event({"event": "task", "task": number, "slot": slot})
 

@@ -1,5 +1,6 @@
 """Train the missing seeds of one configuration, measure them and publish their trajectories."""
 
+import contextlib
 import errno
 import functools
 import json
@@ -169,7 +170,8 @@ def _compute_claimed(
         state = "interrupted" if is_of_the_disk(error) else "failed"
         write_unfinished(run, seeds, state, key=key, error=message, traceback=traceback.format_exc())
         where = f"{state}: {message}; the traceback is in {run}/seed=*/status.json"
-        print(where, file=sys.stderr)
+        with contextlib.suppress(OSError):  # a worker's log may lie on a full disk
+            print(where, file=sys.stderr)
         return select_pending(find_units(run, seeds), retry=True), message
     finally:
         spectra.close()

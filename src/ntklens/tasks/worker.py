@@ -3,6 +3,7 @@
 Standard output carries events; what libraries print goes to standard error, which is the worker's log.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -28,30 +29,33 @@ def main() -> None:
         tasks: queue.Queue[dict[str, Any] | None] = queue.Queue()
         threading.Thread(target=_read_tasks, args=(tasks, stop), daemon=True).start()
         try:
-            _work(tasks, stop, Reporter(events))
+            _work(tasks, stop, Reporter(events, stop))
         except KeyboardInterrupt:
             print("asked to end: finished seeds are kept, the others continue with the next launch", file=sys.stderr)
-        except BrokenPipeError:  # whoever started us is gone
-            pass
         os._exit(0)  # not through the interpreter's end, which would wait for the thread that reads
 
 
 def _read_tasks(tasks: queue.Queue, stop: Stop) -> None:
-    for line in sys.stdin:
-        tasks.put(json.loads(line))
-    stop.request()  # our parent has ended, or has nothing more for us
-    tasks.put(None)
+    try:
+        for line in sys.stdin:
+            tasks.put(json.loads(line))
+    finally:  # our parent has ended, perhaps in the middle of a line, or has nothing more for us
+        stop.request()
+        tasks.put(None)
 
 
 class Reporter:
-    """Writes events, not too many of them."""
+    """Writes events to whoever started this process; if nobody reads them any more, asks for the end."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        self.stream, self.count, self.sent = stream, 0, 0.0
+    def __init__(self, stream: IO[str], stop: Stop) -> None:
+        self.stream, self.stop = stream, stop
 
     def tell(self, event: str, **details: Any) -> None:
         """Write one event."""
-        self.stream.write(json.dumps({"event": event, **details}) + "\n")
+        try:
+            self.stream.write(json.dumps({"event": event, **details}) + "\n")
+        except OSError:
+            self.stop.request()
 
 
 def _work(tasks: queue.Queue, stop: Stop, reporter: Reporter) -> None:
@@ -75,7 +79,8 @@ def _work(tasks: queue.Queue, stop: Stop, reporter: Reporter) -> None:
                 reporter.tell("progress", configuration=self.configuration, share=share, note=note)
 
         def say(self, text: str) -> None:
-            print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # the log may lie on a full disk
+                print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
 
     reporter.tell("ready")
     while (task := tasks.get()) is not None:
@@ -104,7 +109,8 @@ def _compute_slice(
     try:
         outcome = compute.compute_seeds(cfg, run, seeds, stop, watcher, memory)
     except Exception as error:  # before anything was trained: input that only this process could check
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         cause = error.__cause__ or error
         state = "interrupted" if compute.is_of_the_disk(cause) else "failed"
         message = compute.describe_failure(error)
