@@ -31,6 +31,7 @@ from ntklens.signals import Stop
 from ntklens.sweep.claims import claim_seeds
 from ntklens.sweep.key import compute_key
 from ntklens.sweep.states import (
+    FINISHED,
     REPLACED_NAME,
     find_seed_directory,
     find_units,
@@ -124,6 +125,7 @@ def compute_seeds(
     _prepare_directory(cfg, run, seeds)
     use_compilation_cache(Path(cfg.paths.results))
     with claim_seeds(run, seeds) as claimed:
+        _set_damaged_aside(run, claimed)
         # Looked at again: another process may have finished some before they were claimed.
         mine = select_pending(find_units(run, claimed), retry=True)
         busy = [seed for seed in seeds if seed not in claimed]
@@ -291,16 +293,19 @@ def _load_checkpoints(job: Job, seeds: Sequence[int]) -> Iterator[dict[int, Chec
 def _prepare_directory(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> None:
     try:
         for seed in seeds:
-            directory = find_seed_directory(run, seed)
-            directory.mkdir(parents=True, exist_ok=True)
-            if (directory / FILE_NAME).exists() and find_units(run, [seed])[0].state == "queued":
-                aside = set_aside(directory)
-                name = aside.name if aside else ""
-                print(f"{directory / FILE_NAME} could not be read: kept as {name}, computed again", file=sys.stderr)
+            find_seed_directory(run, seed).mkdir(parents=True, exist_ok=True)
         shared = {name: value for name, value in cfg.items() if name not in ("seed", "ensemble")}
         write_atomically(run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(shared), resolve=True))
     except OSError as error:
         raise InputError(f"paths.results={cfg.paths.results}: cannot be written ({error.strerror})") from error
+
+
+def _set_damaged_aside(run: Path, seeds: Sequence[int]) -> None:
+    """Make room where a trajectory is there that cannot be read; of claimed seeds only, which nobody else publishes."""
+    for unit in find_units(run, seeds):
+        directory = find_seed_directory(run, unit.seed)
+        if unit.state not in FINISHED and (aside := set_aside(directory)):
+            print(f"{directory / FILE_NAME} could not be read: kept as {aside.name}, computed again", file=sys.stderr)
 
 
 def _run_pack(job: Job, seeds: Sequence[int], checkpoints: Sequence[Checkpoint | None], size: int) -> None:

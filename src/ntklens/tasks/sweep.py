@@ -28,7 +28,7 @@ from ntklens.report.sweep_table import (
     describe_unfinished,
 )
 from ntklens.signals import Stop, stop_on_signals
-from ntklens.sweep.claims import claim_launch
+from ntklens.sweep.claims import claim_launch, find_claimed
 from ntklens.sweep.cost import GIB, Cost
 from ntklens.sweep.key import compute_key, name_run
 from ntklens.sweep.plan import (
@@ -239,7 +239,7 @@ def _launch(plan: Plan, launch: Callable[[Plan, Stop, Console], None], stop: Sto
         while True:
             look_up_units(plan.configurations)
             pending = _list_pending(plan)
-            if not pending or any(unit.state != "running" for unit in pending):
+            if not pending or _find_free(plan):
                 break
             if not said:
                 print(f"{len(pending)} seeds are computed by another launch: waiting for it", file=sys.stderr)
@@ -250,6 +250,15 @@ def _launch(plan: Plan, launch: Callable[[Plan, Stop, Console], None], stop: Sto
             return
         before = pending
         _cut_into_tasks(plan)
+
+
+def _find_free(plan: Plan) -> bool:
+    """Return whether something pending is claimed by nobody; a state lags behind, and a claim covers a whole slice."""
+    for configuration in plan.configurations:
+        pending = set(configuration.find_pending())
+        if pending and pending - find_claimed(configuration.run, pending):
+            return True
+    return False
 
 
 def _list_pending(plan: Plan) -> list[Unit]:

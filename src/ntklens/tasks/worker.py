@@ -103,6 +103,7 @@ def _compute_slice(
     """Compute seeds of one configuration; return those that failed, those that others compute, and what went wrong."""
     from omegaconf import OmegaConf
 
+    from ntklens.sweep.claims import find_claimed
     from ntklens.sweep.states import write_unfinished
 
     run, seeds, cfg = Path(piece["run"]), piece["seeds"], OmegaConf.create(piece["config"])
@@ -114,7 +115,8 @@ def _compute_slice(
         cause = error.__cause__ or error
         state = "interrupted" if compute.is_of_the_disk(cause) else "failed"
         message = compute.describe_failure(error)
-        write_unfinished(run, seeds, state, error=message, traceback=traceback.format_exc())
+        mine = sorted(set(seeds) - find_claimed(run, seeds))  # others may be computing the rest
+        write_unfinished(run, mine, state, error=message, traceback=traceback.format_exc())
         return seeds, [], message
     return outcome.failed, outcome.busy, outcome.error
 
