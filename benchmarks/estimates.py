@@ -1,7 +1,7 @@
-"""Are the plan's estimates of time and memory worth their line?
+"""Are the plan's estimates of time worth their line?
 
-Runs a sweep over widths and training sizes and compares, for each pack, what it took with what was estimated before
-anything had been measured: the ratio of seconds, and of peak memory (of the worker, against the plan's).
+Runs a sweep over widths, training sizes and epochs, and compares what each configuration took with what was estimated
+before anything had been measured.
 
     python benchmarks/estimates.py
 """
@@ -36,8 +36,10 @@ def main() -> None:
             for number, _, seconds in task["slices"]:
                 estimates[number] += seconds
         for number, configuration in enumerate(planned["configurations"]):
-            path = Path(folder) / planned["name"] / configuration["run"] / "seed=0" / "status.json"
-            seconds = json.loads(path.read_text())["seconds"]
+            run = Path(folder) / planned["name"] / configuration["run"]
+            # Seeds of one pack have its seconds in common.
+            packs = {json.loads(path.read_text())["seconds"] for path in run.glob("seed=*/status.json")}
+            seconds = sum(packs)
             ratio = seconds / estimates[number]
             rows.append({**configuration["axes"], "estimated": estimates[number], "seconds": seconds, "ratio": ratio})
     table = Table(*rows[0])

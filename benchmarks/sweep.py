@@ -64,7 +64,7 @@ def run(*words: str, folder: Path) -> tuple[float, str]:
 
 
 def list_axes(configurations: int) -> list[str]:
-    """Half over widths, half over learning rates: what shares programs, and what does not."""
+    """25 widths, and learning rates, which share the programs of a width."""
     rates = ",".join(f"{rate:.3g}" for rate in np.geomspace(1e-4, 1e-2, configurations // 25))
     return ["model.width=range(4,29)", f"optimizer.learning_rate={rates}"]
 
@@ -110,7 +110,6 @@ def measure_status(folder: Path, units: int = 20_000) -> float:
 def measure_first_step(folder: Path) -> dict:
     def time_first_step(place: str, cache: bool) -> float:
         words = ["dataset=digits", "model.width=256", "model.depth=3", f"paths.results={folder}/{place}"]
-        # A cache that is switched off by an empty folder of its own.
         environment = os.environ | ({} if cache else {"JAX_ENABLE_COMPILATION_CACHE": "false"})
         command = [sys.executable, "-c", FIRST_STEP, f"{folder}/{place}/run-{time.time_ns()}", *words]
         return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)

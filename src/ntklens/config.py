@@ -17,6 +17,8 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ntklens.errors import InputError
 
+GIB = 2**30  # bytes: the unit of ntk.memory_limit
+
 
 @dataclass
 class MLPConfig:

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from ntklens.config import GIB
 from ntklens.errors import InputError
-from ntklens.sweep.cost import Cost, Workload, split_evenly
+from ntklens.sweep.cost import TRAINING_RATE, Cost, Workload, split_evenly
 from ntklens.sweep.plan import (
     PROCESS_BYTES,
     SHORTEST_TASK,
@@ -27,20 +28,24 @@ from ntklens.sweep.states import Unit
 from ntklens.training.memory import MemoryNeed
 
 EXACT = Calibration(1.0, 1.0, 1)
-GIB = 2**30
 
 
 def make_configuration(name="run", seeds=range(4), states=None, **settings):
     seeds = list(seeds)
     states = states or ["queued"] * len(seeds)
-    plain = {"retry": False, "model": {"width": 8}, "checkpoint": {"minutes": 5, "grace": 10}} | settings
+    plain = {
+        "retry": False,
+        "replace": False,
+        "model": {"width": 8},
+        "checkpoint": {"minutes": 5, "grace": 10},
+    } | settings
     units = [Unit(seed, state, {}) for seed, state in zip(seeds, states, strict=True)]
     return Configuration(OmegaConf.create(plain), Path("multirun") / "name" / name, name, {}, seeds, [], units)
 
 
 def make_cost(seconds=10.0, shared=0, per_member=GIB, pack=None, checkpoint=0):
     """Of `seconds` a seed on one core."""
-    return Cost(Workload(seconds * 45e9, 0, 0, 0, 0), MemoryNeed(shared, per_member), pack, checkpoint)
+    return Cost(Workload(seconds * TRAINING_RATE, 0, 0, 0, 0), MemoryNeed(shared, per_member), pack, checkpoint)
 
 
 def test_what_is_finished_or_failed_is_left_out():
@@ -49,6 +54,13 @@ def test_what_is_finished_or_failed_is_left_out():
     assert [piece.seeds for piece in task.slices] == [[3]]
     configuration.cfg.retry = True
     assert configuration.find_pending() == [2, 3]
+
+
+def test_what_replace_asks_for_is_pending_until_it_is_taken_back():
+    configuration = make_configuration(states=["done", "diverged", "failed", "queued"], replace=True)
+    assert configuration.find_pending() == [0, 1, 3]
+    configuration.taken_back = True
+    assert configuration.find_pending() == [3]
 
 
 @given(
@@ -71,8 +83,8 @@ def test_every_pending_seed_is_in_exactly_one_task_and_the_tasks_fit(runs, worke
 
 
 def test_cheap_configurations_share_a_task_in_their_order():
-    configurations = [make_configuration(f"run{k}") for k in range(10)]
-    tasks = make_tasks(configurations, [make_cost(0.01)] * 10, EXACT, 2, 1, 32 * GIB)
+    configurations = [make_configuration(f"run{k}") for k in range(16)]
+    tasks = make_tasks(configurations, [make_cost(0.01)] * 16, EXACT, 2, 1, 32 * GIB)
     assert len(tasks) == 2
     for task in tasks:
         numbers = [piece.configuration for piece in task.slices]

@@ -14,7 +14,6 @@ import pytest
 import ntklens
 from commands import TOY, list_files, run_ntklens, start_ntklens
 from ntklens.sweep.states import read_status
-from ntklens.trajectory import read_trajectory
 
 SMALL = [word for word in TOY if "width" not in word]
 SWEEP = ("-m", "scaling=width", "model.width=3,5,8", *SMALL)
@@ -192,6 +191,35 @@ def test_replace_computes_anew_and_keeps_the_old_until_then(copy):
     assert not list(copy.rglob("*.replaced"))
 
 
+@pytest.mark.parametrize("single", [False, True])
+def test_replace_takes_nothing_back_before_the_input_is_checked(copy, single):
+    before = stamp(copy)
+    sweep = [word for word in SWEEP if word != "-m" and not word.startswith(("model.width", "scaling"))]
+    words = (*sweep, "model.width=3", f"name={NAME}") if single else SWEEP
+    result = run_ntklens(*words, "replace=true", "ntk.memory_limit=1e-6", cwd=copy)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert stamp(copy) == before
+
+
+def test_a_plan_of_replacing_says_what_it_would_compute(copy):
+    result = run_ntklens(*SWEEP, "replace=true", "task=plan", cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert "6 done, 6 to run" in result.stdout
+
+
+def test_a_seed_killed_between_publication_and_status_is_finished_later(copy):
+    path = find_seeds(copy)[0]
+    expected = read_status(path)["observables"]
+    (path / "status.json").write_text(json.dumps({"state": "running"}))
+    (path / "checkpoint").mkdir()
+    result = run_ntklens(*SWEEP, cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert "0 to run" in result.stdout
+    assert read_status(path)["observables"] == expected
+    assert not (path / "checkpoint").exists()
+
+
 def test_two_launches_at_the_same_moment_share_the_work(tmp_path):
     words = (*SWEEP, "training.epochs=3000", "launch.workers=1", "model.width=3,5,8,11")
     launches = [start_ntklens(*words, cwd=tmp_path) for _ in range(2)]
@@ -273,35 +301,6 @@ def test_a_task_whose_workers_die_has_failed(tmp_path):
     assert launch.returncode == 1
     assert len(killed) == 2
     assert "ended by signal SIGKILL; out of memory?" in output
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
-def test_a_full_disk_loses_nothing(finished, tmp_path):
-    """A file system of 200 KB, then one with room."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "none", disk], check=False)
-    if mounted.returncode:
-        pytest.skip("may not mount")
-    try:
-        words = (*SWEEP, f"paths.results={disk}", "launch.workers=1")
-        full = run_ntklens(*words, cwd=tmp_path)
-        assert full.returncode != 0
-        assert "No space left on device" in full.stderr + full.stdout
-        assert "Traceback" not in full.stderr
-        subprocess.run(["mount", "-o", "remount,size=50m", disk], check=True)
-        there = {path: path.stat().st_mtime_ns for path in disk.rglob("trajectory.nc")}
-        result = run_ntklens(*words, cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
-        files = list(disk.rglob("trajectory.nc"))
-        assert len(files) == 6
-        assert all(path.stat().st_mtime_ns == then for path, then in there.items())
-        expected = finished[0] / "multirun" / NAME
-        for path in files:
-            same = read_trajectory(expected / path.relative_to(disk / NAME)).trace == read_trajectory(path).trace
-            assert same.all()
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from ntklens.config import GIB
 from ntklens.sweep.plan import Configuration, Plan
 from ntklens.sweep.progress import COMPLETE, UNFINISHED, SweepStatus
 from ntklens.sweep.states import FINISHED, Unit
@@ -132,7 +133,7 @@ def build_plan_table(plan: Plan) -> Table:
             str(sum(len(piece.seeds) for _, piece in pieces) or ""),
             str(len(pieces) or ""),
             format_seconds(seconds) if pieces else "",
-            f"{memory / 2**30:.2g} GiB" if pieces else "",
+            f"{memory / GIB:.2g} GiB" if pieces else "",
         )
     if len(shown) < len(plan.configurations):
         table.caption = f"and {len(plan.configurations) - len(shown)} more configurations"
@@ -157,11 +158,11 @@ def describe_plan(plan: Plan) -> list[str]:
         processes = f"{plan.workers} process{'es' if plan.workers > 1 else ''}"
         lines.append(
             f"         {len(plan.tasks):,} tasks in {processes}, {about} {format_seconds(plan.seconds)} "
-            f"(× or ÷ {plan.calibration.error:.2g}, {basis}), peak memory {plan.memory / 2**30:.2g} GiB"
+            f"(× or ÷ {plan.calibration.error:.2g}, {basis}), peak memory {plan.memory / GIB:.2g} GiB"
         )
     if plan.memory > plan.available > 0:
         lines.append(
-            f"         more than the {plan.available / 2**30:.2g} GiB that may be used here: not for this machine"
+            f"         more than the {plan.available / GIB:.2g} GiB that may be used here: not for this machine"
         )
     return lines
 

@@ -1,20 +1,20 @@
 """What a unit costs: seconds from counted operations (`counting.py`), and how seeds are cut into parts.
 
-Seconds are operations over rates that were measured on two cores of one machine; a sweep corrects them by what its own
-finished units took (`plan.calibrate`).
+Seconds are operations over rates that fit two cores of one machine; a sweep corrects them by what its own finished
+units took (`plan.calibrate`).
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # its module imports JAX, which telling the state of a sweep does not need
     from ntklens.training.memory import MemoryNeed
 
-GIB = 2**30
-# Operations per second of one core, float32, and seconds per call; measured by benchmarks/estimates.py.
-TRAINING_RATE, KERNEL_RATE, SPECTRUM_RATE = 45e9, 45e9, 45e9
+# Operations per second of one core, float32, and seconds per call: round figures that benchmarks/estimates.py checks.
+TRAINING_RATE, KERNEL_RATE, SPECTRUM_RATE = 70e9, 60e9, 45e9
 UPDATE_SECONDS, RECORD_SECONDS = 6e-5, 2e-3
-START_SECONDS = 2.0  # of a pack: tracing, compiling or reading the cache, publishing
+START_SECONDS = 1.5  # of a configuration: tracing, compiling or reading the cache, publishing
 
 
 class Workload(NamedTuple):
@@ -51,16 +51,8 @@ class Cost(NamedTuple):
         return START_SECONDS + packs * calls + members * operations / cores
 
 
-def choose_equal_parts(total: int, largest: int) -> list[int]:
-    """Return sizes of parts that sum to `total`, none above `largest`, as equal as can be."""
-    parts = -(-total // largest)
-    return [total // parts + (index < total % parts) for index in range(parts)]
-
-
 def split_evenly(items: Sequence[int], largest: int) -> list[list[int]]:
     """Cut items into runs of almost equal length, none above `largest`."""
-    cut, first = [], 0
-    for size in choose_equal_parts(len(items), largest):
-        cut.append(list(items[first : first + size]))
-        first += size
-    return cut
+    parts = -(-len(items) // largest)
+    bounds = [len(items) * part // parts for part in range(parts + 1)]
+    return [list(items[first:last]) for first, last in itertools.pairwise(bounds)]

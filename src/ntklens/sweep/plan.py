@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
+from ntklens.config import GIB
 from ntklens.errors import InputError
-from ntklens.sweep.cost import GIB, Cost, split_evenly
+from ntklens.sweep.cost import Cost, split_evenly
 from ntklens.sweep.states import FINISHED, STATES, Unit, find_units, select_pending, write_atomically
 
 PLAN_NAME = "plan.json"
@@ -47,8 +48,18 @@ class Configuration:
 
     retried: bool = False  # failed units have had their second chance in this launch
 
+    taken_back: bool = False  # what `replace` asks for has been done
+
+    @property
+    def replaces(self) -> bool:
+        """Whether finished seeds are still to be taken back."""
+        return bool(self.cfg.replace) and not self.taken_back
+
     def find_pending(self) -> list[int]:
         """Return the seeds that are to be computed."""
+        if self.replaces:
+            asked = select_pending(self.units, bool(self.cfg.retry))
+            return sorted({*asked, *(unit.seed for unit in self.units if unit.state in FINISHED)})
         return select_pending(self.units, bool(self.cfg.retry) and not self.retried)
 
 

@@ -258,10 +258,10 @@ class Pool:
 
     def _end_workers(self) -> None:
         """Ask all workers to end, wait while they write their checkpoints, and kill what is left."""
-        for worker in self.workers.values():
-            worker.process.terminate()
         deadline = time.monotonic() + self.grace
         try:
+            for worker in self.workers.values():
+                worker.process.terminate()
             for worker in self.workers.values():
                 worker.process.wait(max(0.0, deadline - time.monotonic()))
         except (subprocess.TimeoutExpired, KeyboardInterrupt):

@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import socket
 import time
 from collections.abc import Iterable, Sequence
@@ -17,10 +16,10 @@ from typing import Any, NamedTuple
 
 from ntklens.errors import InputError
 from ntklens.sweep.claims import find_claimed
+from ntklens.training.checkpoint import remove_checkpoints
 from ntklens.trajectory import FILE_NAME, SCHEMA_VERSION, check_schema, read_state
 
 STATUS_NAME = "status.json"
-CHECKPOINT_NAME = "checkpoint"  # as training.checkpoint has it, whose module imports JAX
 REPLACED_NAME = f"{FILE_NAME}.replaced"  # an old result, kept until the new one is published
 FINISHED = ("done", "diverged")
 STATES = (*FINISHED, "running", "failed", "interrupted", "queued")
@@ -159,4 +158,4 @@ def set_replaced(run: Path, seeds: Iterable[int]) -> None:
         if (path := directory / FILE_NAME).exists():
             path.replace(directory / REPLACED_NAME)
             (directory / STATUS_NAME).unlink(missing_ok=True)
-            shutil.rmtree(directory / CHECKPOINT_NAME, ignore_errors=True)
+            remove_checkpoints(directory)

@@ -17,12 +17,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from omegaconf import DictConfig, OmegaConf
 
 from ntklens._compat import use_compilation_cache
-from ntklens.analysis.observables import compute_observables
-from ntklens.config import construct
+from ntklens.config import GIB, construct
 from ntklens.data import Dataset
 from ntklens.errors import InputError
 from ntklens.measure import EVALUATION_BATCH, DeviceData, Measurer, Recorder, SpectrumWorkers, put_on_device
@@ -32,27 +30,26 @@ from ntklens.sweep.claims import claim_seeds
 from ntklens.sweep.key import compute_key
 from ntklens.sweep.states import (
     FINISHED,
-    REPLACED_NAME,
     find_seed_directory,
     find_units,
     select_pending,
     set_aside,
+    set_replaced,
     write_atomically,
-    write_finished,
     write_unfinished,
 )
+from ntklens.tasks.finish import finish_seed
 from ntklens.tracking import Tracker
 from ntklens.tracking.progress import Watcher
 from ntklens.training.checkpoint import (
     Checkpoint,
     find_checkpoint_step,
     load_checkpoint,
-    remove_checkpoints,
     save_checkpoint,
 )
 from ntklens.training.ensemble import Params, State, Trainer, initialise, run_states, trains_faster_alone
 from ntklens.training.losses import LOSSES
-from ntklens.training.memory import GIB, MemoryNeed, estimate_memory, find_free_memory
+from ntklens.training.memory import MemoryNeed, estimate_memory, find_free_memory
 from ntklens.training.schedule import choose_sparse, make_geometric_steps
 from ntklens.trajectory import FILE_NAME, build_trajectory, publish_trajectory
 
@@ -96,7 +93,13 @@ class Job:
 
 
 def compute_seeds(
-    cfg: DictConfig, run: Path, seeds: Sequence[int], stop: Stop, watcher: Watcher, memory: float | None = None
+    cfg: DictConfig,
+    run: Path,
+    seeds: Sequence[int],
+    stop: Stop,
+    watcher: Watcher,
+    memory: float | None = None,
+    replaced: Sequence[int] = (),
 ) -> Outcome:
     """Train, measure and publish seeds in packs that fit into memory; nothing is written before the input is checked.
 
@@ -107,6 +110,7 @@ def compute_seeds(
       stop: says when to end: a checkpoint is then written, if one is worth it.
       watcher: is told how far it is.
       memory: bytes that may be used; None: `ntk.memory_limit`, or four fifths of what is free.
+      replaced: those of the seeds whose results are taken back first.
 
     Returns:
       What became of the seeds.
@@ -125,9 +129,10 @@ def compute_seeds(
     _prepare_directory(cfg, run, seeds)
     use_compilation_cache(Path(cfg.paths.results))
     with claim_seeds(run, seeds) as claimed:
+        set_replaced(run, sorted(set(replaced) & set(claimed)))
         _set_damaged_aside(run, claimed)
-        # Looked at again: another process may have finished some before they were claimed.
-        mine = select_pending(find_units(run, claimed), retry=True)
+        # Looked at again: another process may have finished some before they were claimed, or failed at them.
+        mine = select_pending(find_units(run, claimed), retry=cfg.retry)
         busy = [seed for seed in seeds if seed not in claimed]
         if not mine:
             return Outcome([], busy)
@@ -450,26 +455,6 @@ class Pack:
             publish_trajectory(trajectory, directory)
             finish_seed(directory, trajectory)
             job.tracker.finish(seed, trajectory)
-
-
-def finish_seed(directory: Path, trajectory: xr.Dataset) -> None:
-    """Make a seed's status.json tell of its published trajectory, and remove what it needs no more."""
-    attrs = trajectory.attrs
-    observables = {
-        name: value if math.isfinite(value) else None for name, value in compute_observables(trajectory).items()
-    }
-    write_finished(
-        directory,
-        attrs["state"],
-        seed=attrs["seed"],
-        key=attrs["run_key"],
-        seconds=attrs["seconds"],
-        packed=len(json.loads(attrs["packed_seeds"])),
-        constant_output=bool(attrs["constant_output"]),
-        observables=observables,
-    )
-    remove_checkpoints(directory)
-    (directory / REPLACED_NAME).unlink(missing_ok=True)
 
 
 def _list_seeds(seeds: Sequence[int]) -> str:

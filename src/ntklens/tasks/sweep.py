@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.live import Live
 
+from ntklens.config import GIB
 from ntklens.errors import InputError
 from ntklens.report.sweep_table import (
     build_plan_table,
@@ -29,7 +30,7 @@ from ntklens.report.sweep_table import (
 )
 from ntklens.signals import Stop, stop_on_signals
 from ntklens.sweep.claims import claim_launch, find_claimed
-from ntklens.sweep.cost import GIB, Cost
+from ntklens.sweep.cost import Cost
 from ntklens.sweep.key import compute_key, name_run
 from ntklens.sweep.plan import (
     PROCESS_BYTES,
@@ -44,9 +45,11 @@ from ntklens.sweep.plan import (
     write_plan,
 )
 from ntklens.sweep.pool import Pool, count_cores, count_slots, find_gpus
-from ntklens.sweep.progress import UNFINISHED, SweepStatus, read_sweep
-from ntklens.sweep.states import FINISHED, Unit, find_units, set_replaced
+from ntklens.sweep.progress import FAILED, UNFINISHED, SweepStatus, read_sweep
+from ntklens.sweep.states import FINISHED, find_units, set_replaced
+from ntklens.tasks.finish import finish_late
 from ntklens.tracking.sweep_bar import SweepBar
+from ntklens.training.checkpoint import measure_write_rate
 
 COMMAND = "python -m ntklens.run"
 ONCE = ("task=", "task.", "retry=", "replace=")  # words that are not for the line that continues a sweep
@@ -84,10 +87,8 @@ def make_plans(
     plans = []
     for folder, members in groups.items():
         look_up_units(members)
-        first = members[0].cfg
-        workers = first.launch.workers or count_slots()
-        plan = Plan(folder.name, folder, command, members, [], NOT_ASKED, workers)
-        if any(configuration.find_pending() or configuration.cfg.replace for configuration in members) and cut:
+        plan = Plan(folder.name, folder, command, members, [], NOT_ASKED, 1)
+        if cut and any(configuration.find_pending() for configuration in members):
             _cut_into_tasks(plan, refuse)
         plans.append(plan)
     return plans
@@ -96,17 +97,20 @@ def make_plans(
 def _cut_into_tasks(plan: Plan, refuse: bool = True) -> None:
     costs = _estimate_costs(plan.configurations)
     memory = find_memory_limit(plan.configurations)
-    if plan.configurations[0].cfg.launch.workers is None:  # no more than the largest seeds leave room for
-        largest = max(cost.memory.shared + cost.memory.per_member for cost in costs) + PROCESS_BYTES
-        plan.workers = max(1, min(plan.workers, int(memory // largest)))
+    asked = plan.configurations[0].cfg.launch.workers
+    largest = max(sum(cost.memory) for cost in costs) + PROCESS_BYTES
+    plan.workers = asked or max(1, min(count_slots(), int(memory // largest)))
     cores = max(1, count_cores() // plan.workers)
     plan.calibration = calibrate(plan.configurations, costs, cores)
     plan.tasks = make_tasks(plan.configurations, costs, plan.calibration, plan.workers, cores, memory, refuse)
     plan.workers = max(1, min(plan.workers, len(plan.tasks)))
     plan.available = int(memory)
     if refuse:
-        rate = functools.partial(measure_write_rate, plan.folder)
-        check_checkpoints(plan.configurations, costs, plan.tasks, rate)
+        try:
+            rate = functools.partial(measure_write_rate, plan.folder)
+            check_checkpoints(plan.configurations, costs, plan.tasks, rate)
+        except OSError as error:
+            raise InputError(f"paths.results: {plan.folder} cannot be written ({error.strerror})") from error
 
 
 def _estimate_costs(configurations: Sequence[Configuration]) -> list[Cost]:
@@ -129,21 +133,6 @@ def find_memory_limit(configurations: Sequence[Configuration]) -> float:
     if find_gpus():
         return 1e15  # each worker asks its own
     return 0.8 * min([psutil.virtual_memory().available, *find_cgroup_memory()])
-
-
-def measure_write_rate(folder: Path) -> float:
-    """Return the bytes per second that a folder's disk takes, by writing 64 MiB and removing them."""
-    import os
-    import tempfile
-
-    place = next(path for path in (folder, *folder.parents) if path.is_dir())
-    size = 64 << 20
-    with tempfile.TemporaryFile(dir=place) as file:
-        started = time.perf_counter()
-        file.write(os.urandom(size))
-        file.flush()
-        os.fsync(file.fileno())
-        return size / (time.perf_counter() - started)
 
 
 def show_plan(cfg: DictConfig) -> int:
@@ -200,12 +189,8 @@ def sweep(
         return print_plans(plans, task.format)
     console = make_console()
     for plan in plans:
-        if launch is not None and plan.configurations[0].cfg.replace:
-            _check_replacing(plan)
-    for plan in plans:
-        if plan.configurations[0].cfg.replace:
-            _take_back(plan, console)
         write_plan(plan)
+        _take_back(plan, console)
         _print_plan_summary(plan, console)
     with stop_on_signals() if launch else nullcontext() as stop:
         for plan in plans:
@@ -218,7 +203,8 @@ def sweep(
                 with claim_launch(plan.folder):  # so that status knows that somebody is at it
                     _launch(plan, launch, stop, console)
             look_up_units(plan.configurations)
-    return max(_print_end(plan, console) for plan in plans)
+    statuses = [_print_end(plan, console) for plan in plans]
+    return FAILED if FAILED in statuses else max(statuses)
 
 
 def make_console() -> Console:
@@ -230,7 +216,7 @@ def make_console() -> Console:
 def _launch(plan: Plan, launch: Callable[[Plan, Stop, Console], None], stop: Stop, console: Console) -> None:
     """Launch a plan; then wait for what another launch computes, and take over what it, or a dead worker, left."""
     said = False
-    before = _list_pending(plan)
+    before = _count_pending(plan)
     while True:
         launch(plan, stop, console)
         for configuration in plan.configurations:
@@ -238,15 +224,15 @@ def _launch(plan: Plan, launch: Callable[[Plan, Stop, Console], None], stop: Sto
         waited = False
         while True:
             look_up_units(plan.configurations)
-            pending = _list_pending(plan)
+            pending = _count_pending(plan)
             if not pending or _find_free(plan):
                 break
             if not said:
-                print(f"{len(pending)} seeds are computed by another launch: waiting for it", file=sys.stderr)
+                print(f"{pending} seeds are computed by another launch: waiting for it", file=sys.stderr)
             said = waited = True
             stop.check()
             time.sleep(WAIT_SECONDS)
-        if not pending or (len(pending) >= len(before) and not waited):  # a launch that changes nothing is not repeated
+        if not pending or (pending >= before and not waited):  # a launch that changes nothing is not repeated
             return
         before = pending
         _cut_into_tasks(plan)
@@ -261,28 +247,25 @@ def _find_free(plan: Plan) -> bool:
     return False
 
 
-def _list_pending(plan: Plan) -> list[Unit]:
-    return [unit for c in plan.configurations for unit in c.units if unit.seed in set(c.find_pending())]
-
-
-def _check_replacing(plan: Plan) -> None:
-    """Cut a plan as if nothing were there: what cannot be computed anew must not be taken back."""
-    for configuration in plan.configurations:
-        configuration.units = [unit._replace(state="queued") for unit in configuration.units]
-    _cut_into_tasks(plan)
-    look_up_units(plan.configurations)
+def _count_pending(plan: Plan) -> int:
+    return sum(len(configuration.find_pending()) for configuration in plan.configurations)
 
 
 def _take_back(plan: Plan, console: Console) -> None:
+    """Take back the results that `replace=true` asks to be computed anew."""
     there = 0
     for configuration in plan.configurations:
-        finished = [unit.seed for unit in configuration.units if unit.state in FINISHED]
-        set_replaced(configuration.run, finished)
-        there += len(finished)
-        configuration.units = find_units(configuration.run, configuration.seeds)
+        if configuration.replaces:
+            finished = [unit.seed for unit in configuration.units if unit.state in FINISHED]
+            try:
+                set_replaced(configuration.run, finished)
+            except OSError as error:
+                raise InputError(f"replace=true: {configuration.run} cannot be written ({error.strerror})") from error
+            there += len(finished)
+            configuration.taken_back = True
+            configuration.units = find_units(configuration.run, configuration.seeds)
     if there:
         console.print(f"replace=true: {there} results are taken back; type the line without it to continue later")
-        _cut_into_tasks(plan)
 
 
 def launch_locally(plan: Plan, stop: Stop, console: Console) -> None:
@@ -297,6 +280,9 @@ def launch_locally(plan: Plan, stop: Stop, console: Console) -> None:
 
 def _print_end(plan: Plan, console: Console) -> int:
     """Print what a sweep found, and return its exit status."""
+    for configuration in plan.configurations:
+        if finish_late(configuration.run, configuration.units):
+            configuration.units = find_units(configuration.run, configuration.seeds)
     console.print(build_sweep_table(plan.configurations, compact=console.width < 132))
     status = read_sweep(plan.folder, plan.configurations)
     for line in describe_failures(status):
@@ -308,7 +294,9 @@ def _print_end(plan: Plan, console: Console) -> int:
     if counts["diverged"]:
         console.print(f"{counts['diverged']} seeds diverged, kept out of the table")
     console.print(f"results  {plan.folder}/*/seed=*/trajectory.nc")
-    console.print(f"status   {COMMAND} task=status name={shlex.quote(plan.name)}")
+    place = plan.configurations[0].cfg.paths.results
+    elsewhere = "" if place == "multirun" else f" paths.results={shlex.quote(place)}"
+    console.print(f"status   {COMMAND} task=status name={shlex.quote(plan.name)}{elsewhere}")
     console.print(f'load     ntklens.load("{plan.folder}")')
     return status.exit_status
 

@@ -22,8 +22,8 @@ from ntklens.sweep.states import (
     read_status,
     select_pending,
     set_aside,
-    set_replaced,
 )
+from ntklens.tasks.finish import finish_seed
 from ntklens.tracking.progress import ProgressBar
 from ntklens.trajectory import FILE_NAME, UnreadableTrajectory, read_trajectory
 
@@ -48,16 +48,16 @@ def train(cfg: DictConfig) -> int:
     console = Console(soft_wrap=True)
     units = find_units(run, seeds)
     there = [unit.seed for unit in units if unit.state in FINISHED]
-    if cfg.replace and there:
+    replaced = there if cfg.replace else []
+    if replaced:
         console.print(f"replace=true: {len(there)} results are taken back; type the line without it to continue later")
-        set_replaced(run, there)
-        units, there = find_units(run, seeds), []
-    pending = select_pending(units, cfg.retry)
+        there = []
+    pending = sorted({*select_pending(units, cfg.retry), *replaced})
     started = time.perf_counter()
     if pending:
         if there:
             console.print(f"{len(there)} of {len(seeds)} seeds are there already")
-        if not _compute(cfg, run, pending):
+        if not _compute(cfg, run, pending, replaced):
             return 1
         console.print(f"{len(pending)} seeds in {time.perf_counter() - started:.1f} s")
     elif len(there) == len(seeds):
@@ -77,7 +77,7 @@ def train(cfg: DictConfig) -> int:
     return 0
 
 
-def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> bool:
+def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequence[int]) -> bool:
     """Compute seeds, and wait for those that another process is computing; return whether none failed."""
     from ntklens.tasks.compute import compute_seeds  # JAX is imported only if there is something to compute
 
@@ -85,10 +85,10 @@ def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> bool:
     with stop_on_signals() as stop:
         while seeds:
             with ProgressBar() as watcher:
-                outcome = compute_seeds(cfg, run, seeds, stop, watcher)
+                outcome = compute_seeds(cfg, run, seeds, stop, watcher, replaced=replaced)
             if outcome.failed:
                 return False
-            seeds = select_pending(find_units(run, outcome.busy), retry=False)
+            seeds, replaced = select_pending(find_units(run, outcome.busy), retry=False), []
             if seeds:
                 if not said:
                     print(f"{_list(seeds)}: another process is computing them; waiting for it", file=sys.stderr)
@@ -108,10 +108,8 @@ def _read_all(run: Path, seeds: Sequence[int]) -> tuple[list[xr.Dataset], list[s
         except UnreadableTrajectory:
             damaged.append(str(set_aside(directory)))
             continue
+        # Of a copy that lost the race to publish, or was killed after it.
         if read_status(directory).get("state") != trajectories[-1].attrs["state"]:
-            # Of a copy that lost the race to publish, or was killed after it.
-            from ntklens.tasks.compute import finish_seed
-
             finish_seed(directory, trajectories[-1])
     return trajectories, damaged
 

@@ -11,10 +11,11 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 DIRECTORY_NAME = "checkpoint"
@@ -42,6 +43,8 @@ def save_checkpoint(directory: Path, step: int, arrays: Any, identity: str, **de
     Raises:
       OSError: if the disk is full or cannot be written; the checkpoints before are then still there.
     """
+    import jax  # not above: who only asks for checkpoints, or removes them, does not wait for it
+
     folder = directory / DIRECTORY_NAME
     folder.mkdir(parents=True, exist_ok=True)
     arrays = jax.tree.map(np.asarray, arrays)
@@ -78,6 +81,8 @@ def load_checkpoint(directory: Path, identity: str) -> Checkpoint | None:
       directory: the seed's directory.
       identity: what `save_checkpoint` was given.
     """
+    import jax
+
     folder = directory / DIRECTORY_NAME
     for step in _find_steps(folder):
         path = folder / str(step)
@@ -91,7 +96,8 @@ def load_checkpoint(directory: Path, identity: str) -> Checkpoint | None:
             arrays = jax.tree.map(np.asarray, _open_checkpointer().restore(path.resolve()))
         except Exception as error:  # whatever a damaged file makes its reader say
             print(f"{path}: damaged checkpoint skipped ({describe_error(error)})", file=sys.stderr)
-            _reject(path)
+            if not isinstance(error, OSError | MemoryError):  # which say nothing of the checkpoint itself
+                _reject(path)
             continue
         return Checkpoint(step, arrays, details)
     return None
@@ -111,6 +117,25 @@ def find_checkpoint_step(directory: Path) -> int:
 def remove_checkpoints(directory: Path) -> None:
     """Remove what a finished seed needs no more."""
     shutil.rmtree(directory / DIRECTORY_NAME, ignore_errors=True)
+
+
+def measure_write_rate(folder: Path) -> float:
+    """Return the bytes per second that a folder's disk takes, by writing 64 MiB and removing them.
+
+    Args:
+      folder: need not exist; the nearest folder above it that does is written to.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    content = os.urandom(64 << 20)
+    with tempfile.TemporaryFile(dir=place) as file:
+        started = time.perf_counter()
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        return len(content) / (time.perf_counter() - started)
 
 
 def describe_error(error: Exception) -> str:

@@ -10,8 +10,6 @@ import psutil
 
 from ntklens.training.ensemble import Trainer
 
-GIB = 2**30
-
 
 class MemoryNeed(NamedTuple):
     """Bytes at the peak: `shared` once, and `per_member` for each member trained together."""

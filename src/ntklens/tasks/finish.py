@@ -1,0 +1,50 @@
+"""What follows the publication of a trajectory: its status.json tells of it, and what the seed needed is removed."""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import xarray as xr
+
+from ntklens.analysis.observables import compute_observables
+from ntklens.sweep.states import FINISHED, REPLACED_NAME, Unit, find_seed_directory, write_finished
+from ntklens.training.checkpoint import remove_checkpoints
+from ntklens.trajectory import FILE_NAME, UnreadableTrajectory, read_trajectory
+
+
+def finish_seed(directory: Path, trajectory: xr.Dataset) -> None:
+    """Make a seed's status.json tell of its published trajectory, and remove what it needs no more."""
+    attrs = trajectory.attrs
+    observables = {
+        name: value if math.isfinite(value) else None for name, value in compute_observables(trajectory).items()
+    }
+    write_finished(
+        directory,
+        attrs["state"],
+        seed=attrs["seed"],
+        key=attrs["run_key"],
+        seconds=attrs["seconds"],
+        packed=len(json.loads(attrs["packed_seeds"])),
+        constant_output=bool(attrs["constant_output"]),
+        observables=observables,
+    )
+    remove_checkpoints(directory)
+    (directory / REPLACED_NAME).unlink(missing_ok=True)
+
+
+def finish_late(run: Path, units: Iterable[Unit]) -> bool:
+    """Finish the published seeds whose process was killed before it could; return whether there were any.
+
+    Args:
+      run: the run's directory.
+      units: with their states.
+    """
+    late = [unit for unit in units if unit.state in FINISHED and "observables" not in unit.details]
+    for unit in late:
+        directory = find_seed_directory(run, unit.seed)
+        try:
+            finish_seed(directory, read_trajectory(directory / FILE_NAME))
+        except (UnreadableTrajectory, OSError):  # read again, and said, by whoever needs its numbers
+            continue
+    return bool(late)
