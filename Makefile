@@ -63,7 +63,7 @@ types: $(READY) ## check the types
 bench: $(READY) ## run every benchmark (many minutes, on a machine that does nothing else)
 	@set -e; for script in $(filter-out %/timing.py,$(wildcard benchmarks/*.py)); do echo "bench: $$script"; $(BIN)/python $$script; done
 
-test-system: $(READY) ## test a fresh copy of the repository, an installed wheel, a full disk (downloads all packages; needs root)
+test-system: $(READY) ## test a fresh copy of the repository, an installed wheel, full and read-only disks (downloads all packages; needs root)
 	$(BIN)/python -m pytest -m system tests/system
 
 # Releases already in the lock files stay where they still fit: remove the files first to take newer ones.

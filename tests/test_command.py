@@ -132,7 +132,7 @@ def test_output_directory_that_is_a_file(tmp_path):
     folder.mkdir()
     (tmp_path / "file").write_text("")
     expect_refusal(
-        run_ntklens(f"paths.results={tmp_path}/file", cwd=folder), folder, "paths.results=", "cannot be written"
+        run_ntklens(f"paths.results={tmp_path}/file", cwd=folder), folder, "paths.results: ", "/file is a file"
     )
 
 

@@ -5,6 +5,7 @@
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
@@ -89,7 +90,7 @@ def describe_missing_multirun(hydra_cfg: HydraConf) -> str:
     """Return the line for a sweep that was started as a single run."""
     overrides = list(hydra_cfg.overrides.task)
     sweeping = [word for word in overrides if word.startswith(("scaling=", "experiment="))] or overrides
-    return f"{' '.join(sweeping)}: a sweep needs -m; type: {COMMAND} -m {' '.join(overrides)}"
+    return f"{' '.join(sweeping)}: a sweep needs -m; type: {COMMAND} -m {shlex.join(sys.argv[1:])}"
 
 
 def describe(error: Exception) -> str:

@@ -251,6 +251,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "checkpoint.minutes": _positive(),
     "checkpoint.grace": _positive(),
     "launch.workers": _at_least(1),
+    "task.format": _one_of("table", "json"),
     "seed": (lambda value: 0 <= value < 2**32, "must be an integer from 0 to 2^32 - 1"),
     "ensemble": _at_least(1),
     "precision": _one_of("float32", "float64"),

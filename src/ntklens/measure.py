@@ -221,6 +221,12 @@ class SpectrumWorkers:
         self.waiting.append(self.pool.submit(measure, kernels))
         return self.waiting[-1]
 
+    def forget(self) -> None:
+        """Drop what has not begun, and the promises that nobody waits for any more, with their errors."""
+        for promise in self.waiting:
+            promise.cancel()
+        self.waiting.clear()
+
     def close(self) -> None:
         """Drop what has not begun, and give the other threads back."""
         self.pool.shutdown(wait=True, cancel_futures=True)
@@ -265,7 +271,7 @@ class Recorder:
         self.stop_after, self.workers = stop_after, workers
         self.initial, self.best = (jax.tree.map(jnp.copy, initial) for _ in range(2))
         self.layers = list(name_layers(measurer.apply, initial))
-        members = len(jax.tree.leaves(initial)[0])
+        self.members = members = len(jax.tree.leaves(initial)[0])
         self.records: list[list[dict[str, Any]]] = [[] for _ in range(members)]
         self.crossings: list[dict[int, int]] = [{} for _ in range(members)]  # level → record
         self.minimum_loss = np.full(members, np.inf)
@@ -329,6 +335,11 @@ class Recorder:
         kernels = compute_member_kernels(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
         return {layer: kernels[layer] for layer in self.layers}  # a compiled function returns its keys sorted as text
 
+    def pad(self, members: int) -> None:
+        """Take only the first members for real: the others fill the arrays up, and nothing more is measured of them."""
+        self.members = members
+        self.active[members:] = False
+
     def finish(self) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]]:
         """Measure the minima, wait for every spectrum, and return what each member left.
 
@@ -337,7 +348,7 @@ class Recorder:
         """
         minima = [
             self.workers.submit(measure_snapshot, self._compute_kernels(self.best, member))
-            for member in range(len(self.records))
+            for member in range(self.members)
         ]
         return [self._finish_member(member, minimum) for member, minimum in enumerate(minima)]
 
@@ -361,11 +372,11 @@ class Recorder:
 
     def export_member(self, member: int) -> dict[str, np.ndarray]:
         """Return, as arrays, what `restore` needs beside the best parameters; waits for the member's spectra."""
-        records = self._wait_for_spectra(member)
+        records = self._wait_for_spectra(member) or [self._describe_stillborn()]
         diverged = self.diverged_step[member]
         return {
             **self._stack(records),
-            "constant": np.array([bool(record["constant"]) for record in records]),
+            "constant": np.array([bool(record.get("constant")) for record in records]),
             "crossings": np.array([self.crossings[member].get(level, -1) for level in range(len(LEVELS))]),
             "minimum_record": np.array(self.minimum_record[member]),
             "minimum_loss": np.array(self.minimum_loss[member]),

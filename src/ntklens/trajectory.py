@@ -17,6 +17,7 @@ from ntklens.errors import InputError
 
 SCHEMA_VERSION = 1
 FILE_NAME = "trajectory.nc"
+ATTEMPT_PREFIX = "attempt-"  # of the directory in which one process writes a file before it is linked into place
 UNREADABLE = (OSError, KeyError, RuntimeError, AttributeError, TypeError, ValueError)  # what h5py says of damage
 LEVELS = (1.0, 0.3, 0.1)  # train losses whose first crossing is a snapshot
 
@@ -98,7 +99,7 @@ def publish_trajectory(trajectory: xr.Dataset, directory: Path) -> bool:
       OSError: if the directory cannot be written.
     """
     content = encode_trajectory(trajectory)
-    attempt = directory / f"attempt-{secrets.token_hex(4)}"
+    attempt = directory / f"{ATTEMPT_PREFIX}{secrets.token_hex(4)}"
     attempt.mkdir(parents=True)
     temporary = attempt / FILE_NAME
     try:

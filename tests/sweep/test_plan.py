@@ -10,13 +10,14 @@ from omegaconf import OmegaConf
 
 from ntklens.config import GIB
 from ntklens.errors import InputError
-from ntklens.sweep.cost import TRAINING_RATE, Cost, Workload, split_evenly
+from ntklens.sweep.cost import PROCESS_BYTES, TRAINING_RATE, Cost, Workload, split_evenly
 from ntklens.sweep.plan import (
-    PROCESS_BYTES,
     SHORTEST_TASK,
     TASKS_PER_WORKER,
     Calibration,
     Configuration,
+    Slice,
+    Task,
     calibrate,
     check_checkpoints,
     decode_ranges,
@@ -93,7 +94,7 @@ def test_cheap_configurations_share_a_task_in_their_order():
 
 def test_a_seed_that_does_not_fit_is_refused_but_can_be_planned():
     arguments = ([make_configuration()], [make_cost(per_member=9 * GIB)], EXACT, 1, 1, 8 * GIB)
-    with pytest.raises(InputError, match=r"model.width=8: one seed needs about 9 GiB"):
+    with pytest.raises(InputError, match=r"model.width=8: one seed needs about 9.44 GiB"):
         make_tasks(*arguments)
     assert make_tasks(*arguments, refuse=False)[0].memory > 8 * GIB
 
@@ -121,21 +122,27 @@ def test_a_checkpoint_too_large_to_write_in_time_is_refused():
     configuration = make_configuration()
     costs = [make_cost(1.0, checkpoint=GIB)]
     tasks = make_tasks([configuration], costs, EXACT, 1, 1, 32 * GIB)
-    check_checkpoints([configuration], costs, tasks, lambda: GIB)  # four seconds
-    with pytest.raises(InputError, match=r"checkpoint.grace=10: .* 4 GiB and takes about 40 s"):
-        check_checkpoints([configuration], costs, tasks, lambda: GIB / 10)
+    check_checkpoints([configuration], costs, tasks, 1, lambda: GIB)  # four seconds
+    with pytest.raises(InputError, match=r"checkpoint.grace=10: .* 4 GiB and take about 40 s"):
+        check_checkpoints([configuration], costs, tasks, 1, lambda: GIB / 10)
     configuration.cfg.checkpoint.minutes = None
-    check_checkpoints([configuration], costs, tasks, lambda: GIB / 10)
+    check_checkpoints([configuration], costs, tasks, 1, lambda: GIB / 10)
+    costs = [make_cost(100.0, checkpoint=GIB)]
+    two = [Task([Slice(index, [0, 1, 2, 3], 100.0)], 100.0, GIB) for index in range(2)]
+    configuration.cfg.checkpoint.minutes = 5
+    check_checkpoints([configuration] * 2, costs * 2, two, 1, lambda: GIB / 2)  # eight seconds
+    with pytest.raises(InputError, match="2 processes are 8 GiB"):  # at the same time, on one disk
+        check_checkpoints([configuration] * 2, costs * 2, two, 2, lambda: GIB / 2)
     alone = [make_cost(1.0, checkpoint=GIB, pack=1)]  # one after another: one checkpoint at a time
     configuration.cfg.checkpoint.minutes = 5
     with pytest.raises(InputError, match="1 GiB"):
-        check_checkpoints([configuration], alone, tasks, lambda: GIB / 100)
+        check_checkpoints([configuration], alone, tasks, 1, lambda: GIB / 100)
 
 
 def test_small_checkpoints_are_written_without_measuring_the_disk():
     configuration, costs = make_configuration(), [make_cost(checkpoint=1000)]
     tasks = make_tasks([configuration], costs, EXACT, 1, 1, 32 * GIB)
-    check_checkpoints([configuration], costs, tasks, lambda: 1 / 0)
+    check_checkpoints([configuration], costs, tasks, 1, lambda: 1 / 0)
 
 
 def test_configurations_of_one_run_are_merged():

@@ -1,9 +1,12 @@
 """A run that is asked to end goes on from its checkpoint, as if nothing had happened."""
 
 import json
+import os
 import shutil
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
@@ -13,6 +16,7 @@ from ntklens.config import find_config_directory, register_schemas
 from ntklens.signals import Stop
 from ntklens.sweep.claims import claim_seeds
 from ntklens.sweep.states import find_units
+from ntklens.tasks import compute
 from ntklens.tasks.compute import Outcome, compute_seeds
 from ntklens.tracking.progress import Watcher
 from ntklens.training import ensemble
@@ -47,7 +51,7 @@ def run(folder, *words, after=10**9, seeds=(0, 1, 2)):
     stop = Stop()
     watcher = Interrupter(stop, after)
     try:
-        assert compute_seeds(configure(*words), folder, seeds, stop, watcher) == Outcome([], [])
+        assert compute_seeds(configure(*words), folder, seeds, stop, watcher) == Outcome([], [], [])
     except KeyboardInterrupt:
         return False, watcher
     return True, watcher
@@ -138,14 +142,59 @@ def test_runs_expected_to_be_shorter_than_the_interval_write_none(tmp_path):
 
 
 def test_a_checkpoint_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch, capsys):
-    from ntklens.tasks import compute
-
     def fail(*_args, **_kwargs):
         raise OSError("checkpoint not written: no space left")
 
     monkeypatch.setattr(compute, "save_checkpoint", fail)
     assert run(tmp_path / "run", after=10**9)[0]
     assert "training goes on" in capsys.readouterr().err
+
+
+def test_members_that_were_never_finite_keep_the_others_from_nothing(tmp_path, monkeypatch):
+    def spoil(*arguments):
+        state = ensemble.initialise(*arguments)
+        leaves, tree = jax.tree.flatten(state.params)
+        return state._replace(params=jax.tree.unflatten(tree, [leaves[0].at[0].set(jnp.nan), *leaves[1:]]))
+
+    monkeypatch.setattr(compute, "initialise", spoil)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(whole)[0]
+    assert not run(parts, after=100)[0]
+    assert len({path.parents[1] for path in parts.glob("seed=*/checkpoint/*.json")}) == 3
+    assert run(parts)[0]
+    for seed, state in enumerate(("diverged", "done", "done")):
+        first, second = read(whole, seed), read(parts, seed)
+        assert first.attrs["state"] == second.attrs["state"] == state
+        for name in first.data_vars:
+            np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def test_a_pack_that_fails_fails_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compute, "choose_pack_size", lambda *_: 1)
+    train = compute.Pack.train
+
+    def fail(pack):
+        if pack.seeds == [1]:
+            raise RuntimeError("no such luck")
+        train(pack)
+
+    monkeypatch.setattr(compute.Pack, "train", fail)
+    folder = tmp_path / "run"
+    outcome = compute_seeds(configure(), folder, [0, 1, 2], Stop(), Watcher())
+    assert outcome == Outcome([1], [], [], "RuntimeError: no such luck")
+    assert [unit.state for unit in find_units(folder, range(3))] == ["done", "failed", "done"]
+    assert capsys.readouterr().err.count("no such luck") == 1
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    folder = tmp_path / "run"
+    for name, age in (("attempt-old", 7200), ("attempt-new", 0)):
+        attempt = folder / "seed=0" / name
+        attempt.mkdir(parents=True)
+        (attempt / "trajectory.nc").write_text("half")
+        os.utime(attempt, (time.time() - age,) * 2)
+    assert run(folder, seeds=[0])[0]
+    assert [path.name for path in (folder / "seed=0").glob("attempt-*")] == ["attempt-new"]
 
 
 def test_a_checkpoint_of_another_configuration_is_not_believed(tmp_path):
@@ -171,10 +220,10 @@ def test_what_another_process_claims_is_left_to_it(tmp_path):
     ) as other:
         assert other.stdout.readline() == "[1]\n"
         outcome = compute_seeds(configure(), folder, [0, 1], Stop(), Watcher())
-        assert outcome == Outcome([], [1])
+        assert outcome == Outcome([], [], [1])
         assert [unit.state for unit in find_units(folder, [0, 1])] == ["done", "queued"]
         other.stdin.close()
-    assert compute_seeds(configure(), folder, [0, 1], Stop(), Watcher()) == Outcome([], [])
+    assert compute_seeds(configure(), folder, [0, 1], Stop(), Watcher()) == Outcome([], [], [])
 
 
 def test_a_running_seed_whose_process_died_is_interrupted(tmp_path):

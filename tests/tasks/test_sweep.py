@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -113,6 +114,49 @@ def test_status_tells_states_and_what_to_type(copy):
     assert described["exit_status"] == 1
 
 
+@pytest.mark.parametrize(
+    "text", ["{}", "[1]", "7", '{"version": 1, "command": 3, "configurations": [{"run": 1}]}', "{"]
+)
+def test_files_that_say_nonsense_are_said(copy, text):
+    (copy / "multirun" / NAME / "plan.json").write_text(text)
+    find_seeds(copy)[0].joinpath("status.json").write_text('{"state": "done", "bytes": "many", "observables": [1]}')
+    find_seeds(copy)[1].joinpath("status.json").write_text(text)
+    result = run_ntklens("task=status", f"name={NAME}", cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert "plan.json cannot be read" in result.stderr
+    assert "6 done of 6 units" in result.stdout
+    result = run_ntklens(*SWEEP, cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert "2/2" in result.stdout
+
+
+def test_a_file_where_a_seed_belongs_is_said(copy):
+    path = find_seeds(copy)[0]
+    shutil.rmtree(path)
+    path.touch()
+    result = run_ntklens(*SWEEP, cwd=copy)
+    assert result.returncode == 2
+    assert f"{path.name} is a file" in result.stderr
+
+
+def test_nobody_reading_the_output_ends_nothing(tmp_path):
+    launch = start_ntklens(*SWEEP, cwd=tmp_path)
+    launch.stdout.close()
+    assert launch.wait(timeout=200) == 0
+    launch.stderr.close()
+    assert len(find_seeds(tmp_path)) == 6
+    assert all(read_status(path)["state"] == "done" for path in find_seeds(tmp_path))
+
+
+def test_lines_to_type_next_are_whole(tmp_path):
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\nensemble: 1\n")
+    words = ("-m", "--config-dir", "own", "+experiment=mine", "name=a b", "model.width=3,5", *SMALL)
+    words = tuple("experiment=mine" if word.startswith("+") else word for word in words)
+    described = json.loads(run_ntklens(*words, "task=plan", "task.format=json", cwd=tmp_path).stdout)
+    assert shlex.split(described["command"])[3:] == list(words)
+
+
 def test_status_of_nothing_says_what_there_is(copy):
     result = run_ntklens("task=status", "name=other", cwd=copy)
     assert result.returncode == 2
@@ -144,6 +188,11 @@ def test_a_plan_writes_nothing(tmp_path):
         (("ntk.memory_limit=0.45", "model.width=3,20000"), ("model.width=20000", "one seed needs")),
         (("task=status",), ("task=status", "without -m")),
         (("launch.workers=0",), ("launch.workers=0", "positive")),
+        (("launch.workers=1,2",), ("launch.workers", "cannot be swept")),
+        (("task=train,plan",), ("task", "cannot be swept")),
+        (("task=plan", "task.format=xml"), ("task.format=xml", "table, json")),
+        (("scaling=width,depth",), ("scaling", "cannot be swept", "a line for each")),
+        (("seed=range(3,3)",), ("seed=range(3,3)", "without values")),
     ],
 )
 def test_a_wrong_sweep_is_refused_before_anything_is_written(tmp_path, words, fragments):
@@ -252,6 +301,16 @@ def test_ctrl_c_ends_in_order_and_the_next_launch_continues(tmp_path):
     launch.kill()  # its workers notice, and end
     launch.communicate()
     wait_for(lambda: not find_workers(tmp_path))
+
+
+def test_a_launch_that_is_asked_to_end_at_once_does(tmp_path):
+    """Its worker has begun, but has no task yet."""
+    launch = start_ntklens(*SWEEP, "training.epochs=200000", cwd=tmp_path)
+    wait_for(lambda: find_workers(tmp_path))
+    launch.send_signal(signal.SIGTERM)
+    launch.communicate(timeout=30)  # and not after checkpoint.grace
+    assert launch.returncode == 130
+    assert not find_workers(tmp_path)
 
 
 def wait_for(condition, seconds=120):

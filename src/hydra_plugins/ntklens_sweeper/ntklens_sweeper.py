@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +46,7 @@ class NtklensSweeper(BasicSweeper):
         nested = bool(groups) and not isinstance(groups[0], str)
         self.zipped: list[list[str]] = [list(group) for group in (groups if nested else [groups])]
         self.bases: dict[tuple[str, ...], DictConfig] = {}
+        self.axes: dict[tuple[str, ...], DictConfig] = {}  # what each combination of group choices would sweep
         self.groups: dict[str, bool] = {}
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -62,20 +64,20 @@ class NtklensSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parsed = parser.parse_overrides([*self._parse_config(), *arguments])
         jobs, swept = expand_overrides(parsed, self.zipped)
+        check_swept(swept)
         composed = self.compose(jobs, parser)
+        self._check_groups(swept)
         for cfg in composed:
             validate(cfg)
         configurations = [
             make_configuration(cfg, words, find_axes(words, swept, cfg))
             for words, cfg in zip(jobs, composed, strict=True)
         ]
-        words = ["-m", *self.config.hydra.overrides.hydra, *arguments]
-        words = [word for word in words if not word.startswith("hydra.mode=")]
         launcher = self.launcher
         note_status(
             sweep(
                 configurations,
-                words,
+                sys.argv[1:],
                 getattr(launcher, "launch_plan", None),
                 lambda overrides: launcher.launch(overrides, initial_job_idx=0),
             )
@@ -101,10 +103,22 @@ class NtklensSweeper(BasicSweeper):
             assert self.hydra_context is not None
             assert self.config is not None
             base = self.hydra_context.config_loader.load_sweep_config(self.config, list(chosen))
+            self.axes[chosen] = base.hydra.sweeper
             with open_dict(base):
                 del base["hydra"]  # most of what there would be to copy
             self.bases[chosen] = base
         return self.bases[chosen]
+
+    def _check_groups(self, swept: Sequence[str]) -> None:
+        """Refuse to sweep over options that set axes of their own: Hydra takes axes from what is chosen once."""
+        assert self.config is not None
+        own = self.config.hydra.sweeper
+        for axes in self.axes.values():
+            if axes.params != own.params or axes.get("zip") != own.get("zip"):
+                groups = " and ".join(key for key in swept if key in ("scaling", "experiment")) or swept[0]
+                raise InputError(
+                    f"{groups}: cannot be swept, because its options set axes of their own; type a line for each"
+                )
 
     def _chooses_a_group(self, override: Override) -> bool:
         """Return whether an override changes what is composed, and not a value in it."""
@@ -113,6 +127,18 @@ class NtklensSweeper(BasicSweeper):
             assert self.hydra_context is not None
             self.groups[key] = bool(self.hydra_context.config_loader.get_group_options(key))
         return key.startswith("hydra.") or (self.groups[key] and not isinstance(override.value(), dict))
+
+
+def check_swept(swept: Sequence[str]) -> None:
+    """Refuse axes that say how a sweep is done, and not what is swept.
+
+    Raises:
+      InputError: naming the axis.
+    """
+    whole = ("task", "task.", "retry", "replace", "ntk.memory_limit", "launch.", "checkpoint.")
+    for key in swept:
+        if key in whole or key.startswith(tuple(word for word in whole if word.endswith("."))):
+            raise InputError(f"{key}: cannot be swept, it is one for the whole sweep; give it one value")
 
 
 def expand_overrides(parsed: Sequence[Override], zipped: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[str]]:
@@ -133,6 +159,8 @@ def expand_overrides(parsed: Sequence[Override], zipped: Sequence[Sequence[str]]
             if not override.is_discrete_sweep():
                 raise HydraException(f"{override.input_line}: a sweep needs a list of values: a,b,c or range(…)")
             choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            if not choices[key]:
+                raise InputError(f"{override.input_line}: an axis without values")
             swept.append(key)
         else:
             choices[key] = [f"{key}={override.get_value_element_as_str()}"]

@@ -9,18 +9,20 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 FILE_NAME = ".claims"
+LAUNCHES = range(64)  # bytes of a sweep's own file: each launch holds one
 HELD = (errno.EACCES, errno.EAGAIN)
+TRIES = 3
 
 _own: dict[str, set[int]] = {}  # what this process holds: closing any other descriptor of the file would release it
 
 
 @contextmanager
-def claim_seeds(run: Path, seeds: Iterable[int]) -> Iterator[list[int]]:
+def claim_seeds(run: Path, seeds: Collection[int]) -> Iterator[list[int]]:
     """Claim seeds of a run until the context ends.
 
     Args:
@@ -36,47 +38,51 @@ def claim_seeds(run: Path, seeds: Iterable[int]) -> Iterator[list[int]]:
     descriptor = os.open(run / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     name = os.path.realpath(run)
     try:
-        claimed = [seed for seed in seeds if _try_lock(descriptor, seed) or _try_again(descriptor, seed)]
-        _own[name] = set(claimed)
-        yield claimed
+        claimed = {seed for seed in seeds if _try_lock(descriptor, seed)}
+        for _ in range(TRIES):  # whoever only looks (`find_claimed`) holds a lock for a moment
+            if len(claimed) < len(seeds):
+                time.sleep(0.02)
+                claimed |= {seed for seed in seeds if seed not in claimed and _try_lock(descriptor, seed)}
+        _own[name] = claimed
+        yield sorted(claimed)
     finally:
         _own.pop(name, None)
         os.close(descriptor)
 
 
-def claim_launch(folder: Path) -> AbstractContextManager[list[int]]:
+@contextmanager
+def claim_launch(folder: Path) -> Iterator[None]:
     """Say, until the context ends, that a launch is at work on a sweep; several may be."""
-    return claim_seeds(folder, [0])
-
-
-def is_launched(folder: Path) -> bool:
-    """Return whether a launch is at work on a sweep."""
-    return bool(find_claimed(folder, [0]))
-
-
-def find_claimed(run: Path, seeds: Iterable[int]) -> set[int]:
-    """Return which seeds somebody is computing now."""
-    if (own := _own.get(os.path.realpath(run))) is not None:
-        return own & set(seeds)
+    descriptor = os.open(folder / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        descriptor = os.open(run / FILE_NAME, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return set()
-    try:
-        return {seed for seed in seeds if not _try_lock(descriptor, seed)}
+        next((place for place in LAUNCHES if _try_lock(descriptor, place)), None)
+        yield
     finally:
         os.close(descriptor)
 
 
-def _try_lock(descriptor: int, seed: int) -> bool:
+def is_launched(folder: Path) -> bool:
+    """Return whether a launch is at work on a sweep."""
+    return bool(find_claimed(folder, LAUNCHES))
+
+
+def find_claimed(run: Path, seeds: Iterable[int]) -> set[int]:
+    """Return which seeds somebody is computing now; the results need not be writable."""
+    if (own := _own.get(os.path.realpath(run))) is not None:
+        return own & set(seeds)
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, seed)
+        descriptor = os.open(run / FILE_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return set()
+    try:
+        return {seed for seed in seeds if not _try_lock(descriptor, seed, fcntl.LOCK_SH)}
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int, seed: int, kind: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.lockf(descriptor, kind | fcntl.LOCK_NB, 1, seed)
     except OSError as error:
         return error.errno not in HELD  # anything else: this file system has no locks
     return True
-
-
-def _try_again(descriptor: int, seed: int) -> bool:
-    """Try a second time: whoever only looks (`find_claimed`) holds a lock for a moment."""
-    time.sleep(0.02)
-    return _try_lock(descriptor, seed)

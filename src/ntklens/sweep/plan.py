@@ -13,12 +13,11 @@ from omegaconf import DictConfig
 
 from ntklens.config import GIB
 from ntklens.errors import InputError
-from ntklens.sweep.cost import Cost, split_evenly
+from ntklens.sweep.cost import PROCESS_BYTES, Cost, split_evenly
 from ntklens.sweep.states import FINISHED, STATES, Unit, find_units, select_pending, write_atomically
 
 PLAN_NAME = "plan.json"
 PLAN_VERSION = 1
-PROCESS_BYTES = 450 << 20  # of a worker with its libraries, before the first array
 TASKS_PER_WORKER = 6  # enough to even out what the estimates miss
 SHORTEST_TASK = 20.0  # seconds of estimated work below which a task is not cut
 UNMEASURED_ERROR = 3.0  # the factor that estimates may be off before anything was measured
@@ -251,7 +250,7 @@ def make_tasks(
         if refuse and not need.count_members(memory - PROCESS_BYTES):
             width = configurations[index].cfg.model.get("width")
             raise InputError(
-                f"model.width={width}: one seed needs about {sum(need) / GIB:.3g} GiB, "
+                f"model.width={width}: one seed needs about {(sum(need) + PROCESS_BYTES) / GIB:.3g} GiB, "
                 f"{memory / GIB:.3g} GiB may be used; lower model.width, dataset.probe_size or dataset.train_size"
             )
         fitting = max(1, need.count_members(share))
@@ -268,7 +267,11 @@ def make_tasks(
 
 
 def check_checkpoints(
-    configurations: Sequence[Configuration], costs: Sequence[Cost], tasks: Sequence[Task], measure_rate: Callable
+    configurations: Sequence[Configuration],
+    costs: Sequence[Cost],
+    tasks: Sequence[Task],
+    workers: int,
+    measure_rate: Callable[[], float],
 ) -> None:
     """Refuse a sweep whose checkpoints cannot be written in the time between a signal and the kill.
 
@@ -276,25 +279,28 @@ def check_checkpoints(
       configurations: of the plan.
       costs: of each.
       tasks: of the plan.
+      workers: processes side by side.
       measure_rate: returns the bytes per second that the results' disk takes; called only if there is something large.
 
     Raises:
       InputError: naming what to set.
     """
-    largest, at = 0, None
+    sizes = []
     for task in tasks:
-        for piece in task.slices:
-            members = min(len(piece.seeds), costs[piece.configuration].pack or len(piece.seeds))
-            size = members * costs[piece.configuration].checkpoint
-            if size > largest:
-                largest, at = size, configurations[piece.configuration]
-    if at is None or at.cfg.checkpoint.minutes is None or largest < 256 << 20:
+        members = {p.configuration: min(len(p.seeds), costs[p.configuration].pack or len(p.seeds)) for p in task.slices}
+        sizes.append(max((count * costs[index].checkpoint, index) for index, count in members.items()))
+    together = sorted(sizes, reverse=True)[:workers]  # a signal reaches all processes at once
+    if not together:
         return
-    seconds = largest / measure_rate()
+    size, at = sum(size for size, _ in together), configurations[together[0][1]]
+    if at.cfg.checkpoint.minutes is None or size < 256 << 20:
+        return
+    seconds = size / measure_rate()
     if seconds > at.cfg.checkpoint.grace:
         raise InputError(
-            f"checkpoint.grace={at.cfg.checkpoint.grace:g}: the checkpoint of a task of {at.run.name} is "
-            f"{largest / GIB:.3g} GiB and takes about {seconds:.0f} s to write; raise checkpoint.grace, "
+            f"checkpoint.grace={at.cfg.checkpoint.grace:g}: the checkpoints of {len(together)} "
+            f"process{'es' if len(together) > 1 else ''} are {size / GIB:.3g} GiB and take about {seconds:.0f} s to "
+            f"write (the largest: {at.run.name}); raise checkpoint.grace, "
             "or type checkpoint.minutes=null to go without checkpoints"
         )
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ntklens.signals import Stop
+from ntklens.sweep.cost import PROCESS_BYTES
 from ntklens.sweep.plan import Plan
 from ntklens.sweep.states import FINISHED, find_units, write_unfinished
 
@@ -32,7 +33,7 @@ POLL_SECONDS = 0.2
 Event = dict[str, Any]
 
 
-@dataclass
+@dataclass(eq=False)
 class Worker:
     """A process, the task that it does, and where it writes what its libraries say."""
 
@@ -85,7 +86,7 @@ class Pool:
         self.plan, self.stop, self.memory, self.grace, self.on_event = plan, stop, memory, grace, on_event
         self.waiting = list(range(len(plan.tasks)))
         self.attempts = [0] * len(plan.tasks)
-        self.messages: queue.Queue[tuple[int, Event | None]] = queue.Queue()
+        self.messages: queue.Queue[tuple[Worker, Event | None]] = queue.Queue()
         self.workers: dict[int, Worker] = {}
         self.gpus = find_gpus()
         self.started = self.stillborn = 0
@@ -150,7 +151,9 @@ class Pool:
             }
             for piece in task.slices
         ]
-        limit = None if self.memory is None else max(self.memory / self.plan.workers, task.memory)
+        limit = None
+        if self.memory is not None:
+            limit = max(self.memory / self.plan.workers, task.memory) - PROCESS_BYTES
         return {"task": number, "slices": slices, "memory": limit}
 
     def _start(self, slot: int) -> Worker:
@@ -180,25 +183,26 @@ class Pool:
                 start_new_session=True,  # Ctrl-C is for us alone: we pass it on
             )
         assert process.stdout is not None
-        threading.Thread(target=self._read, args=(slot, process.stdout), daemon=True).start()
-        return Worker(process, log)
+        worker = Worker(process, log)
+        threading.Thread(target=self._read, args=(worker, process.stdout), daemon=True).start()
+        return worker
 
-    def _read(self, slot: int, stream: IO[str]) -> None:
+    def _read(self, worker: Worker, stream: IO[str]) -> None:
         for line in stream:
             try:
-                self.messages.put((slot, json.loads(line)))
+                self.messages.put((worker, json.loads(line)))
             except ValueError:  # cut off by the worker's death
                 break
-        self.messages.put((slot, None))
+        self.messages.put((worker, None))
 
     def _listen(self, timeout: float) -> None:
         """Take what workers said, for at most `timeout` seconds."""
         try:
-            slot, event = self.messages.get(timeout=timeout)
+            worker, event = self.messages.get(timeout=timeout)
         except queue.Empty:
             return
-        worker = self.workers.get(slot)
-        if worker is None:
+        slot = next((slot for slot, other in self.workers.items() if other is worker), None)
+        if slot is None:  # of one that was dismissed
             return
         if event is None:
             self._bury(slot)
@@ -262,6 +266,9 @@ class Pool:
         try:
             for worker in self.workers.values():
                 worker.process.terminate()
+                assert worker.process.stdin is not None
+                with contextlib.suppress(OSError):  # one that waits for a task looks at nothing else
+                    worker.process.stdin.close()
             for worker in self.workers.values():
                 worker.process.wait(max(0.0, deadline - time.monotonic()))
         except (subprocess.TimeoutExpired, KeyboardInterrupt):

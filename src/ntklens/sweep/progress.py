@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -87,7 +89,7 @@ def read_sweep(folder: Path, configurations: Sequence[Configuration] | None = No
       InputError: if there is no such folder, or its plan was written by a newer version.
     """
     plan = _read_plan(folder)
-    command = plan.get("command", f"python -m ntklens.run name={folder.name}")
+    command = plan.get("command") or f"python -m ntklens.run name={shlex.quote(folder.name)}"
     if configurations is not None:
         return SweepStatus(folder, command, [RunStatus(c.run.name, c.axes, c.units) for c in configurations], 0)
     present = _list_runs(folder)
@@ -96,23 +98,31 @@ def read_sweep(folder: Path, configurations: Sequence[Configuration] | None = No
         verb = "is" if len(names) == 1 else "are"
         known = f"there {verb} {', '.join(names)}" if names else "there is none yet"
         raise InputError(f"name={folder.name}: no sweep of this name in {folder.parent}; {known}")
-    if plan:
-        asked = [(c["run"], c["axes"], decode_ranges(c["seeds"])) for c in plan["configurations"]]
-    else:
-        asked = [(run, {}, _list_seeds(folder / run)) for run in present]
+    asked = plan["asked"] if plan else [(run, {}, _list_seeds(folder / run)) for run in present]
     runs = [RunStatus(run, axes, find_units(folder / run, seeds)) for run, axes, seeds in asked]
     others = len(set(present) - {run.run for run in runs})
     return SweepStatus(folder, command, runs, others, is_launched(folder))
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:
+    """Return a plan's `command` and what it `asked` for, (run, axes, seeds) each; nothing if there is no plan."""
+    path = folder / PLAN_NAME
     try:
-        plan = json.loads((folder / PLAN_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        if plan["version"] > PLAN_VERSION:
+            raise InputError(f"{path}: written by a newer ntklens; upgrade, or choose another name=…")
+        asked = [(str(c["run"]), dict(c["axes"]), decode_ranges(c["seeds"])) for c in plan["configurations"]]
+        return {"command": str(plan["command"]), "asked": asked}
+    except FileNotFoundError:
         return {}
-    if plan.get("version", 0) > PLAN_VERSION:
-        raise InputError(f"{folder / PLAN_NAME}: written by a newer ntklens; upgrade, or choose another name=…")
-    return plan
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        print(
+            f"{path} cannot be read ({type(error).__name__}): what lies in the folder is shown; launch the sweep again",
+            file=sys.stderr,
+        )
+        return {}
 
 
 def _scan(folder: Path) -> list[os.DirEntry]:

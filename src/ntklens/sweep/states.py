@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterable, Sequence
@@ -17,12 +18,20 @@ from typing import Any, NamedTuple
 from ntklens.errors import InputError
 from ntklens.sweep.claims import find_claimed
 from ntklens.training.checkpoint import remove_checkpoints
-from ntklens.trajectory import FILE_NAME, SCHEMA_VERSION, check_schema, read_state
+from ntklens.trajectory import ATTEMPT_PREFIX, FILE_NAME, SCHEMA_VERSION, check_schema, read_state
 
 STATUS_NAME = "status.json"
 REPLACED_NAME = f"{FILE_NAME}.replaced"  # an old result, kept until the new one is published
 FINISHED = ("done", "diverged")
 STATES = (*FINISHED, "running", "failed", "interrupted", "queued")
+NONE = type(None)
+KINDS: dict[str, Any] = {  # of what status.json says: one that says something else says nothing
+    **dict.fromkeys(("seed", "step", "steps", "bytes", "packed", "schema_version", "pid"), int | NONE),
+    **dict.fromkeys(("heartbeat", "seconds"), float | int | NONE),
+    **dict.fromkeys(("host", "key", "error", "traceback", "log"), str | NONE),
+    "observables": dict | NONE,
+}
+LEFTOVER_SECONDS = 3600.0
 STALE_SECONDS = 300.0  # a heartbeat older than this is of a process that ended, if it runs where we cannot ask
 
 
@@ -61,7 +70,8 @@ def read_status(directory: Path) -> dict[str, Any]:
             status = json.loads(file.read())
     except (OSError, ValueError):
         return {}
-    return status if isinstance(status, dict) and status.get("state") in STATES else {}
+    whole = isinstance(status, dict) and status.get("state") in STATES
+    return status if whole and all(isinstance(status.get(k), kinds) for k, kinds in KINDS.items()) else {}
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -105,9 +115,12 @@ def _find_unit(directory: Path, seed: int) -> Unit:
     path = directory / FILE_NAME
     try:
         size = os.stat(path).st_size
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         state = status.get("state", "queued")
         return Unit(seed, "queued" if state in FINISHED else state, status)
+    except NotADirectoryError as error:
+        file = next(place for place in (*directory.parents[::-1], directory) if place.is_file())
+        raise InputError(f"paths.results: cannot be written: {file} is a file where a folder belongs") from error
     except OSError as error:
         raise InputError(f"paths.results: {path} cannot be looked at ({error.strerror})") from error
     if status.get("state") in FINISHED and status.get("bytes") == size:
@@ -149,6 +162,21 @@ def set_aside(directory: Path) -> Path | None:
     aside = path.with_name(f"{FILE_NAME}.unreadable-{secrets.token_hex(4)}")
     path.rename(aside)
     return aside
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what killed processes left half written in a seed's directory.
+
+    What is younger than `LEFTOVER_SECONDS` stays: where the file system has no locks, a copy may be writing it.
+    """
+    with contextlib.suppress(OSError):
+        for entry in list(directory.iterdir()):
+            if time.time() - entry.lstat().st_mtime < LEFTOVER_SECONDS:
+                continue
+            if entry.name.startswith(ATTEMPT_PREFIX):
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name.startswith(f".{STATUS_NAME}-"):
+                entry.unlink(missing_ok=True)
 
 
 def set_replaced(run: Path, seeds: Iterable[int]) -> None:

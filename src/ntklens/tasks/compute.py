@@ -27,11 +27,13 @@ from ntklens.measure import EVALUATION_BATCH, DeviceData, Measurer, Recorder, Sp
 from ntklens.provenance import describe_environment
 from ntklens.signals import Stop
 from ntklens.sweep.claims import claim_seeds
+from ntklens.sweep.cost import PROCESS_BYTES
 from ntklens.sweep.key import compute_key
 from ntklens.sweep.states import (
     FINISHED,
     find_seed_directory,
     find_units,
+    remove_leftovers,
     select_pending,
     set_aside,
     set_replaced,
@@ -53,7 +55,7 @@ from ntklens.training.memory import MemoryNeed, estimate_memory, find_free_memor
 from ntklens.training.schedule import choose_sparse, make_geometric_steps
 from ntklens.trajectory import FILE_NAME, build_trajectory, publish_trajectory
 
-LOWER_MEMORY = "lower model.width, dataset.probe_size, training.batch_size or ensemble"
+LOWER_MEMORY = "lower model.width, dataset.probe_size, dataset.train_size or training.batch_size"
 HEARTBEAT_SECONDS = 15.0
 # What a disk says when it is full or gone: no fault of the run, which the next launch continues.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
@@ -63,9 +65,10 @@ _latest: list[Trainer | None] = [None]  # whose compiled programs are in memory
 
 
 class Outcome(NamedTuple):
-    """What became of the seeds: `failed`, or not finished, because of `error`; `busy` are another process's."""
+    """What became of the seeds that are not finished: `failed` or `interrupted` by `error`; `busy` are another's."""
 
     failed: list[int]
+    interrupted: list[int]
     busy: list[int]
     error: str = ""
 
@@ -109,7 +112,7 @@ def compute_seeds(
       seeds: which seeds to compute; those that are finished or being computed elsewhere are left out.
       stop: says when to end: a checkpoint is then written, if one is worth it.
       watcher: is told how far it is.
-      memory: bytes that may be used; None: `ntk.memory_limit`, or four fifths of what is free.
+      memory: bytes that arrays may use; None: by `ntk.memory_limit`, or four fifths of what is free.
       replaced: those of the seeds whose results are taken back first.
 
     Returns:
@@ -130,14 +133,16 @@ def compute_seeds(
     use_compilation_cache(Path(cfg.paths.results))
     with claim_seeds(run, seeds) as claimed:
         set_replaced(run, sorted(set(replaced) & set(claimed)))
+        for seed in claimed:
+            remove_leftovers(find_seed_directory(run, seed))
         _set_damaged_aside(run, claimed)
         # Looked at again: another process may have finished some before they were claimed, or failed at them.
         mine = select_pending(find_units(run, claimed), retry=cfg.retry)
         busy = [seed for seed in seeds if seed not in claimed]
         if not mine:
-            return Outcome([], busy)
-        failed, error = _compute_claimed(cfg, run, dataset, trainer, mine, fitting, stop, watcher)
-    return Outcome(failed, busy, error)
+            return Outcome([], [], busy)
+        failed, interrupted, error = _compute_claimed(cfg, run, dataset, trainer, mine, fitting, stop, watcher)
+    return Outcome(failed, interrupted, busy, error)
 
 
 def _compute_claimed(
@@ -149,8 +154,8 @@ def _compute_claimed(
     fitting: int,
     stop: Stop,
     watcher: Watcher,
-) -> tuple[list[int], str]:
-    """Compute seeds that nobody else computes, and return those that failed, and why."""
+) -> tuple[list[int], list[int], str]:
+    """Compute seeds that nobody else computes, and return those that failed, those that the disk stopped, and why."""
     tracker = construct(cfg.tracking)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     key = compute_key(cfg)
@@ -158,31 +163,46 @@ def _compute_claimed(
     data, spectra = put_on_device(dataset), SpectrumWorkers()
     steps = make_record_steps(cfg, trainer, len(dataset.train))
     job = Job(cfg, run, key, dataset, data, trainer, steps, tracker, spectra, stop, watcher)
-    packs = _make_packs(run, trainer, seeds, fitting)
-    watcher.begin(sum(int(steps[-1]) - start for start, _, _ in packs), run.name)
-    begun: Sequence[int] = []
+    failed: list[int] = []
+    errors: dict[str, None] = {}
+    left = list(seeds)
     try:
+        packs = _make_packs(run, trainer, seeds, fitting)
+        watcher.begin(sum(int(steps[-1]) - start for start, _, _ in packs), run.name)
         for _, members, size in packs:
             stop.check()
-            begun = members
-            for checkpoints in _load_checkpoints(job, members):
-                _run_pack(job, list(checkpoints), list(checkpoints.values()), size)
-    except KeyboardInterrupt:
-        for seed in begun:
-            step = find_checkpoint_step(find_seed_directory(run, seed))
-            write_unfinished(run, [seed], "interrupted", key=key, step=step, steps=int(steps[-1]))
-        raise
-    except Exception as error:
-        message = describe_failure(error)
-        state = "interrupted" if is_of_the_disk(error) else "failed"
-        write_unfinished(run, seeds, state, key=key, error=message, traceback=traceback.format_exc())
-        where = f"{state}: {message}; the traceback is in {run}/seed=*/status.json"
-        with contextlib.suppress(OSError):  # a worker's log may lie on a full disk
-            print(where, file=sys.stderr)
-        return select_pending(find_units(run, seeds), retry=True), message
+            try:
+                for checkpoints in _load_checkpoints(job, members):
+                    _run_pack(job, list(checkpoints), list(checkpoints.values()), size)
+            except KeyboardInterrupt:
+                _note_interrupted(job, members)
+                raise
+            except Exception as error:
+                spectra.forget()
+                message = describe_failure(error)
+                full = is_of_the_disk(error)  # then the other packs cannot be kept either
+                state, stopped = ("interrupted", left) if full else ("failed", members)
+                write_unfinished(run, stopped, state, key=key, error=message, traceback=traceback.format_exc())
+                if message not in errors:
+                    errors[message] = None
+                    with contextlib.suppress(OSError):  # a worker's log may lie on a full disk
+                        print(f"{state}: {message}; the traceback is in {run}/seed=*/status.json", file=sys.stderr)
+                if full:
+                    break
+                failed += members
+            left = [seed for seed in left if seed not in members]
+        else:
+            left = []
     finally:
         spectra.close()
-    return [], ""
+    missing = set(select_pending(find_units(run, [*failed, *left]), retry=True))
+    return sorted(missing & set(failed)), sorted(missing & set(left)), "; ".join(errors)
+
+
+def _note_interrupted(job: Job, seeds: Sequence[int]) -> None:
+    for seed in seeds:
+        step = find_checkpoint_step(find_seed_directory(job.run, seed))
+        write_unfinished(job.run, [seed], "interrupted", key=job.key, step=step, steps=int(job.steps[-1]))
 
 
 def load_dataset(cfg: DictConfig) -> Dataset:
@@ -250,18 +270,15 @@ def estimate_need(trainer: Trainer, dataset: Dataset) -> MemoryNeed:
 
 def _count_fitting(cfg: DictConfig, need: MemoryNeed, memory: float | None) -> int:
     """Return how many members fit into the memory that may be used."""
-    asked = cfg.ntk.memory_limit and cfg.ntk.memory_limit * GIB
-    limit = memory or asked or 0.8 * find_free_memory()
+    asked = cfg.ntk.memory_limit
+    program = PROCESS_BYTES if jax.default_backend() == "cpu" else 0
+    limit = memory or (asked * GIB - program if asked else 0.8 * find_free_memory())
     fitting = need.count_members(limit)
     if not fitting:
-        key = (
-            f"ntk.memory_limit={cfg.ntk.memory_limit}"
-            if cfg.ntk.memory_limit
-            else f"model.width={cfg.model.get('width')}"
-        )
+        key = f"ntk.memory_limit={asked:g}" if asked else f"model.width={cfg.model.get('width')}"
         raise InputError(
-            f"{key}: one seed needs about {sum(need) / GIB:.3g} GiB, {limit / GIB:.3g} GiB may be used; "
-            "lower model.width, dataset.probe_size, dataset.train_size or training.batch_size"
+            f"{key}: one seed needs about {(sum(need) + program) / GIB:.3g} GiB, {(limit + program) / GIB:.3g} GiB may "
+            f"be used; {LOWER_MEMORY}"
         )
     return fitting
 
@@ -302,7 +319,8 @@ def _prepare_directory(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> None
         shared = {name: value for name, value in cfg.items() if name not in ("seed", "ensemble")}
         write_atomically(run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(shared), resolve=True))
     except OSError as error:
-        raise InputError(f"paths.results={cfg.paths.results}: cannot be written ({error.strerror})") from error
+        place = f", {error.filename}" if error.filename else ""
+        raise InputError(f"paths.results={cfg.paths.results}: cannot be written ({error.strerror}{place})") from error
 
 
 def _set_damaged_aside(run: Path, seeds: Sequence[int]) -> None:
@@ -344,6 +362,7 @@ class Pack:
         )
         if checkpoints[0]:
             self._restore([checkpoints[member] for member in padded])
+        self.recorder.pad(len(seeds))
 
     def _restore(self, checkpoints: Sequence[Checkpoint]) -> None:
         def stack(name: str, like: Any) -> Any:
@@ -392,7 +411,7 @@ class Pack:
 
     def _is_long(self, now: float, seconds: float) -> bool:
         """Return whether the pack is expected to take longer than that, by what it took so far."""
-        done, whole = self.state.step - self.first_step, int(self.job.steps[-1]) - self.first_step
+        done, whole = self.state.step - self.first_step, int(self.job.steps[-1])
         return done > 0 and (now - self.started) * whole / done > seconds
 
     def _beat(self) -> None:
@@ -419,8 +438,9 @@ class Pack:
                     find_seed_directory(self.job.run, seed), self.state.step, arrays, self.job.key, seconds=seconds
                 )
             except OSError as error:
-                print(f"{self.job.run.name}: seed {seed}: {error}; training goes on", file=sys.stderr)
-                return
+                with contextlib.suppress(OSError):
+                    print(f"{self.job.run.name}: seed {seed}: {error}; training goes on", file=sys.stderr)
+                continue
         self.job.watcher.say(f"{self.job.run.name}: {_list_seeds(self.seeds)} checkpoint at update {self.state.step}")
 
     def publish(self) -> None:

@@ -19,6 +19,7 @@ from rich.live import Live
 
 from ntklens.config import GIB
 from ntklens.errors import InputError
+from ntklens.report.console import make_console
 from ntklens.report.sweep_table import (
     build_plan_table,
     build_status_table,
@@ -30,10 +31,9 @@ from ntklens.report.sweep_table import (
 )
 from ntklens.signals import Stop, stop_on_signals
 from ntklens.sweep.claims import claim_launch, find_claimed
-from ntklens.sweep.cost import Cost
+from ntklens.sweep.cost import PROCESS_BYTES, Cost
 from ntklens.sweep.key import compute_key, name_run
 from ntklens.sweep.plan import (
-    PROCESS_BYTES,
     Calibration,
     Configuration,
     Plan,
@@ -80,7 +80,7 @@ def make_plans(
     Raises:
       InputError: if something cannot be computed; nothing has been written then.
     """
-    command = f"{COMMAND} {shlex.join(word for word in words if not word.startswith(ONCE))}"
+    command = f"{COMMAND} {shlex.join(word for word in words if not word.startswith(ONCE))}".rstrip()
     groups: dict[Path, list[Configuration]] = defaultdict(list)
     for configuration in merge_configurations(configurations):
         groups[configuration.run.parent].append(configuration)
@@ -108,7 +108,7 @@ def _cut_into_tasks(plan: Plan, refuse: bool = True) -> None:
     if refuse:
         try:
             rate = functools.partial(measure_write_rate, plan.folder)
-            check_checkpoints(plan.configurations, costs, plan.tasks, rate)
+            check_checkpoints(plan.configurations, costs, plan.tasks, plan.workers, rate)
         except OSError as error:
             raise InputError(f"paths.results: {plan.folder} cannot be written ({error.strerror})") from error
 
@@ -124,7 +124,7 @@ def _estimate_costs(configurations: Sequence[Configuration]) -> list[Cost]:
 
 
 def find_memory_limit(configurations: Sequence[Configuration]) -> float:
-    """Return the bytes that all workers may use together: `ntk.memory_limit`, or four fifths of what is free."""
+    """Return the bytes that all workers and their libraries may use: `ntk.memory_limit`, or 4/5 of what is free."""
     from ntklens.training.memory import find_cgroup_memory
 
     limit = configurations[0].cfg.ntk.memory_limit
@@ -137,8 +137,8 @@ def find_memory_limit(configurations: Sequence[Configuration]) -> float:
 
 def show_plan(cfg: DictConfig) -> int:
     """task=plan without -m: print the plan of one configuration, and write nothing."""
-    words = [str(word) for word in HydraConfig.get().overrides.task]
-    return print_plans(make_plans([make_configuration(cfg, words, {})], words, cut=True, refuse=False), cfg.task.format)
+    configuration = make_configuration(cfg, list(HydraConfig.get().overrides.task), {})
+    return print_plans(make_plans([configuration], sys.argv[1:], cut=True, refuse=False), cfg.task.format)
 
 
 def print_plans(plans: Sequence[Plan], style: str) -> int:
@@ -189,7 +189,7 @@ def sweep(
         return print_plans(plans, task.format)
     console = make_console()
     for plan in plans:
-        write_plan(plan)
+        _store(plan)
         _take_back(plan, console)
         _print_plan_summary(plan, console)
     with stop_on_signals() if launch else nullcontext() as stop:
@@ -205,12 +205,6 @@ def sweep(
             look_up_units(plan.configurations)
     statuses = [_print_end(plan, console) for plan in plans]
     return FAILED if FAILED in statuses else max(statuses)
-
-
-def make_console() -> Console:
-    """Return the console; wide where no terminal limits it, so that tables in a file are whole."""
-    console = Console(soft_wrap=True)
-    return console if console.is_terminal else Console(soft_wrap=True, width=160)
 
 
 def _launch(plan: Plan, launch: Callable[[Plan, Stop, Console], None], stop: Stop, console: Console) -> None:
@@ -247,6 +241,15 @@ def _find_free(plan: Plan) -> bool:
     return False
 
 
+def _store(plan: Plan) -> None:
+    """Write plan.json; where nothing is to be computed, results that cannot be written are fine as they are."""
+    try:
+        write_plan(plan)
+    except InputError:
+        if _count_pending(plan):
+            raise
+
+
 def _count_pending(plan: Plan) -> int:
     return sum(len(configuration.find_pending()) for configuration in plan.configurations)
 
@@ -275,7 +278,7 @@ def launch_locally(plan: Plan, stop: Stop, console: Console) -> None:
     with SweepBar(plan, Console(stderr=True)) as bar:
         Pool(plan, stop, memory, grace, bar.take).run()
     for error in dict.fromkeys(bar.errors):  # also what the disk would not take
-        print(f"failed: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
 
 
 def _print_end(plan: Plan, console: Console) -> int:
@@ -325,6 +328,9 @@ def show_status(cfg: DictConfig) -> int:
 def _watch(folder: Path, status: SweepStatus, console: Console) -> SweepStatus:
     """Show a sweep's table until nothing runs and nothing is queued, or somebody presses Ctrl-C."""
     try:
+        while status.is_going() and not console.is_terminal:  # a file wants the last table alone
+            time.sleep(LIVE_SECONDS)
+            status = read_sweep(folder)
         with Live(build_status_table(status), console=console, auto_refresh=False) as live:
             while status.is_going():
                 time.sleep(LIVE_SECONDS)

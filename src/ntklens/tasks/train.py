@@ -1,5 +1,6 @@
 """task=train: from a configuration to one published trajectory per seed."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -11,10 +12,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
+from ntklens.report.console import make_console
 from ntklens.report.figures import draw_run
 from ntklens.report.table import build_summary_table
 from ntklens.signals import stop_on_signals
+from ntklens.sweep.claims import find_claimed
 from ntklens.sweep.key import name_run
+from ntklens.sweep.progress import COMPLETE, FAILED, UNFINISHED
 from ntklens.sweep.states import (
     FINISHED,
     find_seed_directory,
@@ -38,14 +42,14 @@ def train(cfg: DictConfig) -> int:
       cfg: a checked configuration.
 
     Returns:
-      The exit status: 0 if every requested seed is done or diverged, else 1.
+      The exit status: 0 if every requested seed is done or diverged, 1 if some failed, 3 if the disk stopped some.
 
     Raises:
       InputError: before anything is written.
     """
     run = Path(cfg.paths.results) / cfg.name / name_run(cfg)
     seeds = list(range(cfg.seed, cfg.seed + cfg.ensemble))
-    console = Console(soft_wrap=True)
+    console = make_console()
     units = find_units(run, seeds)
     there = [unit.seed for unit in units if unit.state in FINISHED]
     replaced = there if cfg.replace else []
@@ -57,8 +61,8 @@ def train(cfg: DictConfig) -> int:
     if pending:
         if there:
             console.print(f"{len(there)} of {len(seeds)} seeds are there already")
-        if not _compute(cfg, run, pending, replaced):
-            return 1
+        if status := _compute(cfg, run, pending, replaced):
+            return status
         console.print(f"{len(pending)} seeds in {time.perf_counter() - started:.1f} s")
     elif len(there) == len(seeds):
         console.print(f"all {len(seeds)} seeds are there already: nothing to compute")
@@ -77,8 +81,8 @@ def train(cfg: DictConfig) -> int:
     return 0
 
 
-def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequence[int]) -> bool:
-    """Compute seeds, and wait for those that another process is computing; return whether none failed."""
+def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequence[int]) -> int:
+    """Compute seeds, and wait for those that another process is computing; return the exit status."""
     from ntklens.tasks.compute import compute_seeds  # JAX is imported only if there is something to compute
 
     said = False
@@ -86,16 +90,16 @@ def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequenc
         while seeds:
             with ProgressBar() as watcher:
                 outcome = compute_seeds(cfg, run, seeds, stop, watcher, replaced=replaced)
-            if outcome.failed:
-                return False
+            if outcome.failed or outcome.interrupted:
+                return FAILED if outcome.failed else UNFINISHED
             seeds, replaced = select_pending(find_units(run, outcome.busy), retry=False), []
-            if seeds:
-                if not said:
-                    print(f"{_list(seeds)}: another process is computing them; waiting for it", file=sys.stderr)
+            if seeds and not said:
+                print(f"{_list(seeds)}: another process is computing them; waiting for it", file=sys.stderr)
                 said = True
+            while seeds and find_claimed(run, seeds) >= set(seeds):
                 stop.check()
                 time.sleep(WAIT_SECONDS)
-    return True
+    return COMPLETE
 
 
 def _read_all(run: Path, seeds: Sequence[int]) -> tuple[list[xr.Dataset], list[str]]:
@@ -110,7 +114,8 @@ def _read_all(run: Path, seeds: Sequence[int]) -> tuple[list[xr.Dataset], list[s
             continue
         # Of a copy that lost the race to publish, or was killed after it.
         if read_status(directory).get("state") != trajectories[-1].attrs["state"]:
-            finish_seed(directory, trajectories[-1])
+            with contextlib.suppress(OSError):  # results that cannot be written are results
+                finish_seed(directory, trajectories[-1])
     return trajectories, damaged
 
 
@@ -126,14 +131,18 @@ def _report(
     constant = [seed for seed, t in zip(seeds, trajectories, strict=True) if t.attrs["constant_output"]]
     figure = run / FIGURE_NAME
     if redraw or not figure.exists():  # of the seeds just asked for
-        draw_run(trajectories, f"{run.name}: {len(seeds)} seeds", figure)
+        try:
+            draw_run(trajectories, f"{run.name}: {len(seeds)} seeds", figure)
+        except OSError as error:
+            print(f"{figure} cannot be written ({error.strerror})", file=sys.stderr)
     console.print(build_summary_table(trajectories))
     if diverged:
         console.print(f"{len(diverged)} of {len(seeds)} seeds diverged, kept out of the table: {_list(diverged)}")
     if constant:
         console.print(f"{len(constant)} of {len(seeds)} networks are dead (constant over the probe): {_list(constant)}")
     console.print(f"results  {run}/seed=*/{FILE_NAME}")
-    console.print(f"figure   {figure}")
+    if figure.exists():
+        console.print(f"figure   {figure}")
     console.print(f'load     ntklens.load("{run.parent}")')
     console.print(f"next     {_suggest_next(cfg)}")
 

@@ -86,21 +86,20 @@ def _work(tasks: queue.Queue, stop: Stop, reporter: Reporter) -> None:
     while (task := tasks.get()) is not None:
         for piece in task["slices"]:
             watcher = EventWatcher(piece["configuration"])
-            failed, busy, error = _compute_slice(compute, piece, task["memory"], stop, watcher)
+            outcome = _compute_slice(compute, piece, task["memory"], stop, watcher)
+            left = [*outcome.failed, *outcome.interrupted, *outcome.busy]
             reporter.tell(
                 "slice",
                 configuration=piece["configuration"],
                 seconds=piece["seconds"],
-                finished=len(piece["seeds"]) - len(failed) - len(busy),
-                error=error,
+                finished=len(piece["seeds"]) - len(left),
+                error=f"{'failed' if outcome.failed else 'interrupted'}: {outcome.error}" if outcome.error else "",
             )
         reporter.tell("task", task=task["task"])
 
 
-def _compute_slice(
-    compute: Any, piece: dict[str, Any], memory: float | None, stop: Stop, watcher: Any
-) -> tuple[list[int], list[int], str]:
-    """Compute seeds of one configuration; return those that failed, those that others compute, and what went wrong."""
+def _compute_slice(compute: Any, piece: dict[str, Any], memory: float | None, stop: Stop, watcher: Any) -> Any:
+    """Compute seeds of one configuration, and return what became of them, a `compute.Outcome`."""
     from omegaconf import OmegaConf
 
     from ntklens.sweep.claims import find_claimed
@@ -108,17 +107,17 @@ def _compute_slice(
 
     run, seeds, cfg = Path(piece["run"]), piece["seeds"], OmegaConf.create(piece["config"])
     try:
-        outcome = compute.compute_seeds(cfg, run, seeds, stop, watcher, memory)
+        return compute.compute_seeds(cfg, run, seeds, stop, watcher, memory)
     except Exception as error:  # before anything was trained: input that only this process could check
         with contextlib.suppress(OSError):
             traceback.print_exc()
         cause = error.__cause__ or error
-        state = "interrupted" if compute.is_of_the_disk(cause) else "failed"
+        of_the_disk = compute.is_of_the_disk(cause)
         message = compute.describe_failure(error)
         mine = sorted(set(seeds) - find_claimed(run, seeds))  # others may be computing the rest
+        state = "interrupted" if of_the_disk else "failed"
         write_unfinished(run, mine, state, error=message, traceback=traceback.format_exc())
-        return seeds, [], message
-    return outcome.failed, outcome.busy, outcome.error
+        return compute.Outcome([], mine, [], message) if of_the_disk else compute.Outcome(mine, [], [], message)
 
 
 if __name__ == "__main__":

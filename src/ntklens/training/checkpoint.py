@@ -4,6 +4,7 @@
 kept, so that a damaged one falls back to the one before.
 """
 
+import errno
 import functools
 import hashlib
 import json
@@ -20,6 +21,7 @@ import numpy as np
 
 DIRECTORY_NAME = "checkpoint"
 KEPT = 2
+SPARE_BYTES = 64 << 10  # beyond the arrays, for orbax's own files
 
 
 class Checkpoint(NamedTuple):
@@ -48,6 +50,9 @@ def save_checkpoint(directory: Path, step: int, arrays: Any, identity: str, **de
     folder = directory / DIRECTORY_NAME
     folder.mkdir(parents=True, exist_ok=True)
     arrays = jax.tree.map(np.asarray, arrays)
+    size = sum(array.nbytes for array in jax.tree.leaves(arrays))
+    if shutil.disk_usage(folder).free < 2 * size + SPARE_BYTES:  # orbax takes a full disk, but not quietly
+        raise OSError(errno.ENOSPC, f"checkpoint not written: {os.strerror(errno.ENOSPC)}")
     target = folder / str(step)
     notes = target.with_suffix(".json")
     if notes.exists():
