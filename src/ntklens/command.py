@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from typing import Any, TextIO
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
@@ -28,21 +29,49 @@ COMMAND = "python -m ntklens.run"
 _statuses: list[int] = []  # of the configurations of a sweep that ended badly
 
 
+class SteadyStream:
+    """An output whose program goes on when nobody reads it any more, as behind `| head`, or its disk is full."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or from the first error on do nothing."""
+        try:
+            return self.stream.write(text)
+        except OSError as error:
+            self._give_up(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, or from the first error on do nothing."""
+        try:
+            self.stream.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        if not isinstance(error, BrokenPipeError) and self.stream is not sys.stderr:
+            print(f"standard output: {error.strerror}; nothing more is printed there", file=sys.stderr)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 def run_command(hydra_main: Callable[[], None]) -> None:
     """Call Hydra's main function and end the process with the exit status of what happened."""
     register_schemas()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without Greek letters is no failure
+    sys.stdout = SteadyStream(sys.stdout)
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would otherwise print in several lines
     try:
         hydra_main()
-        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted: finished seeds are kept, type the same line to continue", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (InputError, HydraException, CompactHydraException, OmegaConfBaseException) as error:
         if full_error:
             raise
@@ -53,6 +82,8 @@ def run_command(hydra_main: Callable[[], None]) -> None:
             raise
         print(f"error: {error}; a group takes the name of an option, such as model=mlp", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
+    finally:
+        sys.stdout.flush()
     sys.exit(max(_statuses, default=0))
 
 

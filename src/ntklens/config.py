@@ -131,9 +131,50 @@ class CheckpointConfig:
 
 @dataclass
 class LaunchConfig:
-    """How a sweep is spread over this machine."""
+    """How a sweep is spread over processes."""
 
     workers: int | None = MISSING
+    wait: bool = MISSING
+
+
+@dataclass
+class SlurmSettings:
+    """What jobs ask SLURM for: the values of hydra/launcher=slurm_gpu and slurm_cpu.
+
+    Attributes:
+      partition, account, qos, constraint, exclude, comment: as sbatch takes them.
+      gpus: of each process; 0: it computes on processors.
+      cpus: of each process.
+      processes: of each task, on one node: for clusters that give whole nodes. They share the task's seeds.
+      memory_gb: of each task's node; None: by the plan.
+      gpu_memory_gb: of each GPU, for the plan alone; None: 16.
+      minutes: time limit of each task; None: by the plan, at most `most_minutes`. What takes longer is checkpointed and
+        put into the queue again.
+      most_minutes: longest time limit to ask for.
+      task_minutes: of estimated work that a task is cut to; None: 2 to 60, so that `launch.workers` tasks side by side
+        (16 if unset) run some six each.
+      side_by_side: tasks that may run at a time.
+      setup: lines of shell before the job, such as `module load cuda`.
+      more: further options of sbatch, name → value; true for those without a value.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    comment: str | None = None
+    gpus: int = 0
+    cpus: int = 1
+    processes: int = 1
+    memory_gb: float | None = None
+    gpu_memory_gb: float | None = None
+    minutes: int | None = None
+    most_minutes: int = 1440
+    task_minutes: float | None = None
+    side_by_side: int = 256
+    setup: list[str] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass

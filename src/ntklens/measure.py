@@ -5,7 +5,6 @@ the train losses `trajectory.LEVELS`, which are measured as they happen.
 """
 
 import functools
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ntklens.data import Dataset, Split
+from ntklens.machine import count_cores
 from ntklens.ntk import metrics, reference, structured
 from ntklens.ntk.layers import name_layers
 from ntklens.ntk.spectrum import eigenvalues
@@ -208,7 +208,7 @@ class SpectrumWorkers:
     """
 
     def __init__(self) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = count_cores()
         self.capacity = 2 * cores
         self.pool = ThreadPoolExecutor(cores, "spectrum")
         self.waiting: deque[Future] = deque()

@@ -15,10 +15,12 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
+        self.signals: list[int] = []  # those that asked, in their order
 
-    def request(self) -> None:
-        """Ask for the end; `check` will raise."""
+    def request(self, number: int | None = None) -> None:
+        """Ask for the end, perhaps because of a signal; `check` will raise."""
         self.requested = True
+        self.signals += [] if number is None else [number]
 
     def check(self) -> None:
         """Raise KeyboardInterrupt if the end was asked for; call it often."""
@@ -41,7 +43,7 @@ def stop_on_signals() -> Iterator[Stop]:
     def note(number: int, _frame: FrameType | None) -> None:
         if stop.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.request()
+        stop.request(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield stop

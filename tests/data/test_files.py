@@ -74,6 +74,7 @@ def test_no_network(closed_port, small_mnist, publish, tmp_path):
         f"dataset.root={root}: mnist is not there and could not be downloaded (no connection to 127.0.0.1);"
         " put mnist/*-ubyte.gz there or set NTKLENS_DATA"
     )
+    assert not root.exists()
 
 
 def test_cifar_without_network(closed_port, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from ntklens.sweep.plan import (
     SHORTEST_TASK,
     TASKS_PER_WORKER,
     Calibration,
+    Capacity,
     Configuration,
     Slice,
     Task,
@@ -28,6 +29,11 @@ from ntklens.sweep.plan import (
 from ntklens.sweep.states import Unit
 from ntklens.training.memory import MemoryNeed
 
+
+def make_capacity(workers, memory):
+    return Capacity(workers, 1, memory / workers, memory)
+
+
 EXACT = Calibration(1.0, 1.0, 1)
 
 
@@ -38,6 +44,7 @@ def make_configuration(name="run", seeds=range(4), states=None, **settings):
         "retry": False,
         "replace": False,
         "model": {"width": 8},
+        "ntk": {"memory_limit": None},
         "checkpoint": {"minutes": 5, "grace": 10},
     } | settings
     units = [Unit(seed, state, {}) for seed, state in zip(seeds, states, strict=True)]
@@ -51,7 +58,7 @@ def make_cost(seconds=10.0, shared=0, per_member=GIB, pack=None, checkpoint=0):
 
 def test_what_is_finished_or_failed_is_left_out():
     configuration = make_configuration(states=["done", "diverged", "failed", "interrupted"])
-    (task,) = make_tasks([configuration], [make_cost()], EXACT, 2, 1, 32 * GIB)
+    (task,) = make_tasks([configuration], [make_cost()], EXACT, make_capacity(2, 32 * GIB))
     assert [piece.seeds for piece in task.slices] == [[3]]
     configuration.cfg.retry = True
     assert configuration.find_pending() == [2, 3]
@@ -72,7 +79,7 @@ def test_every_pending_seed_is_in_exactly_one_task_and_the_tasks_fit(runs, worke
     configurations = [make_configuration(f"run{k}", range(n)) for k, (n, _, _) in enumerate(runs)]
     costs = [make_cost(seconds, 0, size) for _, seconds, size in runs]
     memory = workers * 2 * GIB + 4 * GIB
-    tasks = make_tasks(configurations, costs, EXACT, workers, 1, memory)
+    tasks = make_tasks(configurations, costs, EXACT, make_capacity(workers, memory))
     planned = sorted((piece.configuration, seed) for task in tasks for piece in task.slices for seed in piece.seeds)
     assert planned == [(k, seed) for k, (n, _, _) in enumerate(runs) for seed in range(n)]
     assert all(task.memory <= max(memory / workers, PROCESS_BYTES + 3 * GIB) for task in tasks)
@@ -85,7 +92,7 @@ def test_every_pending_seed_is_in_exactly_one_task_and_the_tasks_fit(runs, worke
 
 def test_cheap_configurations_share_a_task_in_their_order():
     configurations = [make_configuration(f"run{k}") for k in range(16)]
-    tasks = make_tasks(configurations, [make_cost(0.01)] * 16, EXACT, 2, 1, 32 * GIB)
+    tasks = make_tasks(configurations, [make_cost(0.01)] * 16, EXACT, make_capacity(2, 32 * GIB))
     assert len(tasks) == 2
     for task in tasks:
         numbers = [piece.configuration for piece in task.slices]
@@ -93,14 +100,14 @@ def test_cheap_configurations_share_a_task_in_their_order():
 
 
 def test_a_seed_that_does_not_fit_is_refused_but_can_be_planned():
-    arguments = ([make_configuration()], [make_cost(per_member=9 * GIB)], EXACT, 1, 1, 8 * GIB)
-    with pytest.raises(InputError, match=r"model.width=8: one seed needs about 9.44 GiB"):
+    arguments = ([make_configuration()], [make_cost(per_member=9 * GIB)], EXACT, make_capacity(1, 8 * GIB))
+    with pytest.raises(InputError, match=r"model.width=8: one seed of width 8 needs about 9.44 GiB"):
         make_tasks(*arguments)
     assert make_tasks(*arguments, refuse=False)[0].memory > 8 * GIB
 
 
 def test_a_seed_larger_than_a_workers_share_gets_a_task_that_says_so():
-    tasks = make_tasks([make_configuration()], [make_cost(per_member=6 * GIB)], EXACT, 4, 1, 16 * GIB)
+    tasks = make_tasks([make_configuration()], [make_cost(per_member=6 * GIB)], EXACT, make_capacity(4, 16 * GIB))
     assert {task.memory for task in tasks} == {PROCESS_BYTES + 6 * GIB}
 
 
@@ -121,14 +128,14 @@ def test_estimates_are_corrected_by_what_was_measured():
 def test_a_checkpoint_too_large_to_write_in_time_is_refused():
     configuration = make_configuration()
     costs = [make_cost(1.0, checkpoint=GIB)]
-    tasks = make_tasks([configuration], costs, EXACT, 1, 1, 32 * GIB)
+    tasks = make_tasks([configuration], costs, EXACT, make_capacity(1, 32 * GIB))
     check_checkpoints([configuration], costs, tasks, 1, lambda: GIB)  # four seconds
     with pytest.raises(InputError, match=r"checkpoint.grace=10: .* 4 GiB and take about 40 s"):
         check_checkpoints([configuration], costs, tasks, 1, lambda: GIB / 10)
     configuration.cfg.checkpoint.minutes = None
     check_checkpoints([configuration], costs, tasks, 1, lambda: GIB / 10)
     costs = [make_cost(100.0, checkpoint=GIB)]
-    two = [Task([Slice(index, [0, 1, 2, 3], 100.0)], 100.0, GIB) for index in range(2)]
+    two = [Task([Slice(index, [0, 1, 2, 3], 100.0)], 100.0, 32 * GIB) for index in range(2)]
     configuration.cfg.checkpoint.minutes = 5
     check_checkpoints([configuration] * 2, costs * 2, two, 1, lambda: GIB / 2)  # eight seconds
     with pytest.raises(InputError, match="2 processes are 8 GiB"):  # at the same time, on one disk
@@ -141,7 +148,7 @@ def test_a_checkpoint_too_large_to_write_in_time_is_refused():
 
 def test_small_checkpoints_are_written_without_measuring_the_disk():
     configuration, costs = make_configuration(), [make_cost(checkpoint=1000)]
-    tasks = make_tasks([configuration], costs, EXACT, 1, 1, 32 * GIB)
+    tasks = make_tasks([configuration], costs, EXACT, make_capacity(1, 32 * GIB))
     check_checkpoints([configuration], costs, tasks, 1, lambda: 1 / 0)
 
 

@@ -122,7 +122,7 @@ def test_files_that_say_nonsense_are_said(copy, text):
     find_seeds(copy)[0].joinpath("status.json").write_text('{"state": "done", "bytes": "many", "observables": [1]}')
     find_seeds(copy)[1].joinpath("status.json").write_text(text)
     result = run_ntklens("task=status", f"name={NAME}", cwd=copy)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 3, result.stderr  # what was asked for is not known
     assert "plan.json cannot be read" in result.stderr
     assert "6 done of 6 units" in result.stdout
     result = run_ntklens(*SWEEP, cwd=copy)
@@ -148,12 +148,43 @@ def test_nobody_reading_the_output_ends_nothing(tmp_path):
     assert all(read_status(path)["state"] == "done" for path in find_seeds(tmp_path))
 
 
+def test_a_full_disk_under_the_output_ends_nothing(copy):
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "ntklens.run", "task=status", f"name={NAME}"],
+            cwd=copy, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert process.returncode == 0
+    assert process.stderr == "standard output: No space left on device; nothing more is printed there\n"
+
+
+@pytest.mark.parametrize("words", [(), ("task.format=json",)])
+def test_the_exit_status_does_not_depend_on_who_reads(copy, words):
+    find_seeds(copy)[0].joinpath("trajectory.nc").unlink()
+    launch = start_ntklens("task=status", f"name={NAME}", *words, cwd=copy)
+    launch.stdout.close()
+    assert launch.wait(timeout=60) == 3
+    assert launch.stderr.read() == ""
+    launch.stderr.close()
+
+
+def test_a_sweep_over_several_folders_writes_all_or_nothing(copy):
+    before = stamp(copy)
+    words = (*SWEEP, f"name={NAME},other", "paths.results=multirun,/proc/x", "replace=true")
+    result = run_ntklens(*words, cwd=copy)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert stamp(copy) == before
+    assert not (copy / "multirun" / "other").exists()
+
+
 def test_lines_to_type_next_are_whole(tmp_path):
     (tmp_path / "own" / "experiment").mkdir(parents=True)
     (tmp_path / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\nensemble: 1\n")
     words = ("-m", "--config-dir", "own", "+experiment=mine", "name=a b", "model.width=3,5", *SMALL)
     words = tuple("experiment=mine" if word.startswith("+") else word for word in words)
-    described = json.loads(run_ntklens(*words, "task=plan", "task.format=json", cwd=tmp_path).stdout)
+    once = ("task=plan", "++retry=true", "task.format=json")
+    described = json.loads(run_ntklens(*words, *once, cwd=tmp_path).stdout)
     assert shlex.split(described["command"])[3:] == list(words)
 
 
@@ -185,7 +216,10 @@ def test_a_plan_writes_nothing(tmp_path):
     [
         (("model.width=3,-5",), ("model.width=-5",)),
         (("training.batch_size=8,99", "model.width=3"), ("training.batch_size=99",)),
-        (("ntk.memory_limit=0.45", "model.width=3,20000"), ("model.width=20000", "one seed needs")),
+        (("ntk.memory_limit=0.45", "model.width=3,20000"), ("raise ntk.memory_limit", "one seed of width 20000 needs")),
+        (("ntk.engine=structured,neural_tangents", "model.width=3"), ("ntk.engine", "cannot be swept")),
+        (("++launch.workers=1,2",), ("launch.workers", "cannot be swept")),
+        (("hydra.sweeper.zip=[1,2]",), ("hydra.sweeper.zip=[1, 2]", "list of axes")),
         (("task=status",), ("task=status", "without -m")),
         (("launch.workers=0",), ("launch.workers=0", "positive")),
         (("launch.workers=1,2",), ("launch.workers", "cannot be swept")),

@@ -20,8 +20,9 @@ ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLau
 class LocalLauncher(BasicLauncher):
     """Under ntklens's sweeper it runs tasks; under Hydra's own, one configuration after another in this process."""
 
-    def launch_plan(self, *arguments: Any) -> None:
-        """Run a plan's tasks; see `tasks.sweep.launch_locally`."""
-        from ntklens.tasks.sweep import launch_locally
+    @property
+    def tasks(self) -> Any:
+        """Who carries out the tasks of a plan."""
+        from ntklens.tasks.launch import LocalLaunch
 
-        launch_locally(*arguments)
+        return LocalLaunch()

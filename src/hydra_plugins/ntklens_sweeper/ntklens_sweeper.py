@@ -43,7 +43,12 @@ class NtklensSweeper(BasicSweeper):
     def __init__(self, max_batch_size: int | None, params: dict[str, str] | None, zip: Sequence[Any] = ()) -> None:
         super().__init__(max_batch_size, params)
         groups = list(zip)
-        nested = bool(groups) and not isinstance(groups[0], str)
+        nested = all(not isinstance(group, str | int | float) for group in groups) and bool(groups)
+        names = [name for group in groups for name in group] if nested else groups
+        if not all(isinstance(name, str) for name in names):
+            raise InputError(
+                f"hydra.sweeper.zip={list(zip)}: must be a list of axes, [a,b], or of such lists, [[a,b],[c,d]]"
+            )
         self.zipped: list[list[str]] = [list(group) for group in (groups if nested else [groups])]
         self.bases: dict[tuple[str, ...], DictConfig] = {}
         self.axes: dict[tuple[str, ...], DictConfig] = {}  # what each combination of group choices would sweep
@@ -78,7 +83,7 @@ class NtklensSweeper(BasicSweeper):
             sweep(
                 configurations,
                 sys.argv[1:],
-                getattr(launcher, "launch_plan", None),
+                getattr(launcher, "tasks", None),
                 lambda overrides: launcher.launch(overrides, initial_job_idx=0),
             )
         )
@@ -135,9 +140,9 @@ def check_swept(swept: Sequence[str]) -> None:
     Raises:
       InputError: naming the axis.
     """
-    whole = ("task", "task.", "retry", "replace", "ntk.memory_limit", "launch.", "checkpoint.")
-    for key in swept:
-        if key in whole or key.startswith(tuple(word for word in whole if word.endswith("."))):
+    whole = ("task", "launch", "checkpoint", "retry", "replace", "ntk.memory_limit")
+    for key in (key.lstrip("+~") for key in swept):
+        if key in whole or key.partition(".")[0] in whole:
             raise InputError(f"{key}: cannot be swept, it is one for the whole sweep; give it one value")
 
 

@@ -72,6 +72,7 @@ def download_files(dataset: str, files: Sequence[RemoteFile], folder: Path, want
     import requests
 
     pooch.get_logger().setLevel("WARNING")
+    absent = [place for place in (folder, *folder.parents) if not place.exists()]
     for file in files:
         reasons = []
         for url in file.urls:
@@ -92,6 +93,9 @@ def download_files(dataset: str, files: Sequence[RemoteFile], folder: Path, want
             except (requests.RequestException, OSError, ValueError) as error:
                 reasons.append(_describe(error, url))
         else:
+            with contextlib.suppress(OSError):
+                for place in absent:  # made for what did not come
+                    place.rmdir()
             raise InputError(
                 f"dataset.root={folder.parent}: {dataset} is not there and could not be downloaded"
                 f" ({'; '.join(dict.fromkeys(reasons))}); put {wanted} there or set NTKLENS_DATA"

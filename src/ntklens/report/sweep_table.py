@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -145,17 +145,21 @@ def describe_plan(plan: Plan) -> list[str]:
     counts = plan.count_states()
     seeds = sum(counts.values())
     done = counts["done"] + counts["diverged"]
-    todo = sum(len(configuration.find_pending()) for configuration in plan.configurations)
+    todo = sum(len(configuration.find_pending()) for configuration in plan.configurations) - len(plan.excused)
     parts = [f"{seeds:,} seeds", f"{done:,} done", f"{todo:,} to run"]
     if counts["failed"] and not plan.configurations[0].cfg.retry:
         parts.append(f"{counts['failed']:,} failed before, left alone without retry=true")
     lines = [f"plan     {len(plan.configurations):,} configurations, {', '.join(parts)}"]
+    if plan.excused:
+        lines.append(f"         {len(plan.excused):,} seeds wait or are computed already, and are left to their jobs")
     if plan.tasks:
         packs = plan.calibration.packs
         basis = f"from {packs} measured here" if packs else "from counted operations alone"
         early = any(configuration.cfg.training.stop_after for configuration in plan.configurations)
         about = "at most about" if early and not packs else "about"
-        processes = f"{plan.workers} process{'es' if plan.workers > 1 else ''}"
+        processes = f"{plan.workers} {plan.where}{'' if plan.workers == 1 else 'es' if plan.where[-1] == 's' else 's'}"
+        if not plan.available:
+            processes += " side by side"
         lines.append(
             f"         {len(plan.tasks):,} tasks in {processes}, {about} {format_seconds(plan.seconds)} "
             f"(× or ÷ {plan.calibration.error:.2g}, {basis}), peak memory {plan.memory / GIB:.2g} GiB"
@@ -175,11 +179,36 @@ def describe_status(status: SweepStatus) -> list[str]:
     lines = [f"{told} of {status.count_units():,} units{going}"]
     if status.others:
         lines.append(f"{status.others} other runs lie in {status.folder}: not part of the latest sweep of this name")
+    lines += describe_jobs(status)
     lines += describe_failures(status)
     if status.exit_status == UNFINISHED and not status.is_going():
         lines += describe_unfinished(status)
     elif status.exit_status == COMPLETE:
         lines.append(f'load     ntklens.load("{status.folder}")')
+    return lines
+
+
+def describe_jobs(status: SweepStatus) -> list[str]:
+    """Return what SLURM says of a sweep's jobs: those that wait and why, those that run and where, those it lost."""
+    lines = []
+    waiting = Counter(job.reason for job in status.jobs if job.pends)
+    for reason, count in waiting.most_common():
+        lines.append(f"slurm    {count} tasks wait ({reason})")
+    if running := [job for job in status.jobs if not job.pends]:
+        nodes = sorted({job.node for job in running if job.node})
+        named = ", ".join(nodes[:6]) + (" …" if len(nodes) > 6 else "")
+        longest = max((job.elapsed for job in running), key=lambda elapsed: (len(elapsed), elapsed))
+        lines.append(f"slurm    {len(running)} tasks run on {named}, the longest for {longest}")
+    if status.lost:
+        run, unit = status.lost[0]
+        lines += [
+            f"lost     {len(status.lost)} seeds are computed by processes that SLURM does not know, such as job "
+            f"{unit.details['job']} on {unit.details.get('host')} ({run}, seed {unit.seed})",
+            "         if they live they will end by themselves; if not, they count as interrupted within 5 minutes: "
+            "launch again then",
+        ]
+    ends = Counter(status.ended)
+    lines += [f"slurm    {count} jobs of interrupted seeds ended {end}" for end, count in ends.most_common()]
     return lines
 
 

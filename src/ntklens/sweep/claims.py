@@ -13,7 +13,10 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ntklens.errors import InputError
+
 FILE_NAME = ".claims"
+SUBMISSION_NAME = ".submitting"  # a file of its own: closing a file gives up every lock that a process has on it
 LAUNCHES = range(64)  # bytes of a sweep's own file: each launch holds one
 HELD = (errno.EACCES, errno.EAGAIN)
 TRIES = 3
@@ -33,9 +36,9 @@ def claim_seeds(run: Path, seeds: Collection[int]) -> Iterator[list[int]]:
       Those that no other process holds.
 
     Raises:
-      OSError: if the run's directory cannot be written.
+      InputError: if the run's directory cannot be written.
     """
-    descriptor = os.open(run / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = _open(run / FILE_NAME)
     name = os.path.realpath(run)
     try:
         claimed = {seed for seed in seeds if _try_lock(descriptor, seed)}
@@ -53,10 +56,20 @@ def claim_seeds(run: Path, seeds: Collection[int]) -> Iterator[list[int]]:
 @contextmanager
 def claim_launch(folder: Path) -> Iterator[None]:
     """Say, until the context ends, that a launch is at work on a sweep; several may be."""
-    descriptor = os.open(folder / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = _open(folder / FILE_NAME)
     try:
         next((place for place in LAUNCHES if _try_lock(descriptor, place)), None)
         yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def claim_submission(folder: Path) -> Iterator[bool]:
+    """Try to be the one launch that submits jobs of a sweep, until the context ends; yield whether it is."""
+    descriptor = _open(folder / SUBMISSION_NAME)
+    try:
+        yield _try_lock(descriptor, 0)
     finally:
         os.close(descriptor)
 
@@ -78,6 +91,13 @@ def find_claimed(run: Path, seeds: Iterable[int]) -> set[int]:
         return {seed for seed in seeds if not _try_lock(descriptor, seed, fcntl.LOCK_SH)}
     finally:
         os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise InputError(f"paths.results: {path} cannot be written ({error.strerror})") from error
 
 
 def _try_lock(descriptor: int, seed: int, kind: int = fcntl.LOCK_EX) -> bool:

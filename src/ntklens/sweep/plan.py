@@ -3,7 +3,7 @@
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,6 +78,26 @@ class Task(NamedTuple):
     memory: int
 
 
+class Capacity(NamedTuple):
+    """What tasks run on.
+
+    Attributes:
+      workers: processes side by side.
+      cores: of each.
+      share: bytes of memory of each, its libraries included.
+      largest: bytes that one task may have at most, where it needs more than a share.
+      seconds: of estimated work that a task is cut to, the longest and the shortest; None: `workers` decide.
+      where: what the workers are called.
+    """
+
+    workers: int
+    cores: int
+    share: float
+    largest: float
+    seconds: tuple[float, float] | None = None
+    where: str = "process"
+
+
 class Calibration(NamedTuple):
     """What finished units say of the estimates: true seconds ≈ factor × estimate, within a factor `error`."""
 
@@ -98,6 +118,8 @@ class Plan:
     calibration: Calibration
     workers: int
     available: int = 0  # bytes of memory that the workers may use together
+    where: str = "process"
+    excused: set[tuple[str, int]] = field(default_factory=set)  # (run, seed) that SLURM has already
 
     @property
     def seconds(self) -> float:
@@ -109,6 +131,18 @@ class Plan:
     def memory(self) -> int:
         """The estimated peak of memory, bytes, of the largest tasks that may run side by side."""
         return sum(sorted((task.memory for task in self.tasks), reverse=True)[: self.workers])
+
+    def drop_excused(self) -> None:
+        """Take out of the tasks what has meanwhile been taken care of."""
+        tasks = []
+        for task in self.tasks:
+            slices = []
+            for piece in task.slices:
+                run = self.configurations[piece.configuration].run.name
+                seeds = [seed for seed in piece.seeds if (run, seed) not in self.excused]
+                slices += [piece._replace(seeds=seeds)] if seeds else []
+            tasks += [task._replace(slices=slices)] if slices else []
+        self.tasks = tasks
 
     def count_states(self) -> dict[str, int]:
         """Return how many units are in each state."""
@@ -151,11 +185,21 @@ def count_states(units: Sequence[Unit]) -> dict[str, int]:
 
 
 def merge_configurations(configurations: Sequence[Configuration]) -> list[Configuration]:
-    """Return one configuration per run, with the seeds of all that are the same run: `-m seed=0,20` is one."""
+    """Return one configuration per run, with the seeds of all that are the same run: `-m seed=0,20` is one.
+
+    Raises:
+      InputError: if two differ in something that results do not depend on: one of them would be left out.
+    """
     merged: dict[Path, Configuration] = {}
     for configuration in configurations:
         if configuration.run in merged:
             first = merged[configuration.run]
+            differing = [key for key, value in configuration.axes.items() if first.axes.get(key, value) != value]
+            if other := [key for key in differing if key not in ("seed", "ensemble")]:
+                raise InputError(
+                    f"{other[0]}: cannot be swept, its values share one run's directory; give it one value, or sweep "
+                    f"name in step with it (hydra.sweeper.zip=[{other[0]},name])"
+                )
             first.overrides += configuration.overrides
             first.seeds = sorted({*first.seeds, *configuration.seeds})
             first.axes = {key: value for key, value in first.axes.items() if configuration.axes.get(key) == value}
@@ -203,10 +247,9 @@ def make_tasks(
     configurations: Sequence[Configuration],
     costs: Sequence[Cost],
     calibration: Calibration,
-    workers: int,
-    cores: int,
-    memory: float,
+    capacity: Capacity,
     refuse: bool = True,
+    excused: Collection[tuple[str, int]] = (),
 ) -> list[Task]:
     """Cut what is pending into tasks of similar cost, the longest first.
 
@@ -217,22 +260,24 @@ def make_tasks(
       configurations: with their units.
       costs: of each.
       calibration: corrects the estimates.
-      workers: processes side by side.
-      cores: of each process.
-      memory: bytes that all of them may use together.
+      capacity: what they run on.
+      excused: (run, seed) to leave out.
       refuse: whether what does not fit is an error; a plan may be looked at where it cannot be run.
 
     Raises:
       InputError: if one seed needs more memory than there is.
     """
-    share = memory / workers - PROCESS_BYTES
-    pending = [configuration.find_pending() for configuration in configurations]
+    share = capacity.share - PROCESS_BYTES
+    pending = [[seed for seed in c.find_pending() if (c.run.name, seed) not in excused] for c in configurations]
 
     def estimate(index: int, members: int) -> float:
-        return calibration.factor * costs[index].estimate_seconds(members, cores)
+        return calibration.factor * costs[index].estimate_seconds(members, capacity.cores)
 
     total = sum(estimate(index, len(seeds)) for index, seeds in enumerate(pending) if seeds)
-    target = max(total / (TASKS_PER_WORKER * workers), SHORTEST_TASK)
+    target = max(total / (TASKS_PER_WORKER * capacity.workers), SHORTEST_TASK)
+    if capacity.seconds is not None:
+        longest, shortest = capacity.seconds
+        target = min(max(target, shortest), longest)
     tasks: list[Task] = []
     group: list[Slice] = []
     group_memory = 0
@@ -247,12 +292,8 @@ def make_tasks(
         if not seeds:
             continue
         need = costs[index].memory
-        if refuse and not need.count_members(memory - PROCESS_BYTES):
-            width = configurations[index].cfg.model.get("width")
-            raise InputError(
-                f"model.width={width}: one seed needs about {(sum(need) + PROCESS_BYTES) / GIB:.3g} GiB, "
-                f"{memory / GIB:.3g} GiB may be used; lower model.width, dataset.probe_size or dataset.train_size"
-            )
+        if refuse and not need.count_members(capacity.largest - PROCESS_BYTES):
+            raise InputError(describe_shortage(configurations[index].cfg, sum(need), capacity.largest))
         fitting = max(1, need.count_members(share))
         parts = math.ceil(estimate(index, len(seeds)) / target)
         for part in split_evenly(seeds, math.ceil(len(seeds) / parts)):
@@ -264,6 +305,18 @@ def make_tasks(
             group_memory = max(group_memory, peak)
     close()
     return sorted(tasks, key=lambda task: -task.seconds)
+
+
+def describe_shortage(cfg: DictConfig, need: float, limit: float) -> str:
+    """Return what to say where one seed needs more bytes, libraries included, than may be used."""
+    asked = cfg.ntk.memory_limit
+    key = f"ntk.memory_limit={asked:g}" if asked else f"model.width={cfg.model.get('width')}"
+    raised = "raise ntk.memory_limit, or " if asked else ""
+    return (
+        f"{key}: one seed of width {cfg.model.get('width')} needs about {(need + PROCESS_BYTES) / GIB:.3g} GiB, "
+        f"{PROCESS_BYTES / GIB:.2g} of them for libraries; {limit / GIB:.3g} GiB may be used; {raised}lower "
+        "model.width, dataset.probe_size, dataset.train_size or training.batch_size"
+    )
 
 
 def check_checkpoints(
@@ -287,7 +340,14 @@ def check_checkpoints(
     """
     sizes = []
     for task in tasks:
-        members = {p.configuration: min(len(p.seeds), costs[p.configuration].pack or len(p.seeds)) for p in task.slices}
+        members = {
+            index: min(
+                len(seeds),
+                costs[index].pack or len(seeds),
+                max(1, costs[index].memory.count_members(task.memory - PROCESS_BYTES)),
+            )
+            for index, seeds, _ in task.slices
+        }
         sizes.append(max((count * costs[index].checkpoint, index) for index, count in members.items()))
     together = sorted(sizes, reverse=True)[:workers]  # a signal reaches all processes at once
     if not together:

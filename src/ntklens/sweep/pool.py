@@ -5,11 +5,9 @@ ends, in order, when its input closes: workers never outlive whoever started the
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from ntklens.machine import find_gpus
 from ntklens.signals import Stop
+from ntklens.sweep.claims import find_claimed
 from ntklens.sweep.cost import PROCESS_BYTES
 from ntklens.sweep.plan import Plan
 from ntklens.sweep.states import FINISHED, find_units, write_unfinished
@@ -41,32 +41,6 @@ class Worker:
     log: Path
     task: int | None = None
     seen: bool = False
-
-
-def count_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def find_gpus() -> list[str]:
-    """Return the names under which CUDA finds the GPUs that this process may use, if JAX can use them."""
-    if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
-        return []
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in visible.split(",") if name]
-    if not shutil.which("nvidia-smi"):
-        return []
-    answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
-    return [str(index) for index, line in enumerate(answer.stdout.splitlines()) if line.startswith("GPU ")]
-
-
-def count_slots() -> int:
-    """Return how many processes this machine feeds: one per GPU, or one per core.
-
-    One per core: small networks, and spectra, gain nothing from a second thread (on two cores a sweep over widths
-    16 … 512 ended 14 % sooner in two processes than in one).
-    """
-    return len(find_gpus()) or count_cores()
 
 
 class Pool:
@@ -251,6 +225,9 @@ class Pool:
                 for unit in find_units(self.plan.configurations[piece.configuration].run, piece.seeds)
                 if unit.state not in (*FINISHED, "failed")
             ]
+            left = [
+                e for e in left if e[1].seed not in find_claimed(e[0].run, [e[1].seed])
+            ]  # another launch computes those
             begun = [entry for entry in left if entry[1].details.get("pid") == worker.process.pid]
             for configuration, unit in begun or left:
                 error = f"the process that computed it ended by {how}{hint}"

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from ntklens.errors import InputError
 from ntklens.sweep.claims import is_launched
 from ntklens.sweep.plan import PLAN_NAME, PLAN_VERSION, Configuration, count_states, decode_ranges
+from ntklens.sweep.slurm import Job, explain_jobs, list_jobs
 from ntklens.sweep.states import FINISHED, Unit, find_units
+from ntklens.sweep.submissions import find_submitted, read_submissions
 
 COMPLETE, FAILED, UNFINISHED = 0, 1, 3  # exit statuses
 SEED = re.compile(r"seed=(\d+)")
@@ -34,6 +36,10 @@ class SweepStatus(NamedTuple):
     runs: list[RunStatus]
     others: int
     launched: bool = False
+    damaged: bool = False  # the plan cannot be read: what was asked for is not known
+    jobs: Sequence[Job] = ()  # what waits or runs in SLURM
+    lost: Sequence[tuple[str, Unit]] = ()  # (run, unit) running by their files, and unknown to SLURM
+    ended: Sequence[str] = ()  # how the jobs of interrupted units ended, by sacct
 
     def count_units(self) -> int:
         """Return the number of units asked for."""
@@ -49,14 +55,16 @@ class SweepStatus(NamedTuple):
 
     def is_going(self) -> bool:
         """Return whether somebody is computing units of this sweep, or about to."""
-        return self.launched or any(unit.state == "running" for run in self.runs for unit in run.units)
+        return (
+            self.launched or bool(self.jobs) or any(unit.state == "running" for run in self.runs for unit in run.units)
+        )
 
     @property
     def exit_status(self) -> int:
         """0: all done or diverged. 1: some failed. 3: unfinished."""
         states = {unit.state for run in self.runs for unit in run.units}
         if states <= set(FINISHED):
-            return COMPLETE
+            return UNFINISHED if self.damaged else COMPLETE
         return FAILED if "failed" in states else UNFINISHED
 
     def to_json(self) -> dict[str, Any]:
@@ -65,6 +73,8 @@ class SweepStatus(NamedTuple):
             "name": self.folder.name,
             "states": self.count_states(),
             "exit_status": self.exit_status,
+            "jobs": [job._asdict() for job in self.jobs],
+            "lost": [[run, unit.seed, unit.details["job"]] for run, unit in self.lost],
             "runs": [
                 {
                     "run": run.run,
@@ -93,15 +103,27 @@ def read_sweep(folder: Path, configurations: Sequence[Configuration] | None = No
     if configurations is not None:
         return SweepStatus(folder, command, [RunStatus(c.run.name, c.axes, c.units) for c in configurations], 0)
     present = _list_runs(folder)
-    if not plan and not present:
+    if "asked" not in plan and not present:
         names = sorted(entry.name for entry in _scan(folder.parent) if entry.is_dir() and entry.name[0] != ".")
         verb = "is" if len(names) == 1 else "are"
         known = f"there {verb} {', '.join(names)}" if names else "there is none yet"
         raise InputError(f"name={folder.name}: no sweep of this name in {folder.parent}; {known}")
-    asked = plan["asked"] if plan else [(run, {}, _list_seeds(folder / run)) for run in present]
+    asked = plan["asked"] if "asked" in plan else [(run, {}, _list_seeds(folder / run)) for run in present]
     runs = [RunStatus(run, axes, find_units(folder / run, seeds)) for run, axes, seeds in asked]
     others = len(set(present) - {run.run for run in runs})
-    return SweepStatus(folder, command, runs, others, is_launched(folder))
+    return SweepStatus(folder, command, runs, others, is_launched(folder), plan.get("damaged", False))
+
+
+def ask_slurm(status: SweepStatus) -> SweepStatus:
+    """Join a sweep's state with what SLURM says of its jobs, where there are any."""
+    submissions = read_submissions(status.folder)
+    running = [entry for entry in status.list_units("running") if entry[1].details.get("job")]
+    stopped = [unit.details["job"] for _, unit in status.list_units("interrupted") if unit.details.get("job")]
+    if not (submissions or running or stopped) or (jobs := list_jobs()) is None:
+        return status
+    mine = {job.number: job for job in find_submitted(submissions, jobs).values()}
+    lost = [(run, unit) for run, unit in running if unit.details["job"] not in jobs]
+    return status._replace(jobs=list(mine.values()), lost=lost, ended=list(explain_jobs(stopped).values()))
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:
@@ -122,7 +144,7 @@ def _read_plan(folder: Path) -> dict[str, Any]:
             f"{path} cannot be read ({type(error).__name__}): what lies in the folder is shown; launch the sweep again",
             file=sys.stderr,
         )
-        return {}
+        return {"damaged": True}
 
 
 def _scan(folder: Path) -> list[os.DirEntry]:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from ntklens.errors import InputError
 from ntklens.sweep.claims import find_claimed
+from ntklens.sweep.slurm import find_own_job
 from ntklens.training.checkpoint import remove_checkpoints
 from ntklens.trajectory import ATTEMPT_PREFIX, FILE_NAME, SCHEMA_VERSION, check_schema, read_state
 
@@ -28,7 +29,7 @@ NONE = type(None)
 KINDS: dict[str, Any] = {  # of what status.json says: one that says something else says nothing
     **dict.fromkeys(("seed", "step", "steps", "bytes", "packed", "schema_version", "pid"), int | NONE),
     **dict.fromkeys(("heartbeat", "seconds"), float | int | NONE),
-    **dict.fromkeys(("host", "key", "error", "traceback", "log"), str | NONE),
+    **dict.fromkeys(("host", "key", "error", "traceback", "log", "job"), str | NONE),
     "observables": dict | NONE,
 }
 LEFTOVER_SECONDS = 3600.0
@@ -54,6 +55,8 @@ def write_status(directory: Path, state: str, **details: Any) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     status = {"state": state, "time": now, "host": socket.gethostname(), "pid": os.getpid(), **details}
+    if job := find_own_job():
+        status["job"] = job
     write_atomically(directory / STATUS_NAME, json.dumps(status, indent=1) + "\n")
 
 

@@ -29,6 +29,7 @@ from ntklens.signals import Stop
 from ntklens.sweep.claims import claim_seeds
 from ntklens.sweep.cost import PROCESS_BYTES
 from ntklens.sweep.key import compute_key
+from ntklens.sweep.plan import describe_shortage
 from ntklens.sweep.states import (
     FINISHED,
     find_seed_directory,
@@ -275,11 +276,7 @@ def _count_fitting(cfg: DictConfig, need: MemoryNeed, memory: float | None) -> i
     limit = memory or (asked * GIB - program if asked else 0.8 * find_free_memory())
     fitting = need.count_members(limit)
     if not fitting:
-        key = f"ntk.memory_limit={asked:g}" if asked else f"model.width={cfg.model.get('width')}"
-        raise InputError(
-            f"{key}: one seed needs about {(sum(need) + program) / GIB:.3g} GiB, {(limit + program) / GIB:.3g} GiB may "
-            f"be used; {LOWER_MEMORY}"
-        )
+        raise InputError(describe_shortage(cfg, sum(need), limit + PROCESS_BYTES))
     return fitting
 
 

@@ -7,17 +7,15 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.live import Live
 
-from ntklens.config import GIB
 from ntklens.errors import InputError
 from ntklens.report.console import make_console
 from ntklens.report.sweep_table import (
@@ -30,10 +28,11 @@ from ntklens.report.sweep_table import (
     describe_unfinished,
 )
 from ntklens.signals import Stop, stop_on_signals
-from ntklens.sweep.claims import claim_launch, find_claimed
-from ntklens.sweep.cost import PROCESS_BYTES, Cost
+from ntklens.sweep.claims import claim_launch, claim_seeds, find_claimed
+from ntklens.sweep.cost import Cost
 from ntklens.sweep.key import compute_key, name_run
 from ntklens.sweep.plan import (
+    PLAN_NAME,
     Calibration,
     Configuration,
     Plan,
@@ -44,11 +43,12 @@ from ntklens.sweep.plan import (
     merge_configurations,
     write_plan,
 )
-from ntklens.sweep.pool import Pool, count_cores, count_slots, find_gpus
-from ntklens.sweep.progress import FAILED, UNFINISHED, SweepStatus, read_sweep
+from ntklens.sweep.progress import COMPLETE, FAILED, UNFINISHED, SweepStatus, ask_slurm, read_sweep
+from ntklens.sweep.slurm import cancel_jobs, list_jobs
 from ntklens.sweep.states import FINISHED, find_units, set_replaced
+from ntklens.sweep.submissions import find_submitted, read_submissions
 from ntklens.tasks.finish import finish_late
-from ntklens.tracking.sweep_bar import SweepBar
+from ntklens.tasks.launch import Launch, LocalLaunch
 from ntklens.training.checkpoint import measure_write_rate
 
 COMMAND = "python -m ntklens.run"
@@ -67,20 +67,20 @@ def make_configuration(cfg: DictConfig, overrides: Sequence[str], axes: dict[str
 
 
 def make_plans(
-    configurations: Sequence[Configuration], words: Sequence[str], cut: bool, refuse: bool = True
+    configurations: Sequence[Configuration], words: Sequence[str], launch: Launch | None, refuse: bool = True
 ) -> list[Plan]:
     """Return one plan per name: what is done is dropped, the rest is cut into tasks.
 
     Args:
       configurations: all of a sweep.
       words: the command line behind `python -m ntklens.run`.
-      cut: whether to cut into tasks; a launcher that runs whole configurations needs none.
+      launch: will carry them out; None: a launcher that runs whole configurations, and needs no tasks.
       refuse: whether what this machine cannot hold is an error.
 
     Raises:
       InputError: if something cannot be computed; nothing has been written then.
     """
-    command = f"{COMMAND} {shlex.join(word for word in words if not word.startswith(ONCE))}".rstrip()
+    command = f"{COMMAND} {shlex.join(word for word in words if not word.lstrip('+~').startswith(ONCE))}".rstrip()
     groups: dict[Path, list[Configuration]] = defaultdict(list)
     for configuration in merge_configurations(configurations):
         groups[configuration.run.parent].append(configuration)
@@ -88,23 +88,22 @@ def make_plans(
     for folder, members in groups.items():
         look_up_units(members)
         plan = Plan(folder.name, folder, command, members, [], NOT_ASKED, 1)
-        if cut and any(configuration.find_pending() for configuration in members):
-            _cut_into_tasks(plan, refuse)
+        if launch and any(configuration.find_pending() for configuration in members):
+            launch.excuse(plan)
+            _cut_into_tasks(plan, launch, refuse)
+            if refuse:
+                launch.check(plan)
         plans.append(plan)
     return plans
 
 
-def _cut_into_tasks(plan: Plan, refuse: bool = True) -> None:
+def _cut_into_tasks(plan: Plan, launch: Launch, refuse: bool = True) -> None:
     costs = _estimate_costs(plan.configurations)
-    memory = find_memory_limit(plan.configurations)
-    asked = plan.configurations[0].cfg.launch.workers
-    largest = max(sum(cost.memory) for cost in costs) + PROCESS_BYTES
-    plan.workers = asked or max(1, min(count_slots(), int(memory // largest)))
-    cores = max(1, count_cores() // plan.workers)
-    plan.calibration = calibrate(plan.configurations, costs, cores)
-    plan.tasks = make_tasks(plan.configurations, costs, plan.calibration, plan.workers, cores, memory, refuse)
-    plan.workers = max(1, min(plan.workers, len(plan.tasks)))
-    plan.available = int(memory)
+    capacity = launch.find_capacity(plan.configurations, costs)
+    plan.calibration = calibrate(plan.configurations, costs, capacity.cores)
+    plan.tasks = make_tasks(plan.configurations, costs, plan.calibration, capacity, refuse, plan.excused)
+    plan.workers = max(1, min(capacity.workers, len(plan.tasks)))
+    plan.where, plan.available = capacity.where, 0 if launch.detached else int(capacity.largest)
     if refuse:
         try:
             rate = functools.partial(measure_write_rate, plan.folder)
@@ -123,22 +122,10 @@ def _estimate_costs(configurations: Sequence[Configuration]) -> list[Cost]:
     return [estimate_cost(configuration.cfg) for configuration in configurations]
 
 
-def find_memory_limit(configurations: Sequence[Configuration]) -> float:
-    """Return the bytes that all workers and their libraries may use: `ntk.memory_limit`, or 4/5 of what is free."""
-    from ntklens.training.memory import find_cgroup_memory
-
-    limit = configurations[0].cfg.ntk.memory_limit
-    if limit is not None:
-        return limit * GIB
-    if find_gpus():
-        return 1e15  # each worker asks its own
-    return 0.8 * min([psutil.virtual_memory().available, *find_cgroup_memory()])
-
-
 def show_plan(cfg: DictConfig) -> int:
     """task=plan without -m: print the plan of one configuration, and write nothing."""
     configuration = make_configuration(cfg, list(HydraConfig.get().overrides.task), {})
-    return print_plans(make_plans([configuration], sys.argv[1:], cut=True, refuse=False), cfg.task.format)
+    return print_plans(make_plans([configuration], sys.argv[1:], LocalLaunch(), refuse=False), cfg.task.format)
 
 
 def print_plans(plans: Sequence[Plan], style: str) -> int:
@@ -162,7 +149,7 @@ def _print_plan_summary(plan: Plan, console: Console) -> None:
 def sweep(
     configurations: Sequence[Configuration],
     words: Sequence[str],
-    launch: Callable[[Plan, Stop, Console], None] | None,
+    launch: Launch | None,
     launch_whole: Callable[[list[list[str]]], Any],
 ) -> int:
     """Plan a sweep, launch what is pending, and say what was found.
@@ -170,11 +157,11 @@ def sweep(
     Args:
       configurations: all, composed and checked.
       words: the command line behind `python -m ntklens.run`.
-      launch: runs the tasks of a plan; None: the launcher knows whole configurations only.
+      launch: carries out the tasks of a plan; None: the launcher knows whole configurations only.
       launch_whole: runs configurations given by their overrides, each in a job of its own.
 
     Returns:
-      The exit status: 0 complete, 1 some failed, 3 unfinished.
+      The exit status: 0 complete, or all that remains is submitted; 1 some failed; 3 unfinished.
 
     Raises:
       InputError: before anything is written.
@@ -183,39 +170,52 @@ def sweep(
     task = configurations[0].cfg.task
     planning = task._target_.endswith("show_plan")
     if not planning and not task._target_.endswith("train"):
-        raise InputError(f"task={task._target_.rpartition('.show_')[2]}: not for a sweep; type it without -m")
-    plans = make_plans(configurations, words, cut=launch is not None or planning, refuse=not planning)
+        name = task._target_.rpartition(".")[2].removeprefix("show_")
+        raise InputError(f"task={name}: not for a sweep; type it without -m")
+    plans = make_plans(configurations, words, launch or (LocalLaunch() if planning else None), refuse=not planning)
     if planning:
         return print_plans(plans, task.format)
     console = make_console()
+    _store(plans)
     for plan in plans:
-        _store(plan)
         _take_back(plan, console)
         _print_plan_summary(plan, console)
+    statuses = []
     with stop_on_signals() if launch else nullcontext() as stop:
         for plan in plans:
             if not any(configuration.find_pending() for configuration in plan.configurations):
-                continue
-            if launch is None or stop is None:
+                statuses.append(_print_end(plan, console))
+            elif launch is None or stop is None:
                 pending = [words for c in plan.configurations if c.find_pending() for words in c.overrides]
                 launch_whole(pending)
+                statuses.append(_print_end(plan, console))
             else:
-                with claim_launch(plan.folder):  # so that status knows that somebody is at it
-                    _launch(plan, launch, stop, console)
-            look_up_units(plan.configurations)
-    statuses = [_print_end(plan, console) for plan in plans]
+                statuses.append(_launch(plan, launch, stop, console))
     return FAILED if FAILED in statuses else max(statuses)
 
 
-def _launch(plan: Plan, launch: Callable[[Plan, Stop, Console], None], stop: Stop, console: Console) -> None:
+def _launch(plan: Plan, launch: Launch, stop: Stop, console: Console) -> int:
+    """Carry out a plan, and return the exit status."""
+    waits = bool(plan.configurations[0].cfg.launch.wait)
+    if not launch.detached:
+        with claim_launch(plan.folder):  # so that status knows that somebody is at it
+            _carry_out(plan, launch, stop, console)
+        return _print_end(plan, console)
+    taken = launch.run(plan, stop, console)
+    if waits:
+        return _print_end(plan, console)
+    _print_where_to_look(plan, console)
+    return COMPLETE if taken else UNFINISHED
+
+
+def _carry_out(plan: Plan, launch: Launch, stop: Stop, console: Console) -> None:
     """Launch a plan; then wait for what another launch computes, and take over what it, or a dead worker, left."""
     said = False
     before = _count_pending(plan)
     while True:
-        launch(plan, stop, console)
+        waited = not launch.run(plan, stop, console)
         for configuration in plan.configurations:
             configuration.retried = True
-        waited = False
         while True:
             look_up_units(plan.configurations)
             pending = _count_pending(plan)
@@ -229,7 +229,7 @@ def _launch(plan: Plan, launch: Callable[[Plan, Stop, Console], None], stop: Sto
         if not pending or (pending >= before and not waited):  # a launch that changes nothing is not repeated
             return
         before = pending
-        _cut_into_tasks(plan)
+        _cut_into_tasks(plan, launch)
 
 
 def _find_free(plan: Plan) -> bool:
@@ -241,13 +241,21 @@ def _find_free(plan: Plan) -> bool:
     return False
 
 
-def _store(plan: Plan) -> None:
-    """Write plan.json; where nothing is to be computed, results that cannot be written are fine as they are."""
-    try:
-        write_plan(plan)
-    except InputError:
-        if _count_pending(plan):
-            raise
+def _store(plans: Sequence[Plan]) -> None:
+    """Write every plan.json, or none; where nothing is to be computed, results that cannot be written are fine."""
+    new = []
+    for plan in plans:
+        path = plan.folder / PLAN_NAME
+        new += [] if path.exists() else [path]
+        try:
+            write_plan(plan)
+        except InputError:
+            if _count_pending(plan):
+                for made in new:
+                    with suppress(OSError):
+                        made.unlink(missing_ok=True)
+                        made.parent.rmdir()
+                raise
 
 
 def _count_pending(plan: Plan) -> int:
@@ -260,8 +268,12 @@ def _take_back(plan: Plan, console: Console) -> None:
     for configuration in plan.configurations:
         if configuration.replaces:
             finished = [unit.seed for unit in configuration.units if unit.state in FINISHED]
+            if not finished:
+                configuration.taken_back = True
+                continue
             try:
-                set_replaced(configuration.run, finished)
+                with claim_seeds(configuration.run, finished) as mine:
+                    set_replaced(configuration.run, mine)
             except OSError as error:
                 raise InputError(f"replace=true: {configuration.run} cannot be written ({error.strerror})") from error
             there += len(finished)
@@ -271,18 +283,9 @@ def _take_back(plan: Plan, console: Console) -> None:
         console.print(f"replace=true: {there} results are taken back; type the line without it to continue later")
 
 
-def launch_locally(plan: Plan, stop: Stop, console: Console) -> None:
-    """Run a plan's tasks in several processes of this machine."""
-    grace = float(plan.configurations[0].cfg.checkpoint.grace)
-    memory = None if find_gpus() else find_memory_limit(plan.configurations)
-    with SweepBar(plan, Console(stderr=True)) as bar:
-        Pool(plan, stop, memory, grace, bar.take).run()
-    for error in dict.fromkeys(bar.errors):  # also what the disk would not take
-        print(error, file=sys.stderr)
-
-
 def _print_end(plan: Plan, console: Console) -> int:
     """Print what a sweep found, and return its exit status."""
+    look_up_units(plan.configurations)
     for configuration in plan.configurations:
         if finish_late(configuration.run, configuration.units):
             configuration.units = find_units(configuration.run, configuration.seeds)
@@ -297,11 +300,15 @@ def _print_end(plan: Plan, console: Console) -> int:
     if counts["diverged"]:
         console.print(f"{counts['diverged']} seeds diverged, kept out of the table")
     console.print(f"results  {plan.folder}/*/seed=*/trajectory.nc")
+    _print_where_to_look(plan, console)
+    console.print(f'load     ntklens.load("{plan.folder}")')
+    return status.exit_status
+
+
+def _print_where_to_look(plan: Plan, console: Console) -> None:
     place = plan.configurations[0].cfg.paths.results
     elsewhere = "" if place == "multirun" else f" paths.results={shlex.quote(place)}"
     console.print(f"status   {COMMAND} task=status name={shlex.quote(plan.name)}{elsewhere}")
-    console.print(f'load     ntklens.load("{plan.folder}")')
-    return status.exit_status
 
 
 def show_status(cfg: DictConfig) -> int:
@@ -311,7 +318,7 @@ def show_status(cfg: DictConfig) -> int:
       InputError: if there is no such sweep.
     """
     folder = Path(cfg.paths.results) / cfg.name
-    status = read_sweep(folder)
+    status = ask_slurm(read_sweep(folder))
     if cfg.task.format == "json":
         print(json.dumps(status.to_json(), indent=1))
         return status.exit_status
@@ -330,12 +337,33 @@ def _watch(folder: Path, status: SweepStatus, console: Console) -> SweepStatus:
     try:
         while status.is_going() and not console.is_terminal:  # a file wants the last table alone
             time.sleep(LIVE_SECONDS)
-            status = read_sweep(folder)
+            status = ask_slurm(read_sweep(folder))
         with Live(build_status_table(status), console=console, auto_refresh=False) as live:
             while status.is_going():
                 time.sleep(LIVE_SECONDS)
-                status = read_sweep(folder)
+                status = ask_slurm(read_sweep(folder))
                 live.update(build_status_table(status), refresh=True)
     except KeyboardInterrupt:
         pass
     return status
+
+
+def cancel(cfg: DictConfig) -> int:
+    """task=cancel: cancel the jobs that a sweep has in SLURM; its finished seeds stay, the others can be continued.
+
+    Raises:
+      InputError: if there is no such sweep, or SLURM does not answer.
+    """
+    folder = Path(cfg.paths.results) / cfg.name
+    read_sweep(folder)
+    jobs = list_jobs()
+    if jobs is None:
+        raise InputError("task=cancel: squeue does not answer; type it where SLURM is, such as a login node")
+    mine = sorted({job.number for job in find_submitted(read_submissions(folder), jobs).values()})
+    if not mine:
+        print(f"{cfg.name} has no jobs in SLURM")
+        return COMPLETE
+    if not cancel_jobs(mine):
+        raise InputError(f"task=cancel: scancel {' '.join(mine[:5])}{' …' if len(mine) > 5 else ''} did not succeed")
+    print(f"{len(mine)} tasks cancelled; they save what they have, launch the sweep again to continue")
+    return COMPLETE

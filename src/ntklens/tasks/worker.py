@@ -3,18 +3,16 @@
 Standard output carries events; what libraries print goes to standard error, which is the worker's log.
 """
 
-import contextlib
 import json
 import os
 import queue
 import sys
 import threading
 import time
-import traceback
-from pathlib import Path
 from typing import IO, Any
 
 from ntklens.signals import Stop, stop_on_signals
+from ntklens.tasks.slices import LogWatcher, compute_slice
 
 EVENT_SECONDS = 0.5  # between two reports of progress
 
@@ -59,10 +57,9 @@ class Reporter:
 
 
 def _work(tasks: queue.Queue, stop: Stop, reporter: Reporter) -> None:
-    from ntklens.tasks import compute
-    from ntklens.tracking.progress import Watcher
+    import ntklens.tasks.compute  # noqa: F401  # before a worker is ready, so that its first task finds it imported
 
-    class EventWatcher(Watcher):
+    class EventWatcher(LogWatcher):
         """Passes on how far a slice is."""
 
         def __init__(self, configuration: int) -> None:
@@ -78,46 +75,21 @@ def _work(tasks: queue.Queue, stop: Stop, reporter: Reporter) -> None:
                 share = self.done / self.total
                 reporter.tell("progress", configuration=self.configuration, share=share, note=note)
 
-        def say(self, text: str) -> None:
-            with contextlib.suppress(OSError):  # the log may lie on a full disk
-                print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
-
     reporter.tell("ready")
     while (task := tasks.get()) is not None:
         for piece in task["slices"]:
             watcher = EventWatcher(piece["configuration"])
-            outcome = _compute_slice(compute, piece, task["memory"], stop, watcher)
+            outcome = compute_slice(piece, task["memory"], stop, watcher)
             left = [*outcome.failed, *outcome.interrupted, *outcome.busy]
             reporter.tell(
                 "slice",
                 configuration=piece["configuration"],
                 seconds=piece["seconds"],
                 finished=len(piece["seeds"]) - len(left),
+                busy=len(outcome.busy),
                 error=f"{'failed' if outcome.failed else 'interrupted'}: {outcome.error}" if outcome.error else "",
             )
         reporter.tell("task", task=task["task"])
-
-
-def _compute_slice(compute: Any, piece: dict[str, Any], memory: float | None, stop: Stop, watcher: Any) -> Any:
-    """Compute seeds of one configuration, and return what became of them, a `compute.Outcome`."""
-    from omegaconf import OmegaConf
-
-    from ntklens.sweep.claims import find_claimed
-    from ntklens.sweep.states import write_unfinished
-
-    run, seeds, cfg = Path(piece["run"]), piece["seeds"], OmegaConf.create(piece["config"])
-    try:
-        return compute.compute_seeds(cfg, run, seeds, stop, watcher, memory)
-    except Exception as error:  # before anything was trained: input that only this process could check
-        with contextlib.suppress(OSError):
-            traceback.print_exc()
-        cause = error.__cause__ or error
-        of_the_disk = compute.is_of_the_disk(cause)
-        message = compute.describe_failure(error)
-        mine = sorted(set(seeds) - find_claimed(run, seeds))  # others may be computing the rest
-        state = "interrupted" if of_the_disk else "failed"
-        write_unfinished(run, mine, state, error=message, traceback=traceback.format_exc())
-        return compute.Outcome([], mine, [], message) if of_the_disk else compute.Outcome(mine, [], [], message)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class SweepBar:
         self.bar = self.progress.add_task(plan.name, total=self.total, units=f"0/{self.todo} seeds", note="")
         self.seconds, self.finished = 0.0, 0
         self.errors: list[str] = []
+        self.busy = 0  # seeds that another launch was computing
         self.partial: dict[int, float] = {}
         self.pieces = {
             (piece.configuration, number): piece.seconds
@@ -49,6 +50,7 @@ class SweepBar:
             self.partial.pop(slot, None)
             self.seconds += event["seconds"]
             self.finished += event["finished"]
+            self.busy += event["busy"]
             self.errors += [event["error"]] if event["error"] else []
             self.progress.update(self.bar, units=f"{self.finished}/{self.todo} seeds")
         elif event["event"] == "task":

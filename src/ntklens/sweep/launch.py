@@ -1,0 +1,248 @@
+"""Hands the tasks of a plan to SLURM, through submitit."""
+
+import itertools
+import math
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from ntklens.config import GIB, SlurmSettings
+from ntklens.errors import InputError
+from ntklens.sweep.cost import PROCESS_BYTES
+from ntklens.sweep.plan import Plan, Task
+from ntklens.sweep.slurm import find_max_array
+from ntklens.sweep.submissions import Submission, open_submission
+
+CUDA_BYTES = 3 * GIB  # of the machine's memory, for CUDA's libraries and what is on its way to a GPU
+START_MINUTES = 10  # for a job's start: imports, data, compiling
+SAFETY = 1.5  # beyond the plan's own factor of error
+# A signal may come before Python can take it: it is held back from the first instruction, until the job is ready.
+BLOCK = (
+    "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2]); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+
+
+def check_settings(settings: SlurmSettings) -> None:
+    """Refuse settings that no cluster has.
+
+    Raises:
+      InputError: naming the one to change.
+    """
+    for name, least in {"gpus": 0, "cpus": 1, "processes": 1, "side_by_side": 1, "most_minutes": 1}.items():
+        if getattr(settings, name) < least:
+            raise InputError(f"hydra.launcher.{name}={getattr(settings, name)}: must be {least} or more")
+    for name in ("memory_gb", "gpu_memory_gb", "minutes", "task_minutes"):
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"hydra.launcher.{name}={value}: must be a positive number, or null")
+
+
+def check_slurm() -> None:
+    """Refuse to go on where there is no SLURM.
+
+    Raises:
+      InputError: naming what is missing.
+    """
+    for command in ("sbatch", "srun"):
+        if not shutil.which(command):
+            raise InputError(
+                f"hydra/launcher: {command} is not on this machine; launch from a cluster's login node, or leave "
+                "hydra/launcher out to compute here"
+            )
+
+
+def test_submission(plan: Plan, settings: SlurmSettings) -> None:
+    """Ask sbatch whether it would take the plan's first job; nothing is submitted.
+
+    Raises:
+      InputError: if it would not, with its reason.
+    """
+    tasks = plan.tasks[:1]
+    options = describe_resources(tasks, settings, plan.calibration.error)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+    flags += [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.more.items()]
+    try:
+        subprocess.run(
+            ["sbatch", "--test-only", *flags, "--wrap=true"], capture_output=True, text=True, check=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        chosen = [f"{name}={value}" for name, value in vars(settings).items() if value not in (None, [], {})]
+        raise InputError(
+            f"hydra/launcher: SLURM would not take the job: {explain_refusal(error)} (hydra.launcher: "
+            f"{', '.join(chosen)})"
+        ) from error
+
+
+def describe_resources(tasks: Sequence[Task], settings: SlurmSettings, error: float) -> dict[str, Any]:
+    """Return what tasks ask for, by sbatch's names."""
+    return {
+        "partition": settings.partition,
+        "account": settings.account,
+        "qos": settings.qos,
+        "constraint": settings.constraint,
+        "exclude": settings.exclude,
+        "comment": settings.comment,
+        "time": ask_for_minutes(tasks, settings, error),
+        "mem": format_memory(ask_for_memory(tasks, settings)),
+        "nodes": 1,
+        "ntasks_per_node": settings.processes,
+        "cpus_per_task": settings.cpus,
+        "gpus_per_task": settings.gpus or None,
+    }
+
+
+def submit_plan(
+    plan: Plan, settings: SlurmSettings, do_task: Callable[[dict[str, Any]], None], console: Console
+) -> bool:
+    """Submit a plan's tasks as arrays of similar tasks, each below the cluster's MaxArraySize.
+
+    Args:
+      plan: with its tasks.
+      settings: what to ask for.
+      do_task: what a job calls.
+      console: where to say what was submitted.
+
+    Returns:
+      Whether SLURM took all; if not, what it took goes on, and the next launch submits the rest.
+
+    Raises:
+      InputError: if SLURM does not take even the first array.
+    """
+    done = 0
+    for tasks in cut_into_arrays(plan.tasks, settings, plan.calibration.error, find_max_array()):
+        submission = open_submission(plan, tasks)
+        try:
+            submit_array(plan, tasks, submission, settings, do_task)
+        except Exception as error:  # submitit's own kinds, a missing sbatch, a timeout
+            submission.path.unlink(missing_ok=True)
+            reason = explain_refusal(error)
+            if not done:
+                raise InputError(f"hydra/launcher: SLURM refuses the job: {reason}") from error
+            console.print(f"refused  {reason}")
+            console.print(
+                f"         {done} of {len(plan.tasks)} tasks were submitted; type the line again for the rest"
+            )
+            return False
+        done += len(tasks)
+        minutes, memory = ask_for_minutes(tasks, settings, plan.calibration.error), ask_for_memory(tasks, settings)
+        asked = f"{minutes} min, {memory:g} GB each" + (f", {settings.gpus} GPU" if settings.gpus else "")
+        console.print(f"job      {submission.job}: {len(tasks)} tasks, {asked}", highlight=False)
+    return True
+
+
+def cut_into_arrays(tasks: Sequence[Task], settings: SlurmSettings, error: float, largest: int) -> Iterable[list[Task]]:
+    """Yield tasks that ask for the same time and memory, which an array shares, no more than an array may have.
+
+    Args:
+      tasks: of a plan.
+      settings: what to ask for.
+      error: the factor that estimates may be off.
+      largest: the cluster's MaxArraySize, which is one more than the largest index.
+    """
+
+    def describe(task: Task) -> tuple[int, float]:
+        return ask_for_minutes([task], settings, error), ask_for_memory([task], settings)
+
+    for _, alike in itertools.groupby(sorted(tasks, key=describe, reverse=True), key=describe):
+        members = list(alike)
+        for first in range(0, len(members), largest):
+            yield members[first : first + largest]
+
+
+def ask_for_minutes(tasks: Sequence[Task], settings: SlurmSettings, error: float) -> int:
+    """Return the time limit to ask for: a power of two times a quarter of an hour."""
+    if settings.minutes:
+        return int(settings.minutes)
+    longest = max(task.seconds for task in tasks) / 60 * error * SAFETY + START_MINUTES
+    return int(min(settings.most_minutes, 15 * 2 ** max(0, math.ceil(math.log2(longest / 15)))))
+
+
+def ask_for_memory(tasks: Sequence[Task], settings: SlurmSettings) -> float:
+    """Return the GB of a node to ask for: a power of two."""
+    if settings.memory_gb:
+        return float(settings.memory_gb)
+    each = max(task.memory for task in tasks)
+    need = settings.processes * ((each if not settings.gpus else PROCESS_BYTES + each / 4 + CUDA_BYTES) * 1.25)
+    return 2.0 ** max(0, math.ceil(math.log2(need / 1e9)))
+
+
+def format_memory(gigabytes: float) -> str:
+    """Return memory as sbatch takes it."""
+    return f"{gigabytes:.0f}G" if gigabytes == int(gigabytes) else f"{math.ceil(1024 * gigabytes)}M"
+
+
+def submit_array(
+    plan: Plan,
+    tasks: Sequence[Task],
+    submission: Submission,
+    settings: SlurmSettings,
+    do_task: Callable[[dict[str, Any]], None],
+) -> None:
+    """Submit one array and write its number down."""
+    executor = make_executor(plan, tasks, submission, settings)
+    jobs = executor.map_array(do_task, [describe_task(plan, task, settings) for task in tasks])
+    submission.job = jobs[0].job_id.partition("_")[0]
+    submission.store()
+
+
+def make_executor(plan: Plan, tasks: Sequence[Task], submission: Submission, settings: SlurmSettings) -> Any:
+    """Return the submitit executor that submits these tasks."""
+    import submitit
+
+    executor = submitit.SlurmExecutor(folder=submission.logs.absolute(), python=make_python_command())
+    grace = plan.configurations[0].cfg.checkpoint.grace
+    options = {
+        "job_name": submission.name,
+        **describe_resources(tasks, settings, plan.calibration.error),
+        "signal_delay_s": math.ceil(grace),
+        "array_parallelism": settings.side_by_side,
+        "stderr_to_stdout": True,
+        "setup": list(settings.setup) or None,
+        "wckey": None,
+        "additional_parameters": {"requeue": True, **settings.more},
+    }
+    executor.update_parameters(**{name: value for name, value in options.items() if value is not None})
+    executor.parameters["wckey"] = None  # submitit's own default is one that a cluster may not know
+    return executor
+
+
+def make_python_command() -> str:
+    """Return what starts Python with SIGUSR2 held back."""
+    python = shlex.quote(sys.executable)
+    held = ["env", "--block-signal=USR2"]  # of coreutils 8.31 and later
+    try:
+        if not subprocess.run([*held, "true"], capture_output=True, check=False).returncode:
+            return f"{shlex.join(held)} {python}"
+    except OSError:
+        pass
+    return f"{python} -I -S -c {shlex.quote(BLOCK)}"
+
+
+def describe_task(plan: Plan, task: Task, settings: SlurmSettings) -> dict[str, Any]:
+    """Return a task as plain values: all that a job needs."""
+    slices = [
+        {
+            "configuration": piece.configuration,
+            "config": OmegaConf.to_container(plan.configurations[piece.configuration].cfg, resolve=True),
+            "run": str(plan.configurations[piece.configuration].run.absolute()),
+            "seeds": piece.seeds,
+            "seconds": piece.seconds,
+        }
+        for piece in task.slices
+    ]
+    memory = None if settings.gpus else task.memory - PROCESS_BYTES
+    return {"slices": slices, "memory": memory}
+
+
+def explain_refusal(error: Exception) -> str:
+    """Return what sbatch said, in a line."""
+    said = [line.strip() for line in f"{getattr(error, 'stderr', '') or ''}\n{error}".splitlines() if line.strip()]
+    chosen = [line for line in said if "error:" in line] or said or [type(error).__name__]
+    return " ".join(dict.fromkeys(line.removeprefix("sbatch: ").removeprefix("error: ") for line in chosen))[:300]

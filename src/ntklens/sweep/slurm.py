@@ -1,0 +1,85 @@
+"""What SLURM is asked, and what it answers; every question also has an answer where there is no SLURM."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+ANSWER_SECONDS = 30.0
+DEFAULT_MAX_ARRAY = 1001  # SLURM's own, where the cluster cannot be asked
+JOBS_PER_QUESTION = 500
+
+
+class Job(NamedTuple):
+    """A job that SLURM knows: `12`, or `12_3` for a task of an array."""
+
+    number: str
+    state: str
+    reason: str
+    node: str
+    elapsed: str
+    name: str
+
+    @property
+    def pends(self) -> bool:
+        """Whether it has not begun."""
+        return self.state == "PENDING"
+
+
+def ask(*command: str) -> str | None:
+    """Return what one of SLURM's commands prints; None if it is not here, or does not answer."""
+    if not shutil.which(command[0]):
+        return None
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return None if answer.returncode else answer.stdout
+
+
+def list_jobs() -> dict[str, Job] | None:
+    """Return this user's jobs that wait or run, by their number; None if squeue does not answer."""
+    answer = ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%r|%N|%M|%j")
+    if answer is None:
+        return None
+    jobs = [Job(*fields) for line in answer.splitlines() if len(fields := line.split("|", 5)) == 6]
+    return {job.number: job for job in jobs}
+
+
+def explain_jobs(numbers: Iterable[str]) -> dict[str, str]:
+    """Return how jobs ended (`OUT_OF_MEMORY`, `CANCELLED by 0`, …) as far as sacct knows."""
+    asked = sorted(set(numbers))
+    states: dict[str, str] = {}
+    for first in range(0, len(asked), JOBS_PER_QUESTION):
+        part = ",".join(asked[first : first + JOBS_PER_QUESTION])
+        answer = ask("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={part}", "--format=JobID,State")
+        lines = [line.split("|") for line in (answer or "").splitlines()]
+        states |= {fields[0]: fields[1] for fields in lines if len(fields) == 2}
+    return {number: states[number] for number in asked if number in states}
+
+
+def cancel_jobs(numbers: Sequence[str]) -> bool:
+    """Cancel jobs; return whether scancel took the order."""
+    parts = [numbers[k : k + JOBS_PER_QUESTION] for k in range(0, len(numbers), JOBS_PER_QUESTION)]
+    answers = [ask("scancel", "--quiet", *part) for part in parts]
+    return None not in answers
+
+
+def requeue_job(number: str) -> bool:
+    """Put a running job back into the queue; return whether SLURM did."""
+    return ask("scontrol", "requeue", number) is not None
+
+
+def find_max_array() -> int:
+    """Return how many tasks an array may have."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config") or "", re.MULTILINE)
+    return int(found[1]) if found and int(found[1]) > 0 else DEFAULT_MAX_ARRAY
+
+
+def find_own_job() -> str | None:
+    """Return the number of the job that this process is part of."""
+    if (array := os.environ.get("SLURM_ARRAY_JOB_ID")) and (task := os.environ.get("SLURM_ARRAY_TASK_ID")):
+        return f"{array}_{task}"
+    return os.environ.get("SLURM_JOB_ID")

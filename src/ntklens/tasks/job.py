@@ -1,0 +1,113 @@
+"""What a SLURM job does: one task of a plan, to its end, or to the signal that asks it to make room.
+
+SLURM sends SIGUSR2 before a time limit and, where it is told to, before a preemption: the seeds are saved and the job
+goes back into the queue. It sends SIGTERM when it will end the job itself, to requeue it or for good: the seeds are
+saved, and SLURM has the last word.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ntklens.machine import count_cores
+from ntklens.signals import Stop, stop_on_signals
+from ntklens.sweep.cost import split_evenly
+from ntklens.sweep.slurm import find_own_job, requeue_job
+from ntklens.tasks.slices import LogWatcher, compute_slice
+
+IDLE_LIVES = 3  # how often a job may be requeued without having got any further
+LAST_WORD_SECONDS = 900.0  # how long a job that was asked to end waits for SLURM to end it
+
+
+def do_task(task: dict[str, Any]) -> None:
+    """Compute the slices of a task, or this process's part of them.
+
+    Args:
+      task: as `sweep.launch.describe_task` describes it.
+
+    Raises:
+      SystemExit: with status 1 if something failed, so that SLURM says so too.
+    """
+    prepare_environment()
+    with stop_on_signals() as stop:
+        if hasattr(signal, "pthread_sigmask"):  # held back since this process began
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
+        rank, size = int(os.environ.get("SLURM_PROCID", 0)), int(os.environ.get("SLURM_NTASKS", 1))
+        pieces = share_slices(task["slices"], rank, size)
+        before = measure_progress(pieces)
+        failed = False
+        try:
+            for piece in pieces:
+                stop.check()
+                failed |= bool(compute_slice(piece, task["memory"], stop, LogWatcher()).failed)
+        except KeyboardInterrupt:
+            end_early(stop, rank, measure_progress(pieces) > before)
+    if failed:
+        sys.exit(1)
+
+
+def prepare_environment() -> None:
+    """Set what libraries read when they are first imported; what the user has set stays."""
+    threads = str(count_cores())
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"):  # the last is XLA's
+        os.environ.setdefault(name, threads)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # a GPU may be shared
+
+
+def share_slices(slices: list[dict[str, Any]], rank: int, size: int) -> list[dict[str, Any]]:
+    """Return what one of several processes of a job computes: its part of every slice's seeds."""
+    shared = []
+    for number, piece in enumerate(slices):
+        parts = split_evenly(piece["seeds"], -(-len(piece["seeds"]) // size))
+        turn = (rank + number) % size  # so that slices of few seeds go around
+        if turn < len(parts):
+            shared.append(piece | {"seeds": parts[turn]})
+    return shared
+
+
+def measure_progress(pieces: list[dict[str, Any]]) -> tuple[int, int]:
+    """Return how many seeds are finished, and how many updates the others' checkpoints hold."""
+    from ntklens.sweep.states import FINISHED, find_seed_directory, find_units
+    from ntklens.training.checkpoint import find_checkpoint_step
+
+    finished = steps = 0
+    for piece in pieces:
+        run = Path(piece["run"])
+        for unit in find_units(run, piece["seeds"]):
+            finished += unit.state in FINISHED
+            steps += find_checkpoint_step(find_seed_directory(run, unit.seed))
+    return finished, steps
+
+
+def end_early(stop: Stop, rank: int, progressed: bool) -> None:
+    """Go back into the queue, or let SLURM end this job.
+
+    Args:
+      stop: knows which signals came.
+      rank: of this process in the job; the first speaks for all.
+      progressed: whether anything was gained since the job began.
+
+    Raises:
+      SystemExit: if SLURM does not end it.
+    """
+    job, lives = find_own_job(), int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    deadline = time.monotonic() + LAST_WORD_SECONDS
+    say = LogWatcher().say
+    say(f"asked to end by {', '.join(signal.Signals(number).name for number in stop.signals)}: seeds are saved")
+    while time.monotonic() < deadline:
+        if signal.SIGUSR2 in stop.signals and rank == 0 and job:
+            if not progressed and lives >= IDLE_LIVES:
+                say(f"not requeued: nothing was gained in {lives + 1} lives; raise the launcher's minutes")
+                sys.exit(1)
+            if requeue_job(job):
+                say(f"job {job} goes back into the queue")
+            else:
+                say(f"job {job} could not be requeued: launch the sweep again to continue")
+            sys.exit(1)
+        if signal.SIGINT in stop.signals or not job:
+            break
+        time.sleep(0.2)
+    sys.exit(1)

@@ -1,0 +1,177 @@
+"""How a plan is carried out: in processes of this machine, or by SLURM. One class each, named by hydra/launcher."""
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import psutil
+from rich.console import Console
+
+from ntklens.config import GIB, SlurmSettings
+from ntklens.errors import InputError
+from ntklens.machine import count_cores, count_slots, find_gpus
+from ntklens.signals import Stop
+from ntklens.sweep.claims import claim_submission, find_claimed
+from ntklens.sweep.cost import PROCESS_BYTES, Cost
+from ntklens.sweep.launch import check_slurm, submit_plan, test_submission
+from ntklens.sweep.plan import Capacity, Configuration, Plan
+from ntklens.sweep.pool import Pool
+from ntklens.sweep.slurm import list_jobs
+from ntklens.sweep.submissions import find_submitted, forget_ended, read_submissions
+from ntklens.tasks.job import do_task
+from ntklens.tracking.sweep_bar import SweepBar
+
+WAIT_SECONDS = 0.5
+POLL_SECONDS = 5.0  # between two questions to SLURM
+GRACE_POLLS = 3  # how often a job may be unknown to squeue before it is taken to have ended
+DEFAULT_TASKS = 16  # SLURM tasks side by side that a plan is cut for
+DEFAULT_SHARE = 4 * GIB  # bytes of a SLURM task where neither launcher nor configuration says
+TASK_MINUTES = (60.0, 2.0)  # the longest and the shortest work that one is cut to
+GPU_BYTES = 16 * GIB  # of a GPU that nobody has described
+
+
+class Launch(Protocol):
+    """Carries out plans."""
+
+    detached: bool  # whether `run` returns before the work is done
+
+    def find_capacity(self, configurations: Sequence[Configuration], costs: Sequence[Cost]) -> Capacity:
+        """Return what tasks will run on."""
+
+    def excuse(self, plan: Plan) -> None:
+        """Note in a plan which seeds are taken care of already."""
+
+    def check(self, plan: Plan) -> None:
+        """Refuse a plan that cannot be carried out, before anything is written."""
+
+    def run(self, plan: Plan, stop: Stop, console: Console) -> bool:
+        """Carry out a plan's tasks; return whether all of them were taken."""
+
+
+class LocalLaunch:
+    """Several processes on this machine."""
+
+    detached = False
+
+    def find_capacity(self, configurations: Sequence[Configuration], costs: Sequence[Cost]) -> Capacity:
+        """Return one process per core, or per GPU, or as many as are asked for, fewer where memory is short."""
+        memory = find_memory_limit(configurations)
+        largest = max(sum(cost.memory) for cost in costs) + PROCESS_BYTES
+        workers = configurations[0].cfg.launch.workers or max(1, min(count_slots(), int(memory // largest)))
+        return Capacity(workers, max(1, count_cores() // workers), memory / workers, memory)
+
+    def excuse(self, plan: Plan) -> None:
+        """Note nothing: what another launch computes is waited for."""
+
+    def check(self, plan: Plan) -> None:
+        """Refuse nothing: what this machine cannot hold the plan itself refuses."""
+
+    def run(self, plan: Plan, stop: Stop, console: Console) -> bool:
+        """Run a plan's tasks and wait for their end."""
+        grace = float(plan.configurations[0].cfg.checkpoint.grace)
+        memory = None if find_gpus() else find_memory_limit(plan.configurations)
+        with SweepBar(plan, Console(stderr=True)) as bar:
+            Pool(plan, stop, memory, grace, bar.take).run()
+        for error in dict.fromkeys(bar.errors):  # also what the disk would not take
+            print(error, file=sys.stderr)
+        return not bar.busy
+
+
+def find_memory_limit(configurations: Sequence[Configuration]) -> float:
+    """Return the bytes that all workers and their libraries may use: `ntk.memory_limit`, or 4/5 of what is free."""
+    from ntklens.training.memory import find_cgroup_memory
+
+    limit = configurations[0].cfg.ntk.memory_limit
+    if limit is not None:
+        return limit * GIB
+    if find_gpus():
+        return 1e15  # each worker asks its own
+    return 0.8 * min([psutil.virtual_memory().available, *find_cgroup_memory()])
+
+
+class SlurmLaunch:
+    """Job arrays of SLURM; `launch.wait=true` waits for their end."""
+
+    detached = True
+
+    def __init__(self, settings: SlurmSettings) -> None:
+        self.settings = settings
+
+    def find_capacity(self, configurations: Sequence[Configuration], costs: Sequence[Cost]) -> Capacity:
+        """Return what a SLURM task has."""
+        cfg, own = configurations[0].cfg, self.settings
+        if own.gpus:
+            share = largest = (own.gpu_memory_gb * GIB if own.gpu_memory_gb else GPU_BYTES) + PROCESS_BYTES
+        else:
+            largest = own.memory_gb * GIB / own.processes if own.memory_gb else math.inf
+            share = min(cfg.ntk.memory_limit * GIB if cfg.ntk.memory_limit else DEFAULT_SHARE, largest)
+        longest, shortest = (own.task_minutes,) * 2 if own.task_minutes else TASK_MINUTES
+        seconds = (60 * longest, 60 * shortest)
+        return Capacity(cfg.launch.workers or DEFAULT_TASKS, own.cpus, share, largest, seconds, "SLURM task")
+
+    def excuse(self, plan: Plan) -> None:
+        """Leave out what SLURM has already, and what a process outside of it computes.
+
+        Raises:
+          InputError: if jobs were submitted before and squeue does not answer.
+        """
+        submissions = read_submissions(plan.folder)
+        jobs = list_jobs()
+        if jobs is None:
+            if submissions:
+                known = ", ".join(s.job or s.name for s in submissions)
+                raise InputError(
+                    f"hydra/launcher: squeue does not answer, and jobs of this sweep ({known}) may still wait or run; "
+                    f"nothing is submitted twice: try again later, or remove {submissions[0].path.parent}/*.json"
+                )
+            jobs = {}
+        plan.excused = set(find_submitted(submissions, jobs))
+        for configuration in plan.configurations:
+            pending = set(configuration.find_pending())
+            claimed = find_claimed(configuration.run, pending) if pending else set()
+            plan.excused |= {(configuration.run.name, seed) for seed in claimed}
+
+    def check(self, plan: Plan) -> None:
+        """Ask SLURM whether it would take the first job.
+
+        Raises:
+          InputError: if it is not here, or would not.
+        """
+        check_slurm()
+        if plan.tasks:
+            test_submission(plan, self.settings)
+
+    def run(self, plan: Plan, stop: Stop, console: Console) -> bool:
+        """Submit a plan's tasks; with `launch.wait=true`, wait until SLURM knows none of them any more.
+
+        Raises:
+          InputError: if SLURM does not take even the first job.
+        """
+        with claim_submission(plan.folder) as mine:
+            if not mine:
+                console.print("another launch submits jobs of this sweep at this moment: nothing is submitted twice")
+                taken = True
+            else:
+                jobs = list_jobs()
+                if jobs is not None:
+                    forget_ended(read_submissions(plan.folder), jobs)
+                self.excuse(plan)  # another launch may have submitted since the plan was made
+                plan.drop_excused()
+                taken = submit_plan(plan, self.settings, do_task, console)
+        if plan.configurations[0].cfg.launch.wait:
+            self._wait(plan, stop, console)
+        return taken
+
+    def _wait(self, plan: Plan, stop: Stop, console: Console) -> None:
+        """Wait until no job of the sweep waits or runs; what is unknown for a moment may be about to be requeued."""
+        console.print("waiting for them; to stop waiting is harmless, the jobs go on")
+        unknown = 0
+        while unknown < GRACE_POLLS:
+            jobs = list_jobs()
+            going = jobs is None or bool(find_submitted(read_submissions(plan.folder), jobs))
+            unknown = 0 if going else unknown + 1
+            for _ in range(int(POLL_SECONDS / WAIT_SECONDS)):
+                stop.check()
+                time.sleep(WAIT_SECONDS)
