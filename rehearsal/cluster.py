@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(os.environ.get("NTKLENS_REHEARSAL", "/var/lib/ntklens-rehearsal"))
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge", "slurmdbd", "mariadb-server")
-NODES, CPUS, GPUS, MEMORY_MB = 4, 16, 4, 16000
+NODES, CPUS, GPUS, MEMORY_MB = 4, 16, 4, 64000
 NODE_PORT, CONTROLLER_PORT, ACCOUNTING_PORT, DATABASE_PORT = 17101, 17100, 17110, 17111
 MAX_ARRAY = int(os.environ.get("NTKLENS_REHEARSAL_ARRAY", "1001"))
 HOST = socket.gethostname().split(".")[0]

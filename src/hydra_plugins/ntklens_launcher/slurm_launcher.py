@@ -19,7 +19,7 @@ class SlurmLauncherConfig(SlurmSettings):
     _target_: str = "hydra_plugins.ntklens_launcher.slurm_launcher.SlurmLauncher"
 
 
-ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmLauncherConfig, provider="ntklens")
+ConfigStore.instance().store(group="schema", name="slurm_launcher", node=SlurmLauncherConfig, provider="ntklens")
 
 
 class SlurmLauncher(Launcher):

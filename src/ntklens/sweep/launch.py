@@ -73,7 +73,8 @@ def test_submission(plan: Plan, settings: SlurmSettings) -> None:
             ["sbatch", "--test-only", *flags, "--wrap=true"], capture_output=True, text=True, check=True, timeout=60
         )
     except (OSError, subprocess.SubprocessError) as error:
-        chosen = [f"{name}={value}" for name, value in vars(settings).items() if value not in (None, [], {})]
+        names = ("partition", "account", "qos", "constraint", "exclude", "gpus", "cpus", "memory_gb", "minutes")
+        chosen = [f"{name}={value}" for name in names if (value := getattr(settings, name))]
         raise InputError(
             f"hydra/launcher: SLURM would not take the job: {explain_refusal(error)} (hydra.launcher: "
             f"{', '.join(chosen)})"
@@ -243,6 +244,6 @@ def describe_task(plan: Plan, task: Task, settings: SlurmSettings) -> dict[str, 
 
 def explain_refusal(error: Exception) -> str:
     """Return what sbatch said, in a line."""
-    said = [line.strip() for line in f"{getattr(error, 'stderr', '') or ''}\n{error}".splitlines() if line.strip()]
+    said = [line.strip() for line in (getattr(error, "stderr", "") or str(error)).splitlines() if line.strip()]
     chosen = [line for line in said if "error:" in line] or said or [type(error).__name__]
     return " ".join(dict.fromkeys(line.removeprefix("sbatch: ").removeprefix("error: ") for line in chosen))[:300]

@@ -1,6 +1,5 @@
 """How a plan is carried out: in processes of this machine, or by SLURM. One class each, named by hydra/launcher."""
 
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ GRACE_POLLS = 3  # how often a job may be unknown to squeue before it is taken t
 DEFAULT_TASKS = 16  # SLURM tasks side by side that a plan is cut for
 DEFAULT_SHARE = 4 * GIB  # bytes of a SLURM task where neither launcher nor configuration says
 TASK_MINUTES = (60.0, 2.0)  # the longest and the shortest work that one is cut to
+NO_LIMIT = 1e15  # bytes
 GPU_BYTES = 16 * GIB  # of a GPU that nobody has described
 
 
@@ -87,7 +87,7 @@ def find_memory_limit(configurations: Sequence[Configuration]) -> float:
     if limit is not None:
         return limit * GIB
     if find_gpus():
-        return 1e15  # each worker asks its own
+        return NO_LIMIT  # each worker asks its own
     return 0.8 * min([psutil.virtual_memory().available, *find_cgroup_memory()])
 
 
@@ -105,7 +105,7 @@ class SlurmLaunch:
         if own.gpus:
             share = largest = (own.gpu_memory_gb * GIB if own.gpu_memory_gb else GPU_BYTES) + PROCESS_BYTES
         else:
-            largest = own.memory_gb * GIB / own.processes if own.memory_gb else math.inf
+            largest = own.memory_gb * GIB / own.processes if own.memory_gb else NO_LIMIT
             share = min(cfg.ntk.memory_limit * GIB if cfg.ntk.memory_limit else DEFAULT_SHARE, largest)
         longest, shortest = (own.task_minutes,) * 2 if own.task_minutes else TASK_MINUTES
         seconds = (60 * longest, 60 * shortest)

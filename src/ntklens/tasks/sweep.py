@@ -31,6 +31,7 @@ from ntklens.signals import Stop, stop_on_signals
 from ntklens.sweep.claims import claim_launch, claim_seeds, find_claimed
 from ntklens.sweep.cost import Cost
 from ntklens.sweep.key import compute_key, name_run
+from ntklens.sweep.launch import explain_refusal
 from ntklens.sweep.plan import (
     PLAN_NAME,
     Calibration,
@@ -187,7 +188,12 @@ def sweep(
                 statuses.append(_print_end(plan, console))
             elif launch is None or stop is None:
                 pending = [words for c in plan.configurations if c.find_pending() for words in c.overrides]
-                launch_whole(pending)
+                try:
+                    launch_whole(pending)
+                except Exception as error:  # of a stock launcher; what became of the runs their files say
+                    if not type(error).__module__.startswith("submitit"):
+                        raise
+                    print(f"hydra/launcher: {explain_refusal(error)}", file=sys.stderr)
                 statuses.append(_print_end(plan, console))
             else:
                 statuses.append(_launch(plan, launch, stop, console))

@@ -1,0 +1,349 @@
+"""Sweeps on a real SLURM, the rehearsal cluster, and what a cluster does to them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from commands import TOY, run_ntklens, start_ntklens
+from ntklens.trajectory import read_trajectory
+
+pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = [sys.executable, str(ROOT / "rehearsal" / "cluster.py")]
+PLACE = Path("/var/lib/ntklens-rehearsal")
+CONF = PLACE / "etc" / "slurm.conf"
+SMALL = [word for word in TOY if not word.startswith(("model.width", "ensemble", "training.epochs"))]
+SWEEP = ("-m", "model.width=3,5,8", *SMALL, "ensemble=4", "name=on slurm", "checkpoint.minutes=0.002")
+SWEEP += ("checkpoint.grace=20", "hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.02")
+LONG = (*SWEEP, "training.epochs=60000")
+BROKEN = '''
+"""A model of which width 5 fails in a job as long as the file `fail` is there."""
+import os
+from ntklens.models import mlp
+
+
+class MLP(mlp.MLP):
+    def __call__(self, x):
+        if self.width == 5 and "SLURM_JOB_ID" in os.environ and os.path.exists("fail"):
+            raise RuntimeError("no such luck")
+        return super().__call__(x)
+'''
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    was_up = (PLACE / "run" / "slurmctld.pid").exists()
+    subprocess.run([*CLUSTER, "up"], check=True)
+    os.environ["SLURM_CONF"] = str(CONF)
+    yield
+    if not was_up:
+        subprocess.run([*CLUSTER, "down"], check=True)
+    del os.environ["SLURM_CONF"]
+
+
+@pytest.fixture
+def hurry():
+    """Requeued jobs start at once, and not after two minutes."""
+    ended = threading.Event()
+
+    def nudge():
+        while not ended.wait(1):
+            subprocess.run([*CLUSTER, "nudge"], capture_output=True, check=False)
+
+    thread = threading.Thread(target=nudge)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def no_jobs_are_left():
+    yield
+    call("scancel", "--user=root", check=False)
+    wait_for(lambda: not call("squeue", "-h"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "here"
+    folder.mkdir()
+    words = [word for word in LONG if not word.startswith("hydra")]
+    assert run_ntklens(*words, cwd=folder).returncode == 0
+    return {path.relative_to(folder): read_trajectory(path) for path in folder.rglob("trajectory.nc")}
+
+
+def call(*command, check=True):
+    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=60).stdout.strip()
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return value
+
+
+def list_running():
+    return call("squeue", "-h", "-r", "-t", "R", "-o", "%i").split()
+
+
+def find_processes(folder):
+    """The processes of jobs that work in a folder, the youngest last."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "create_time"]):
+        words = process.info["cmdline"] or []
+        if "submitit.core._submit" in words and str(folder) in words[-1] and "python" in Path(words[0]).name:
+            found.append(process)
+    return sorted(found, key=lambda process: process.info["create_time"])
+
+
+def has_checkpoint(folder):
+    return list(folder.rglob("checkpoint/*.json"))
+
+
+def read_log(folder):
+    return "".join(path.read_text() for path in sorted((folder / "multirun" / "on slurm" / "slurm").glob("*/*.out")))
+
+
+def stamp(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("trajectory.nc")}
+
+
+def finish(folder, undisturbed, launch=True):
+    """Launch until all is done, and compare it with what nobody disturbed."""
+    done = stamp(folder)
+    result = run_ntklens(*LONG, "launch.wait=true", cwd=folder)
+    assert result.returncode == 0, result.stdout + result.stderr + read_log(folder)
+    assert done.items() <= stamp(folder).items()
+    published = re.findall(r"(\S+): seeds? ([\d, …]+) published", read_log(folder))
+    assert len(published) == len(set(published))
+    assert not list(folder.rglob("checkpoint"))
+    assert {path.relative_to(folder) for path in stamp(folder)} == set(undisturbed)
+    for place, expected in undisturbed.items():
+        trajectory = read_trajectory(folder / place)
+        for name in ("train_loss", "test_loss", "trace"):
+            for last, bound in ((10, 1e-6), (100, 5e-3)):
+                within = (expected.epoch <= last).values
+                np.testing.assert_allclose(trajectory[name][within], expected[name][within], rtol=bound, err_msg=name)
+
+
+def test_a_detached_launch_says_where_to_look_and_submits_nothing_twice(tmp_path):
+    launch = run_ntklens(*LONG, cwd=tmp_path)
+    assert launch.returncode == 0, launch.stderr
+    assert re.search(r"job      \d+: \d+ tasks, 15 min, 1 GB each", launch.stdout)
+    assert "status   python -m ntklens.run task=status name='on slurm'" in launch.stdout
+    jobs = set(call("squeue", "-h", "-r", "-o", "%i").split())
+    assert len(jobs) > 3
+    again = run_ntklens(*LONG, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "0 to run" in again.stdout
+    assert "wait or are computed already" in again.stdout
+    assert set(call("squeue", "-h", "-r", "-o", "%i").split()) <= jobs
+    wait_for(lambda: list_running() and has_checkpoint(tmp_path))
+    status = run_ntklens("task=status", "name=on slurm", cwd=tmp_path)
+    assert status.returncode == 3
+    assert re.search(r"slurm    \d+ tasks run on node\d", status.stdout)
+    described = json.loads(run_ntklens("task=status", "name=on slurm", "task.format=json", cwd=tmp_path).stdout)
+    assert {job["number"] for job in described["jobs"]} <= jobs
+    more = run_ntklens(*LONG, "ensemble=5", cwd=tmp_path)  # only what is new
+    assert more.returncode == 0, more.stderr
+    assert len(set(call("squeue", "-h", "-r", "-o", "%i").split()) - jobs) >= 1
+    cancelled = run_ntklens("task=cancel", "name=on slurm", cwd=tmp_path)
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert "tasks cancelled" in cancelled.stdout
+    wait_for(lambda: not call("squeue", "-h"))
+    assert run_ntklens("task=cancel", "name=on slurm", cwd=tmp_path).stdout == "on slurm has no jobs in SLURM\n"
+    assert run_ntklens("task=status", "name=on slurm", cwd=tmp_path).returncode == 3
+
+
+def kill_a_process(folder):
+    find_processes(folder)[-1].kill()
+
+
+def cancel_a_task(folder):
+    call("scancel", list_running()[0])
+
+
+def preempt(folder):
+    wrap = ["--partition=high", "--exclusive", "--nodes=4", "--wrap=sleep 3", "--output=/dev/null", "--time=1"]
+    job = call("sbatch", "--parsable", *wrap)
+    wait_for(lambda: job in list_running())
+
+
+def requeue(folder):
+    call("scontrol", "requeue", list_running()[0])
+
+
+def ask_in_the_first_second(folder):
+    call("scontrol", "requeue", first := list_running()[0])
+    wait_for(lambda: first not in list_running())
+    wait_for(lambda: first in list_running())
+    call("scancel", "--signal=USR2", first)
+
+
+def kill_a_node(folder):
+    """Its daemon dies, its task survives, and SLURM starts a second copy of it elsewhere."""
+    node = call("squeue", "-h", "-r", "-t", "R", "-o", "%N").split()[0]
+    pid = int((PLACE / "run" / f"slurmd-{node}.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: "down" in call("sinfo", "-h", "-N", "-p", "gpu", "-n", node, "-o", "%t"), 90)
+    subprocess.run([*CLUSTER, "up"], check=True, capture_output=True)
+
+
+def restart_the_controller(folder):
+    pid = int((PLACE / "run" / "slurmctld.pid").read_text())
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+    time.sleep(2)
+    subprocess.run([*CLUSTER, "up"], check=True, capture_output=True)
+
+
+EVENTS = [
+    kill_a_process, cancel_a_task, preempt, requeue, ask_in_the_first_second, kill_a_node, restart_the_controller,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.__name__)
+def test_nothing_a_cluster_does_loses_a_run(tmp_path, undisturbed, hurry, event):
+    assert run_ntklens(*LONG, cwd=tmp_path).returncode == 0
+    wait_for(lambda: list_running() and has_checkpoint(tmp_path))
+    event(tmp_path)
+    finish(tmp_path, undisturbed)
+
+
+def test_all_of_it_at_once(tmp_path, undisturbed, hurry):
+    launches = [start_ntklens(*LONG, cwd=tmp_path) for _ in range(2)]
+    for launch in launches:
+        output, errors = launch.communicate(timeout=120)
+        assert launch.returncode == 0, output + errors
+    for event in EVENTS:
+        if wait_for(lambda: list_running() or not call("squeue", "-h")) is True:  # all has ended already
+            break
+        try:
+            event(tmp_path)
+        except (IndexError, subprocess.CalledProcessError, AssertionError):  # what it was about to hit has just ended
+            subprocess.run([*CLUSTER, "up"], check=True, capture_output=True)
+    finish(tmp_path, undisturbed)
+
+
+def test_a_launch_that_is_killed_while_it_submits_submits_nothing_twice(tmp_path, undisturbed, hurry):
+    launch = start_ntklens(*LONG, cwd=tmp_path)
+    wait_for(lambda: list(tmp_path.glob("multirun/*/slurm/*.json")))
+    launch.kill()
+    launch.communicate()
+    finish(tmp_path, undisturbed)
+
+
+def test_a_time_limit_is_no_end(tmp_path, hurry):
+    words = (*SWEEP, "training.epochs=1000000000", "model.width=3", "ensemble=1", "hydra.launcher.minutes=1")
+    assert run_ntklens(*words, cwd=tmp_path).returncode == 0
+    wait_for(lambda: "goes back into the queue" in read_log(tmp_path), 90)
+    wait_for(lambda: re.search(r"from update [1-9]\d+ of", read_log(tmp_path)), 90)
+    assert "asked to end by SIGUSR2: seeds are saved" in read_log(tmp_path)
+
+
+def test_a_failing_configuration_fails_alone_in_our_states_and_in_slurms(tmp_path):
+    (tmp_path / "broken_model.py").write_text(BROKEN)
+    (tmp_path / "fail").touch()
+    words = (*SWEEP, "training.epochs=20", "model._target_=broken_model.MLP", "launch.wait=true")
+    result = run_ntklens(*words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1, result.stderr
+    assert "failed   4 units: RuntimeError: no such luck" in result.stdout
+    assert "FAILED" in call("sacct", "-n", "-X", "-P", "-o", "State", "--name", find_job_name(tmp_path))
+    assert "RuntimeError: no such luck" in read_log(tmp_path)
+    status = run_ntklens("task=status", "name=on slurm", cwd=tmp_path)
+    assert status.returncode == 1
+    assert "8 done, 4 failed of 12 units" in status.stdout
+    done = stamp(tmp_path)
+    (tmp_path / "fail").unlink()
+    assert run_ntklens(*words, cwd=tmp_path, PYTHONPATH=str(tmp_path)).returncode == 1
+    retried = run_ntklens(*words, "retry=true", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert retried.returncode == 0, retried.stdout
+    assert "12 seeds, 8 done, 4 to run" in retried.stdout
+    assert done.items() <= stamp(tmp_path).items()
+
+
+def find_job_name(folder):
+    return ",".join(json.loads(path.read_text())["name"] for path in folder.glob("multirun/*/slurm/*.json"))
+
+
+@pytest.mark.parametrize(
+    ("words", "fragment"),
+    [
+        (("hydra.launcher.partition=nope",), "invalid partition specified: nope"),
+        (("hydra.launcher.account=nobody",), "Invalid account"),
+        (("hydra/launcher=slurm_gpu", "hydra.launcher.gpus=9"), "node configuration is not available"),
+        (("hydra.launcher.cpus=0",), "hydra.launcher.cpus=0"),
+        (("hydra.launcher.memory_gb=0.1",), "one seed of width 3 needs about"),
+    ],
+)
+def test_what_slurm_would_not_take_is_refused_before_anything_is_written(tmp_path, words, fragment):
+    result = run_ntklens(*SWEEP, "training.epochs=20", *words, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert fragment in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_quota_takes_what_it_takes_and_the_next_launch_the_rest(tmp_path):
+    words = (*SWEEP, "training.epochs=20", "hydra.launcher.qos=two")
+    call("sacctmgr", "-i", "add", "qos", "two", "set", "MaxSubmitJobsPerUser=2")
+    call("sacctmgr", "-i", "modify", "user", "root", "set", "qos+=two")
+    try:
+        full = run_ntklens(*words, cwd=tmp_path)
+        assert full.returncode == 2, full.stdout
+        assert "job submit limit" in full.stderr
+        few = run_ntklens(*words, "hydra.launcher.task_minutes=60", "launch.wait=true", cwd=tmp_path)
+        assert few.returncode == 0, few.stderr
+    finally:
+        call("sacctmgr", "-i", "modify", "user", "root", "set", "qos-=two")
+        call("sacctmgr", "-i", "delete", "qos", "two")
+
+
+def test_without_sacct_and_without_squeue(tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("sbatch", "srun", "squeue", "scontrol", "scancel", "env", "bash", "sh"):
+        (tools / name).symlink_to(call("which", name))
+    folder = tmp_path / "here"
+    folder.mkdir()
+    words = (*SWEEP, "training.epochs=20")
+    result = run_ntklens(*words, "launch.wait=true", cwd=folder, PATH=str(tools))
+    assert result.returncode == 0, result.stderr
+    (tools / "squeue").unlink()
+    again = run_ntklens(*words, cwd=folder, PATH=str(tools))  # all is done: nothing is to be asked
+    assert again.returncode == 0, again.stderr
+    more = run_ntklens(*words, "ensemble=5", cwd=folder, PATH=str(tools))
+    assert more.returncode == 2
+    assert "squeue does not answer" in more.stderr
+    status = run_ntklens("task=status", "name=on slurm", cwd=folder, PATH=str(tools))
+    assert status.returncode == 0, status.stderr
+
+
+def test_several_processes_share_the_seeds_of_a_task(tmp_path):
+    words = (*SWEEP, "training.epochs=20", "launch.wait=true", "hydra.launcher.processes=3", "model.width=3")
+    result = run_ntklens(*words, "hydra.launcher.task_minutes=60", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.rglob("*_log.out"))) == 3
+    assert "4/4" in result.stdout
+
+
+def test_stock_launchers_keep_working(tmp_path):
+    words = [word for word in (*SWEEP, "training.epochs=20", "ensemble=2") if not word.startswith("hydra")]
+    for launcher in ("stock_slurm", "stock_local"):
+        result = run_ntklens(*words, f"hydra/launcher={launcher}", f"name={launcher}", cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert len(list((tmp_path / "multirun" / launcher).rglob("trajectory.nc"))) == 6
