@@ -1,6 +1,6 @@
 # Each target that needs Python packages first makes .venv what the lock files say.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint format types bench lock test-system clean
+.PHONY: help setup run test check lint format types bench lock test-system slurm-up slurm-down clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -63,8 +63,14 @@ types: $(READY) ## check the types
 bench: $(READY) ## run every benchmark (many minutes, on a machine that does nothing else)
 	@set -e; for script in $(filter-out %/timing.py,$(wildcard benchmarks/*.py)); do echo "bench: $$script"; $(BIN)/python $$script; done
 
-test-system: $(READY) ## test a fresh copy of the repository, an installed wheel, full and read-only disks (downloads all packages; needs root)
+test-system: $(READY) ## test a fresh copy of the repository, an installed wheel, bad disks, a real SLURM (downloads all packages; needs root)
 	$(BIN)/python -m pytest -m system tests/system
+
+slurm-up: ## start a real SLURM on this machine, to rehearse a sweep on (Debian packages; needs root)
+	@$(or $(PYTHON),python3) rehearsal/cluster.py up
+
+slurm-down: ## end it, and remove what it kept
+	@$(or $(PYTHON),python3) rehearsal/cluster.py down
 
 # Releases already in the lock files stay where they still fit: remove the files first to take newer ones.
 COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

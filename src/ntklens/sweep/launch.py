@@ -1,5 +1,7 @@
 """Hands the tasks of a plan to SLURM, through submitit."""
 
+import contextlib
+import io
 import itertools
 import math
 import shlex
@@ -188,7 +190,8 @@ def submit_array(
 ) -> None:
     """Submit one array and write its number down."""
     executor = make_executor(plan, tasks, submission, settings)
-    jobs = executor.map_array(do_task, [describe_task(plan, task, settings) for task in tasks])
+    with contextlib.redirect_stderr(io.StringIO()):  # what sbatch says is told in one line, if it refuses
+        jobs = executor.map_array(do_task, [describe_task(plan, task, settings) for task in tasks])
     submission.job = jobs[0].job_id.partition("_")[0]
     submission.store()
 
@@ -205,6 +208,7 @@ def make_executor(plan: Plan, tasks: Sequence[Task], submission: Submission, set
         "signal_delay_s": math.ceil(grace),
         "array_parallelism": settings.side_by_side,
         "stderr_to_stdout": True,
+        "srun_args": [f"--cpus-per-task={settings.cpus}"],  # from SLURM 22.05 on srun does not take it from sbatch
         "setup": list(settings.setup) or None,
         "wckey": None,
         "additional_parameters": {"requeue": True, **settings.more},

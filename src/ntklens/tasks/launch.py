@@ -17,13 +17,14 @@ from ntklens.sweep.cost import PROCESS_BYTES, Cost
 from ntklens.sweep.launch import check_slurm, submit_plan, test_submission
 from ntklens.sweep.plan import Capacity, Configuration, Plan
 from ntklens.sweep.pool import Pool
-from ntklens.sweep.slurm import list_jobs
-from ntklens.sweep.submissions import find_submitted, forget_ended, read_submissions
+from ntklens.sweep.slurm import Job, list_jobs
+from ntklens.sweep.submissions import Submission, find_submitted, forget_ended, read_submissions
 from ntklens.tasks.job import do_task
 from ntklens.tracking.sweep_bar import SweepBar
 
 WAIT_SECONDS = 0.5
 POLL_SECONDS = 5.0  # between two questions to SLURM
+ENDING_SECONDS = 90.0  # how long a launch waits for jobs that are ending
 GRACE_POLLS = 3  # how often a job may be unknown to squeue before it is taken to have ended
 DEFAULT_TASKS = 16  # SLURM tasks side by side that a plan is cut for
 DEFAULT_SHARE = 4 * GIB  # bytes of a SLURM task where neither launcher nor configuration says
@@ -91,6 +92,21 @@ def find_memory_limit(configurations: Sequence[Configuration]) -> float:
     return 0.8 * min([psutil.virtual_memory().available, *find_cgroup_memory()])
 
 
+def list_settled_jobs(submissions: Sequence[Submission]) -> dict[str, Job] | None:
+    """Return what SLURM knows once no job of these is about to end: it may be gone then, or back in the queue."""
+    deadline = time.monotonic() + ENDING_SECONDS
+    said = False
+    while (jobs := list_jobs()) is not None and time.monotonic() < deadline:
+        ending = {job.number for job in find_submitted(submissions, jobs).values() if job.state == "COMPLETING"}
+        if not ending:
+            break
+        if not said:
+            print(f"{len(ending)} tasks are ending: waiting to see what becomes of them", file=sys.stderr)
+            said = True
+        time.sleep(WAIT_SECONDS)
+    return jobs
+
+
 class SlurmLaunch:
     """Job arrays of SLURM; `launch.wait=true` waits for their end."""
 
@@ -118,7 +134,7 @@ class SlurmLaunch:
           InputError: if jobs were submitted before and squeue does not answer.
         """
         submissions = read_submissions(plan.folder)
-        jobs = list_jobs()
+        jobs = list_settled_jobs(submissions)
         if jobs is None:
             if submissions:
                 known = ", ".join(s.job or s.name for s in submissions)

@@ -1,0 +1,152 @@
+"""What is handed to SLURM, without one: sbatch here only keeps what it is given.
+
+NTKLENS_GOLDEN=write makes the golden files anew; look at what changed before you commit it.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commands import TOY, run_ntklens
+from ntklens.config import SlurmSettings
+from ntklens.sweep.launch import ask_for_memory, ask_for_minutes, cut_into_arrays
+from ntklens.sweep.plan import Slice, Task
+from ntklens.sweep.slurm import Job
+from ntklens.sweep.submissions import Submission, find_submitted, forget_ended, read_submissions
+from ntklens.tasks.job import share_slices
+
+GOLDEN = Path(__file__).parent / "golden"
+SWEEP = ("-m", "model.width=3,5", *[word for word in TOY if "width" not in word], "name=golden")
+SBATCH = """#!/bin/bash
+for last; do :; done
+case "$*" in *--test-only*) exit 0;; esac
+cp "$last" "$KEPT/$(ls "$KEPT" | wc -l).sh"
+[ -z "$REFUSE" ] || { echo "sbatch: error: $REFUSE" >&2; exit 1; }
+echo "Submitted batch job $((77 + $(ls "$KEPT" | wc -l)))"
+"""
+STOCK = {"stock_slurm": "Job violates accounting/QOS policy"}
+
+
+@pytest.fixture
+def tools(tmp_path):
+    """A folder of commands that stand for SLURM's; squeue prints the file `queue`."""
+    folder, kept = tmp_path / "tools", tmp_path / "kept"
+    kept.mkdir()
+    folder.mkdir()
+    commands = {
+        "sbatch": SBATCH,
+        "srun": "#!/bin/bash\n",
+        "scontrol": "#!/bin/bash\necho 'MaxArraySize            = 1001'\n",
+    }
+    commands["squeue"] = f"#!/bin/bash\ncat {tmp_path}/queue 2>/dev/null || true\n"
+    for name, text in commands.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return folder, kept
+
+
+def submit(tools, tmp_path, *words, **environment):
+    folder, kept = tools
+    here = tmp_path / "here"
+    here.mkdir(exist_ok=True)
+    path = f"{folder}:{os.environ['PATH']}"
+    return run_ntklens(*SWEEP, *words, cwd=here, PATH=path, KEPT=str(kept), **environment)
+
+
+@pytest.mark.parametrize("preset", ["slurm_gpu", "slurm_cpu", "slurm_gpu_array", "stock_slurm"])
+def test_the_text_given_to_sbatch(tools, tmp_path, preset):
+    words = [f"hydra/launcher={preset.removesuffix('_array')}"]
+    if preset.endswith("_array"):
+        words += ["hydra.launcher.task_minutes=0.001", "hydra.launcher.partition=a100", "hydra.launcher.account=me"]
+        words += ["hydra.launcher.setup=[module load cuda]", "+hydra.launcher.more={mail-type: FAIL}"]
+        words += ["hydra.launcher.processes=4", "hydra.launcher.constraint='a100|h100'", "hydra.launcher.minutes=90"]
+    result = submit(tools, tmp_path, *words, REFUSE=STOCK.get(preset, ""))
+    assert result.returncode == (3 if preset in STOCK else 0), result.stderr
+    (script,) = tools[1].iterdir()
+    text = re.sub(r"[^\s=]*/here/multirun", "RESULTS", script.read_text())
+    text = re.sub(r"\d{8}-\d{6}-([0-9a-f]{6})", "SUBMISSION", text)
+    text = re.sub(r"golden\.[0-9a-f]{6}", "golden.IDENTITY", text)
+    text = re.sub(r"(_log\.(?:out|err)) .* -u -m submitit", r"\1 PYTHON -u -m submitit", text)
+    golden = GOLDEN / f"{preset}.sh"
+    if os.environ.get("NTKLENS_GOLDEN") == "write":
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+def test_what_sbatch_refuses_is_said_and_the_next_launch_submits_it(tools, tmp_path):
+    words = ("hydra/launcher=slurm_cpu",)
+    full = submit(tools, tmp_path, *words, REFUSE="Batch job submission failed: Slurm temporarily unable to accept job")
+    assert full.returncode == 2
+    assert "temporarily unable to accept job" in full.stderr
+    assert len(full.stderr.splitlines()) == 1
+    assert submit(tools, tmp_path, *words).returncode == 0
+
+
+def test_what_waits_or_runs_is_not_submitted_again(tools, tmp_path):
+    words = ("hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.001")
+    assert submit(tools, tmp_path, *words).returncode == 0
+    (record,) = (tmp_path / "here" / "multirun" / "golden" / "slurm").glob("*.json")
+    job = json.loads(record.read_text())["job"]
+    lines = [f"{job}_{k}|{state}|None|node1|0:01|any\n" for k, state in enumerate(("RUNNING", "PENDING", "PENDING"))]
+    (tmp_path / "queue").write_text("".join(lines))
+    again = submit(tools, tmp_path, *words)
+    assert again.returncode == 0, again.stderr
+    assert "4 seeds, 0 done, 1 to run" in again.stdout  # the array has four tasks, of which three are known
+    assert len(list(tools[1].iterdir())) == 2
+    (tmp_path / "queue").unlink()
+    (tools[0] / "squeue").write_text("#!/bin/bash\nexit 1\n")
+    blind = submit(tools, tmp_path, *words)
+    assert blind.returncode == 2
+    assert "squeue does not answer" in blind.stderr
+
+
+def make_submission(path, job="12", tasks=3):
+    return Submission(path, "name.abc", [[("run", [k]), ("other", [k])] for k in range(tasks)], job)
+
+
+def make_job(number, name="name.abc"):
+    return Job(number, "RUNNING", "None", "node1", "0:01", name)
+
+
+def test_submissions_are_found_by_their_number_or_by_their_name(tmp_path):
+    known = make_submission(tmp_path / "slurm" / "a.json")
+    known.store()
+    unknown = make_submission(tmp_path / "slurm" / "b.json", job=None)  # its launch died before it knew
+    unknown.name = "name.def"
+    unknown.store()
+    (tmp_path / "slurm" / "c.json").write_text('{"name": 3}')
+    read = read_submissions(tmp_path)
+    assert read == [known, unknown]
+    jobs = {job.number: job for job in (make_job("12_1", "other"), make_job("13", "name.def"), make_job("9_0", "else"))}
+    submitted = find_submitted(read, jobs)
+    assert {key: job.number for key, job in submitted.items()} == {
+        ("run", 1): "12_1", ("other", 1): "12_1", ("run", 0): "13", ("other", 0): "13",
+    }  # fmt: skip
+    forget_ended(read, {"13": make_job("13", "name.def")})
+    assert [path.name for path in (tmp_path / "slurm").iterdir()] == ["b.json", "c.json"]
+
+
+def test_arrays_hold_tasks_alike_and_no_more_than_the_cluster_takes():
+    tasks = [Task([Slice(0, [k], 1.0)], seconds, 2**30) for k, seconds in enumerate([60.0] * 7 + [36000.0] * 5)]
+    arrays = list(cut_into_arrays(tasks, SlurmSettings(), 1.5, 3))
+    assert [len(array) for array in arrays] == [3, 2, 3, 3, 1]
+    assert sorted(task.slices[0].seeds[0] for array in arrays for task in array) == list(range(12))
+    assert ask_for_minutes(arrays[0], SlurmSettings(), 1.5) == 1440  # 22.7 hours, and no more than a day
+    assert ask_for_minutes(arrays[0], SlurmSettings(most_minutes=600), 1.5) == 600
+    assert ask_for_minutes(arrays[-1], SlurmSettings(), 1.5) == 15
+    assert ask_for_memory(arrays[-1], SlurmSettings()) == 2
+    assert ask_for_memory(arrays[-1], SlurmSettings(processes=4)) == 8
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 5))
+def test_processes_of_a_job_share_its_seeds(counts, size):
+    slices = [{"run": str(k), "seeds": list(range(count))} for k, count in enumerate(counts)]
+    shares = [share_slices(slices, rank, size) for rank in range(size)]
+    shared = [(piece["run"], seed) for share in shares for piece in share for seed in piece["seeds"]]
+    assert sorted(shared) == sorted((piece["run"], seed) for piece in slices for seed in piece["seeds"])
+    assert len(shared) == len(set(shared))
