@@ -97,7 +97,14 @@ def test_what_waits_or_runs_is_not_submitted_again(tools, tmp_path):
     again = submit(tools, tmp_path, *words)
     assert again.returncode == 0, again.stderr
     assert "4 seeds, 0 done, 1 to run" in again.stdout  # the array has four tasks, of which three are known
+    assert "3 seeds wait or are computed already" in again.stdout
     assert len(list(tools[1].iterdir())) == 2
+    replacing = submit(tools, tmp_path, *words, "replace=true")
+    assert replacing.returncode == 2
+    assert (
+        replacing.stderr
+        == "error: replace=true: jobs of golden wait or run; let them end, or type task=cancel, and then replace\n"
+    )
     (tmp_path / "queue").unlink()
     (tools[0] / "squeue").write_text("#!/bin/bash\nexit 1\n")
     blind = submit(tools, tmp_path, *words)

@@ -145,25 +145,31 @@ def describe_plan(plan: Plan) -> list[str]:
     counts = plan.count_states()
     seeds = sum(counts.values())
     done = counts["done"] + counts["diverged"]
-    todo = sum(len(configuration.find_pending()) for configuration in plan.configurations) - len(plan.excused)
+    pending = {(c.run.name, seed) for c in plan.configurations for seed in c.find_pending()}
+    todo, left = len(pending - plan.excused), len(pending & plan.excused)
     parts = [f"{seeds:,} seeds", f"{done:,} done", f"{todo:,} to run"]
     if counts["failed"] and not plan.configurations[0].cfg.retry:
         parts.append(f"{counts['failed']:,} failed before, left alone without retry=true")
     lines = [f"plan     {len(plan.configurations):,} configurations, {', '.join(parts)}"]
-    if plan.excused:
-        lines.append(f"         {len(plan.excused):,} seeds wait or are computed already, and are left to their jobs")
+    if left:
+        lines.append(f"         {left:,} seeds wait or are computed already, and are left to their jobs")
     if plan.tasks:
         packs = plan.calibration.packs
         basis = f"from {packs} measured here" if packs else "from counted operations alone"
         early = any(configuration.cfg.training.stop_after for configuration in plan.configurations)
         about = "at most about" if early and not packs else "about"
-        processes = f"{plan.workers} {plan.where}{'' if plan.workers == 1 else 'es' if plan.where[-1] == 's' else 's'}"
-        if not plan.available:
-            processes += " side by side"
-        lines.append(
-            f"         {len(plan.tasks):,} tasks in {processes}, {about} {format_seconds(plan.seconds)} "
-            f"(× or ÷ {plan.calibration.error:.2g}, {basis}), peak memory {plan.memory / GIB:.2g} GiB"
-        )
+        time = f"{about} {format_seconds(plan.seconds)}"
+        trust = f"(× or ÷ {plan.calibration.error:.2g}, {basis})"
+        if plan.detached:
+            each = max(task.memory for task in plan.tasks) / GIB
+            aside = f" if {plan.workers} run side by side" if plan.workers > 1 else ""
+            lines.append(f"         {len(plan.tasks):,} SLURM tasks, {time}{aside} {trust}, {each:.2g} GiB at most")
+        else:
+            processes = f"{plan.workers} process{'es' if plan.workers > 1 else ''}"
+            memory = plan.memory / GIB
+            lines.append(
+                f"         {len(plan.tasks):,} tasks in {processes}, {time} {trust}, peak memory {memory:.2g} GiB"
+            )
     if plan.memory > plan.available > 0:
         lines.append(
             f"         more than the {plan.available / GIB:.2g} GiB that may be used here: not for this machine"

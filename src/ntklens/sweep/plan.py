@@ -87,7 +87,6 @@ class Capacity(NamedTuple):
       share: bytes of memory of each, its libraries included.
       largest: bytes that one task may have at most, where it needs more than a share.
       seconds: of estimated work that a task is cut to, the longest and the shortest; None: `workers` decide.
-      where: what the workers are called.
     """
 
     workers: int
@@ -95,7 +94,6 @@ class Capacity(NamedTuple):
     share: float
     largest: float
     seconds: tuple[float, float] | None = None
-    where: str = "process"
 
 
 class Calibration(NamedTuple):
@@ -118,7 +116,7 @@ class Plan:
     calibration: Calibration
     workers: int
     available: int = 0  # bytes of memory that the workers may use together
-    where: str = "process"
+    detached: bool = False  # tasks are handed over, and nobody waits for them
     excused: set[tuple[str, int]] = field(default_factory=set)  # (run, seed) that SLURM has already
 
     @property

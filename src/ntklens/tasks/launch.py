@@ -125,13 +125,13 @@ class SlurmLaunch:
             share = min(cfg.ntk.memory_limit * GIB if cfg.ntk.memory_limit else DEFAULT_SHARE, largest)
         longest, shortest = (own.task_minutes,) * 2 if own.task_minutes else TASK_MINUTES
         seconds = (60 * longest, 60 * shortest)
-        return Capacity(cfg.launch.workers or DEFAULT_TASKS, own.cpus, share, largest, seconds, "SLURM task")
+        return Capacity(cfg.launch.workers or DEFAULT_TASKS, own.cpus, share, largest, seconds)
 
     def excuse(self, plan: Plan) -> None:
         """Leave out what SLURM has already, and what a process outside of it computes.
 
         Raises:
-          InputError: if jobs were submitted before and squeue does not answer.
+          InputError: if jobs were submitted before and squeue does not answer, or results of theirs are to be replaced.
         """
         submissions = read_submissions(plan.folder)
         jobs = list_settled_jobs(submissions)
@@ -144,6 +144,10 @@ class SlurmLaunch:
                 )
             jobs = {}
         plan.excused = set(find_submitted(submissions, jobs))
+        if plan.excused and any(configuration.replaces for configuration in plan.configurations):
+            raise InputError(
+                f"replace=true: jobs of {plan.name} wait or run; let them end, or type task=cancel, and then replace"
+            )
         for configuration in plan.configurations:
             pending = set(configuration.find_pending())
             claimed = find_claimed(configuration.run, pending) if pending else set()

@@ -104,7 +104,7 @@ def _cut_into_tasks(plan: Plan, launch: Launch, refuse: bool = True) -> None:
     plan.calibration = calibrate(plan.configurations, costs, capacity.cores)
     plan.tasks = make_tasks(plan.configurations, costs, plan.calibration, capacity, refuse, plan.excused)
     plan.workers = max(1, min(capacity.workers, len(plan.tasks)))
-    plan.where, plan.available = capacity.where, 0 if launch.detached else int(capacity.largest)
+    plan.detached, plan.available = launch.detached, 0 if launch.detached else int(capacity.largest)
     if refuse:
         try:
             rate = functools.partial(measure_write_rate, plan.folder)
