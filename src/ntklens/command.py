@@ -101,6 +101,9 @@ def run_task(cfg: DictConfig) -> None:
     try:
         if single and hydra_cfg.sweeper.params and not cfg.task._target_.endswith("show_status"):
             raise InputError(describe_missing_multirun(hydra_cfg))
+        launcher = str(hydra_cfg.runtime.choices.get("hydra/launcher"))
+        if single and launcher not in ("local", "basic") and cfg.task._target_.endswith("train"):
+            raise InputError(f"hydra/launcher={launcher}: needs -m; type: {COMMAND} -m {shlex.join(sys.argv[1:])}")
         OmegaConf.resolve(cfg)
         validate(cfg)
         status = get_method(cfg.task._target_)(cfg)

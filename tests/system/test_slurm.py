@@ -288,6 +288,10 @@ def find_job_name(folder):
         (("hydra.launcher.account=nobody",), "Invalid account"),
         (("hydra/launcher=slurm_gpu", "hydra.launcher.gpus=9"), "node configuration is not available"),
         (("hydra.launcher.cpus=0",), "hydra.launcher.cpus=0"),
+        (("checkpoint.grace=70000",), "Invalid --signal specification"),
+        (("hydra.launcher.minutes=1", "checkpoint.grace=60"), "the signal to save would come at once"),
+        (("+hydra.launcher.more.array=0-2",), "array is set by the plan"),
+        (("name=a%j",), "SLURM replaces %"),
         (("hydra.launcher.memory_gb=0.1",), "one seed of width 3 needs about"),
     ],
 )
@@ -340,6 +344,39 @@ def test_several_processes_share_the_seeds_of_a_task(tmp_path):
     assert result.returncode == 0, result.stderr
     assert len(list(tmp_path.rglob("*_log.out"))) == 2
     assert "2/2" in result.stdout
+
+
+def test_a_job_that_computes_nothing_is_told(tmp_path):
+    words = (*SWEEP, "training.epochs=20", "launch.wait=true", "hydra.launcher.task_minutes=60")
+    result = run_ntklens(*words, "hydra.launcher.setup=[exit 3]", cwd=tmp_path)
+    assert result.returncode == 3
+    assert re.search(
+        r"slurm    a job ended before anything was computed: \d+ FAILED; what it said is in", result.stdout
+    )
+    assert run_ntklens(*words, cwd=tmp_path).returncode == 0
+
+
+def test_what_the_launching_job_has_is_not_its_jobs(tmp_path):
+    words = (*SWEEP, "training.epochs=20", "launch.wait=true", "hydra.launcher.task_minutes=60", "name=a,b")
+    inside = {
+        "SLURM_MEM_PER_CPU": "100",
+        "SLURM_ARRAY_JOB_ID": "9",
+        "SLURM_ARRAY_TASK_ID": "9",
+        "SQUEUE_STATES": "FAILED",
+    }
+    result = run_ntklens(*words, cwd=tmp_path, **inside)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert len(stamp(tmp_path)) == 12
+
+
+def test_any_process_of_a_job_can_put_it_back_into_the_queue(tmp_path, hurry):
+    """The first has finished its share when the signal comes."""
+    words = (*SWEEP, "model.width=3", "training.epochs=20,4000000", "ensemble=1", "hydra.launcher.processes=2")
+    assert run_ntklens(*words, "hydra.launcher.task_minutes=100000", cwd=tmp_path).returncode == 0
+    wait_for(lambda: stamp(tmp_path) and has_checkpoint(tmp_path))
+    time.sleep(3)
+    call("scancel", "--signal=USR2", list_running()[0])
+    wait_for(lambda: "goes back into the queue" in read_log(tmp_path), 30)
 
 
 def test_stock_launchers_keep_working(tmp_path):

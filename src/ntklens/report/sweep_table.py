@@ -213,6 +213,10 @@ def describe_jobs(status: SweepStatus) -> list[str]:
             "         if they live they will end by themselves; if not, they count as interrupted within 5 minutes: "
             "launch again then",
         ]
+    if status.stillborn:
+        job, how, logs = status.stillborn[0]
+        many = f"{len(status.stillborn)} jobs" if len(status.stillborn) > 1 else "a job"
+        lines.append(f"slurm    {many} ended before anything was computed: {job} {how}; what it said is in {logs}")
     ends = Counter(status.ended)
     lines += [f"slurm    {count} jobs of interrupted seeds ended {end}" for end, count in ends.most_common()]
     return lines

@@ -18,11 +18,16 @@ from ntklens.config import GIB, SlurmSettings
 from ntklens.errors import InputError
 from ntklens.sweep.cost import PROCESS_BYTES
 from ntklens.sweep.plan import Plan, Task
-from ntklens.sweep.slurm import find_max_array
+from ntklens.sweep.slurm import cancel_jobs, find_max_array, hide_own_job, list_jobs
 from ntklens.sweep.submissions import Submission, open_submission
 
 CUDA_BYTES = 3 * GIB  # of the machine's memory, for CUDA's libraries and what is on its way to a GPU
 START_MINUTES = 10  # for a job's start: imports, data, compiling
+LEAST_SECONDS = 30.0  # of a time limit, beyond the time that checkpoints may take
+OURS = (
+    "array", "job-name", "output", "error", "signal", "requeue", "no-requeue", "open-mode", "time", "mem", "nodes",
+    "ntasks-per-node", "ntasks", "cpus-per-task", "gpus-per-task", "partition", "account", "qos", "wrap",
+)  # fmt: skip
 SAFETY = 1.5  # beyond the plan's own factor of error
 # A signal may come before Python can take it: it is held back from the first instruction, until the job is ready.
 BLOCK = (
@@ -44,6 +49,27 @@ def check_settings(settings: SlurmSettings) -> None:
         value = getattr(settings, name)
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"hydra.launcher.{name}={value}: must be a positive number, or null")
+    for name in settings.more:
+        if name.replace("_", "-") in OURS:
+            raise InputError(f"hydra.launcher.more: {name} is set by the plan, or by another value of the launcher")
+
+
+def check_together(plan: Plan, settings: SlurmSettings) -> None:
+    """Refuse what a plan and the settings do not allow together.
+
+    Raises:
+      InputError: naming what to change.
+    """
+    grace = float(plan.configurations[0].cfg.checkpoint.grace)
+    if settings.minutes and 60 * settings.minutes <= grace + LEAST_SECONDS:
+        raise InputError(
+            f"hydra.launcher.minutes={settings.minutes}: the signal to save would come at once; give it more than "
+            f"checkpoint.grace={grace:g} seconds and half a minute"
+        )
+    if "%" in str(plan.folder.absolute()):
+        raise InputError(
+            f"name={plan.name}: SLURM replaces % in the names of files; choose another name or paths.results"
+        )
 
 
 def check_slurm() -> None:
@@ -66,14 +92,16 @@ def test_submission(plan: Plan, settings: SlurmSettings) -> None:
     Raises:
       InputError: if it would not, with its reason.
     """
-    tasks = plan.tasks[:1]
+    tasks = plan.tasks  # the longest time and the largest memory of all
     options = describe_resources(tasks, settings, plan.calibration.error)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+    flags.append(f"--signal=USR2@{math.ceil(plan.configurations[0].cfg.checkpoint.grace)}")
     flags += [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.more.items()]
     try:
-        subprocess.run(
-            ["sbatch", "--test-only", *flags, "--wrap=true"], capture_output=True, text=True, check=True, timeout=60
-        )
+        with hide_own_job():
+            subprocess.run(
+                ["sbatch", "--test-only", *flags, "--wrap=true"], capture_output=True, text=True, check=True, timeout=60
+            )
     except (OSError, subprocess.SubprocessError) as error:
         names = ("partition", "account", "qos", "constraint", "exclude", "gpus", "cpus", "memory_gb", "minutes")
         chosen = [f"{name}={value}" for name in names if (value := getattr(settings, name))]
@@ -124,8 +152,11 @@ def submit_plan(
         try:
             submit_array(plan, tasks, submission, settings, do_task)
         except Exception as error:  # submitit's own kinds, a missing sbatch, a timeout
-            submission.path.unlink(missing_ok=True)
             reason = explain_refusal(error)
+            if not withdraw(submission):
+                console.print(f"refused  {reason}")
+                console.print("         whether SLURM took it is not known: type the line again later")
+                return False
             if not done:
                 raise InputError(f"hydra/launcher: SLURM refuses the job: {reason}") from error
             console.print(f"refused  {reason}")
@@ -137,6 +168,21 @@ def submit_plan(
         minutes, memory = ask_for_minutes(tasks, settings, plan.calibration.error), ask_for_memory(tasks, settings)
         asked = f"{minutes} min, {memory:g} GB each" + (f", {settings.gpus} GPU" if settings.gpus else "")
         console.print(f"job      {submission.job}: {len(tasks)} tasks, {asked}", highlight=False)
+    return True
+
+
+def withdraw(submission: Submission) -> bool:
+    """Make sure that a submission which ended with an error left no job, and forget it; return whether that is sure.
+
+    sbatch may answer an error, such as a timeout, although it took the job; without submitit's files that cannot run.
+    """
+    jobs = list_jobs()
+    if jobs is None:
+        return False
+    left = sorted({job.number.partition("_")[0] for job in jobs.values() if job.name == submission.name})
+    if left and not cancel_jobs(left):
+        return False
+    submission.path.unlink(missing_ok=True)
     return True
 
 
@@ -190,7 +236,10 @@ def submit_array(
 ) -> None:
     """Submit one array and write its number down."""
     executor = make_executor(plan, tasks, submission, settings)
-    with contextlib.redirect_stderr(io.StringIO()):  # what sbatch says is told in one line, if it refuses
+    with (
+        hide_own_job(),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):  # what sbatch says is told in one line, if it refuses
         jobs = executor.map_array(do_task, [describe_task(plan, task, settings) for task in tasks])
     submission.job = jobs[0].job_id.partition("_")[0]
     submission.store()

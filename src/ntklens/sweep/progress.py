@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +14,10 @@ from ntklens.sweep.claims import is_launched
 from ntklens.sweep.plan import PLAN_NAME, PLAN_VERSION, Configuration, count_states, decode_ranges
 from ntklens.sweep.slurm import Job, explain_jobs, list_jobs
 from ntklens.sweep.states import FINISHED, Unit, find_units
-from ntklens.sweep.submissions import find_submitted, read_submissions
+from ntklens.sweep.submissions import Submission, find_submitted, read_submissions
 
 COMPLETE, FAILED, UNFINISHED = 0, 1, 3  # exit statuses
+UNENDED = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "SUSPENDED")
 SEED = re.compile(r"seed=(\d+)")
 
 
@@ -39,6 +40,7 @@ class SweepStatus(NamedTuple):
     damaged: bool = False  # the plan cannot be read: what was asked for is not known
     jobs: Sequence[Job] = ()  # what waits or runs in SLURM
     lost: Sequence[tuple[str, Unit]] = ()  # (run, unit) running by their files, and unknown to SLURM
+    stillborn: Sequence[tuple[str, str, Path]] = ()  # (job, how it ended, its logs) of jobs that left nothing
     ended: Sequence[str] = ()  # how the jobs of interrupted units ended, by sacct
 
     def count_units(self) -> int:
@@ -119,11 +121,41 @@ def ask_slurm(status: SweepStatus) -> SweepStatus:
     submissions = read_submissions(status.folder)
     running = [entry for entry in status.list_units("running") if entry[1].details.get("job")]
     stopped = [unit.details["job"] for _, unit in status.list_units("interrupted") if unit.details.get("job")]
-    if not (submissions or running or stopped) or (jobs := list_jobs()) is None:
+    if not (submissions or running or stopped):
+        return status
+    numbers = [s.job for s in submissions if s.job] + [unit.details["job"] for _, unit in running]
+    if (jobs := list_jobs(numbers)) is None:
         return status
     mine = {job.number: job for job in find_submitted(submissions, jobs).values()}
-    lost = [(run, unit) for run, unit in running if unit.details["job"] not in jobs]
-    return status._replace(jobs=list(mine.values()), lost=lost, ended=list(explain_jobs(stopped).values()))
+    unknown = [(run, unit) for run, unit in running if unit.details["job"] not in jobs]
+    lost = [  # looked at again: what ended while SLURM was asked is not lost
+        (run, now)
+        for run, unit in unknown
+        for now in find_units(status.folder / run, [unit.seed])
+        if now.state == "running"
+    ]
+    ends = explain_jobs(number for number in stopped if number not in jobs)
+    return status._replace(
+        jobs=list(mine.values()),
+        lost=lost,
+        ended=[end for end in ends.values() if end.partition(" ")[0] not in UNENDED],
+        stillborn=_find_stillborn(status, submissions, jobs),
+    )
+
+
+def _find_stillborn(
+    status: SweepStatus, submissions: Sequence[Submission], jobs: Mapping[str, Job]
+) -> list[tuple[str, str, Path]]:
+    """Return (job, how it ended, its logs) of tasks that SLURM has ended and of whose seeds nothing is there."""
+    untouched = {(run.run, unit.seed) for run in status.runs for unit in run.units if unit.state == "queued"}
+    untouched -= set(find_submitted(submissions, jobs))
+    suspects = {}
+    for submission in submissions:
+        for index, task in enumerate(submission.tasks):
+            if submission.job and all((run, seed) in untouched for run, seeds in task for seed in seeds):
+                suspects[f"{submission.job}_{index}" if len(submission.tasks) > 1 else submission.job] = submission.logs
+    ends = explain_jobs(suspects)
+    return [(job, ends.get(job, "unknown"), logs) for job, logs in suspects.items() if ends.get(job) not in UNENDED]
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:

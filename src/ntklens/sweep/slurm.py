@@ -4,12 +4,14 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 ANSWER_SECONDS = 30.0
 DEFAULT_MAX_ARRAY = 1001  # SLURM's own, where the cluster cannot be asked
 JOBS_PER_QUESTION = 500
+PERSONAL = ("SQUEUE_", "SACCT_", "SCANCEL_", "SLURM_CLUSTERS")  # what users set for their own eyes, and changes answers
 
 
 class Job(NamedTuple):
@@ -32,18 +34,32 @@ def ask(*command: str) -> str | None:
     """Return what one of SLURM's commands prints; None if it is not here, or does not answer."""
     if not shutil.which(command[0]):
         return None
+    own = {name: value for name, value in os.environ.items() if not name.startswith(PERSONAL)}
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+        answer = subprocess.run(command, env=own, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return None if answer.returncode else answer.stdout
 
 
-def list_jobs() -> dict[str, Job] | None:
-    """Return this user's jobs that wait or run, by their number; None if squeue does not answer."""
-    answer = ask("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%r|%N|%M|%j")
+def list_jobs(others: Iterable[str] = ()) -> dict[str, Job] | None:
+    """Return this user's jobs that wait or run, by their number; None if squeue does not answer.
+
+    Args:
+      others: numbers of jobs to ask for as well: a colleague may look at a sweep.
+    """
+    command = ["squeue", "--noheader", "--array", "--format=%i|%T|%r|%N|%M|%j"]
+    answer = ask(*command, f"--user={os.getuid()}")
     if answer is None:
         return None
+    jobs = _read_jobs(answer)
+    arrays = {number.partition("_")[0] for number in jobs}
+    for number in sorted({number.partition("_")[0] for number in others} - arrays)[:100]:
+        jobs |= _read_jobs(ask(*command, f"--jobs={number}") or "")  # one by one: a number that has ended is an error
+    return jobs
+
+
+def _read_jobs(answer: str) -> dict[str, Job]:
     jobs = [Job(*fields) for line in answer.splitlines() if len(fields := line.split("|", 5)) == 6]
     return {job.number: job for job in jobs}
 
@@ -70,6 +86,20 @@ def cancel_jobs(numbers: Sequence[str]) -> bool:
 def requeue_job(number: str) -> bool:
     """Put a running job back into the queue; return whether SLURM did."""
     return ask("scontrol", "requeue", number) is not None
+
+
+@contextmanager
+def hide_own_job() -> Iterator[None]:
+    """Hide, until the context ends, the job that this process may be part of: its limits are not the next job's."""
+    hidden = {
+        name: os.environ.pop(name)
+        for name in list(os.environ)
+        if name.startswith(("SLURM_", "SBATCH_", "SRUN_")) and name not in ("SLURM_CONF", "SLURM_JWT")
+    }
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def find_max_array() -> int:

@@ -19,6 +19,7 @@ from ntklens.sweep.slurm import find_own_job, requeue_job
 from ntklens.tasks.slices import LogWatcher, compute_slice
 
 IDLE_LIVES = 3  # how often a job may be requeued without having got any further
+TURN_SECONDS = 3.0  # between the processes of one job: a requeue by one of them ends them all
 LAST_WORD_SECONDS = 900.0  # how long a job that was asked to end waits for SLURM to end it
 
 
@@ -37,14 +38,14 @@ def do_task(task: dict[str, Any]) -> None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
         rank, size = int(os.environ.get("SLURM_PROCID", 0)), int(os.environ.get("SLURM_NTASKS", 1))
         pieces = share_slices(task["slices"], rank, size)
-        before = measure_progress(pieces)
+        before = measure_progress(task["slices"])  # of the whole job
         failed = False
         try:
             for piece in pieces:
                 stop.check()
                 failed |= bool(compute_slice(piece, task["memory"], stop, LogWatcher()).failed)
         except KeyboardInterrupt:
-            end_early(stop, rank, measure_progress(pieces) > before)
+            end_early(stop, rank, measure_progress(task["slices"]) > before)
     if failed:
         sys.exit(1)
 
@@ -87,18 +88,19 @@ def end_early(stop: Stop, rank: int, progressed: bool) -> None:
 
     Args:
       stop: knows which signals came.
-      rank: of this process in the job; the first speaks for all.
+      rank: of this process in the job; the first that is left speaks for all.
       progressed: whether anything was gained since the job began.
 
     Raises:
       SystemExit: if SLURM does not end it.
     """
     job, lives = find_own_job(), int(os.environ.get("SLURM_RESTART_COUNT", 0))
-    deadline = time.monotonic() + LAST_WORD_SECONDS
+    started = time.monotonic()
+    deadline = started + LAST_WORD_SECONDS
     say = LogWatcher().say
     say(f"asked to end by {', '.join(signal.Signals(number).name for number in stop.signals)}: seeds are saved")
     while time.monotonic() < deadline:
-        if signal.SIGUSR2 in stop.signals and rank == 0 and job:
+        if signal.SIGUSR2 in stop.signals and job and time.monotonic() - started >= TURN_SECONDS * rank:
             if not progressed and lives >= IDLE_LIVES:
                 say(f"not requeued: nothing was gained in {lives + 1} lives; raise the launcher's minutes")
                 sys.exit(1)

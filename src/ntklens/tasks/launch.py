@@ -14,7 +14,7 @@ from ntklens.machine import count_cores, count_slots, find_gpus
 from ntklens.signals import Stop
 from ntklens.sweep.claims import claim_submission, find_claimed
 from ntklens.sweep.cost import PROCESS_BYTES, Cost
-from ntklens.sweep.launch import check_slurm, submit_plan, test_submission
+from ntklens.sweep.launch import check_slurm, check_together, submit_plan, test_submission
 from ntklens.sweep.plan import Capacity, Configuration, Plan
 from ntklens.sweep.pool import Pool
 from ntklens.sweep.slurm import Job, list_jobs
@@ -50,6 +50,9 @@ class Launch(Protocol):
     def run(self, plan: Plan, stop: Stop, console: Console) -> bool:
         """Carry out a plan's tasks; return whether all of them were taken."""
 
+    def wait(self, plan: Plan, stop: Stop, console: Console) -> None:
+        """Wait until what was handed over has ended."""
+
 
 class LocalLaunch:
     """Several processes on this machine."""
@@ -78,6 +81,9 @@ class LocalLaunch:
         for error in dict.fromkeys(bar.errors):  # also what the disk would not take
             print(error, file=sys.stderr)
         return not bar.busy
+
+    def wait(self, plan: Plan, stop: Stop, console: Console) -> None:
+        """Wait for nothing: `run` has."""
 
 
 def find_memory_limit(configurations: Sequence[Configuration]) -> float:
@@ -143,7 +149,10 @@ class SlurmLaunch:
                     f"nothing is submitted twice: try again later, or remove {submissions[0].path.parent}/*.json"
                 )
             jobs = {}
-        plan.excused = set(find_submitted(submissions, jobs))
+        submitted = find_submitted(submissions, jobs)
+        states = {(c.run.name, unit.seed): unit.state for c in plan.configurations for unit in c.units}
+        # What has failed in a job that goes on with other seeds, that job does not try again.
+        plan.excused = {key for key, job in submitted.items() if job.pends or states.get(key) != "failed"}
         if plan.excused and any(configuration.replaces for configuration in plan.configurations):
             raise InputError(
                 f"replace=true: jobs of {plan.name} wait or run; let them end, or type task=cancel, and then replace"
@@ -160,11 +169,12 @@ class SlurmLaunch:
           InputError: if it is not here, or would not.
         """
         check_slurm()
+        check_together(plan, self.settings)
         if plan.tasks:
             test_submission(plan, self.settings)
 
     def run(self, plan: Plan, stop: Stop, console: Console) -> bool:
-        """Submit a plan's tasks; with `launch.wait=true`, wait until SLURM knows none of them any more.
+        """Submit a plan's tasks.
 
         Raises:
           InputError: if SLURM does not take even the first job.
@@ -180,17 +190,17 @@ class SlurmLaunch:
                 self.excuse(plan)  # another launch may have submitted since the plan was made
                 plan.drop_excused()
                 taken = submit_plan(plan, self.settings, do_task, console)
-        if plan.configurations[0].cfg.launch.wait:
-            self._wait(plan, stop, console)
         return taken
 
-    def _wait(self, plan: Plan, stop: Stop, console: Console) -> None:
+    def wait(self, plan: Plan, stop: Stop, console: Console) -> None:
         """Wait until no job of the sweep waits or runs; what is unknown for a moment may be about to be requeued."""
         console.print("waiting for them; to stop waiting is harmless, the jobs go on")
         unknown = 0
         while unknown < GRACE_POLLS:
             jobs = list_jobs()
             going = jobs is None or bool(find_submitted(read_submissions(plan.folder), jobs))
+            with claim_submission(plan.folder) as nobody_submits:
+                going |= not nobody_submits
             unknown = 0 if going else unknown + 1
             for _ in range(int(POLL_SECONDS / WAIT_SECONDS)):
                 stop.check()

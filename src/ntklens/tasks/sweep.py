@@ -23,6 +23,7 @@ from ntklens.report.sweep_table import (
     build_status_table,
     build_sweep_table,
     describe_failures,
+    describe_jobs,
     describe_plan,
     describe_status,
     describe_unfinished,
@@ -181,7 +182,7 @@ def sweep(
     for plan in plans:
         _take_back(plan, console)
         _print_plan_summary(plan, console)
-    statuses = []
+    statuses, handed_over = [], []
     with stop_on_signals() if launch else nullcontext() as stop:
         for plan in plans:
             if not any(configuration.find_pending() for configuration in plan.configurations):
@@ -197,20 +198,24 @@ def sweep(
                 statuses.append(_print_end(plan, console))
             else:
                 statuses.append(_launch(plan, launch, stop, console))
+                handed_over += [plan] if launch.detached and plan.configurations[0].cfg.launch.wait else []
+        for plan in handed_over:  # once all are submitted
+            assert launch is not None
+            assert stop is not None
+            launch.wait(plan, stop, console)
+            statuses.append(_print_end(plan, console))
     return FAILED if FAILED in statuses else max(statuses)
 
 
 def _launch(plan: Plan, launch: Launch, stop: Stop, console: Console) -> int:
-    """Carry out a plan, and return the exit status."""
-    waits = bool(plan.configurations[0].cfg.launch.wait)
+    """Carry out a plan, or hand it over, and return the exit status."""
     if not launch.detached:
         with claim_launch(plan.folder):  # so that status knows that somebody is at it
             _carry_out(plan, launch, stop, console)
         return _print_end(plan, console)
     taken = launch.run(plan, stop, console)
-    if waits:
-        return _print_end(plan, console)
-    _print_where_to_look(plan, console)
+    if not plan.configurations[0].cfg.launch.wait:
+        _print_where_to_look(plan, console)
     return COMPLETE if taken else UNFINISHED
 
 
@@ -296,8 +301,8 @@ def _print_end(plan: Plan, console: Console) -> int:
         if finish_late(configuration.run, configuration.units):
             configuration.units = find_units(configuration.run, configuration.seeds)
     console.print(build_sweep_table(plan.configurations, compact=console.width < 132))
-    status = read_sweep(plan.folder, plan.configurations)
-    for line in describe_failures(status):
+    status = ask_slurm(read_sweep(plan.folder, plan.configurations))
+    for line in [*describe_jobs(status), *describe_failures(status)]:
         console.print(line, highlight=False)
     counts = status.count_states()
     if status.exit_status == UNFINISHED:
