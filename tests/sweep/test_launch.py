@@ -112,6 +112,27 @@ def test_what_waits_or_runs_is_not_submitted_again(tools, tmp_path):
     assert "squeue does not answer" in blind.stderr
 
 
+def test_a_job_whose_launch_died_before_its_files_were_there_is_replaced(tools, tmp_path):
+    words = ("hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.001")
+    assert submit(tools, tmp_path, *words).returncode == 0
+    (record,) = (tmp_path / "here" / "multirun" / "golden" / "slurm").glob("*.json")
+    job = json.loads(record.read_text())["job"]
+    queue = "".join(f"{job}_{k}|PENDING|Priority||0:00|any\n" for k in range(4))
+    (tmp_path / "queue").write_text(queue)
+    assert "0 to run" in submit(tools, tmp_path, *words).stdout
+    (record.with_suffix("") / f"{job}_2_submitted.pkl").unlink()
+    left = queue.replace(f"{job}_2|PENDING|Priority||0:00|any\n", "")
+    (tools[0] / "scancel").write_text(
+        f"#!/bin/bash\necho $* >>{tmp_path}/cancelled\nprintf '{left}' >{tmp_path}/queue\n"
+    )
+    (tools[0] / "scancel").chmod(0o755)
+    again = submit(tools, tmp_path, *words)
+    assert again.returncode == 0, again.stderr
+    assert "1 to run" in again.stdout
+    assert (tmp_path / "cancelled").read_text() == f"--quiet {job}_2\n"
+    assert len(list(tools[1].iterdir())) == 2
+
+
 def make_submission(path, job="12", tasks=3):
     return Submission(path, "name.abc", [[("run", [k]), ("other", [k])] for k in range(tasks)], job)
 

@@ -50,6 +50,11 @@ class Submission:
                 known[int(index or 0)] = job
         return known
 
+    def find_orphans(self, jobs: Mapping[str, Job]) -> list[Job]:
+        """Return those of its jobs that can only fail: their launch died before submitit's files were in place."""
+        known = self.find_jobs(jobs).values()
+        return [job for job in known if not (self.logs / f"{job.number}_submitted.pkl").exists()]
+
 
 def open_submission(plan: Plan, tasks: Sequence[Task]) -> Submission:
     """Write down that tasks of a plan are about to be submitted."""

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import psutil
@@ -17,7 +18,7 @@ from ntklens.sweep.cost import PROCESS_BYTES, Cost
 from ntklens.sweep.launch import check_slurm, check_together, submit_plan, test_submission
 from ntklens.sweep.plan import Capacity, Configuration, Plan
 from ntklens.sweep.pool import Pool
-from ntklens.sweep.slurm import Job, list_jobs
+from ntklens.sweep.slurm import Job, cancel_jobs, list_jobs
 from ntklens.sweep.submissions import Submission, find_submitted, forget_ended, read_submissions
 from ntklens.tasks.job import do_task
 from ntklens.tracking.sweep_bar import SweepBar
@@ -113,6 +114,22 @@ def list_settled_jobs(submissions: Sequence[Submission]) -> dict[str, Job] | Non
     return jobs
 
 
+def find_orphans(folder: Path, submissions: Sequence[Submission], jobs: Mapping[str, Job], held: bool) -> list[Job]:
+    """Return the jobs that can only fail; none while another launch is about to put their files in place.
+
+    Args:
+      folder: of the sweep.
+      submissions: its.
+      jobs: what SLURM knows.
+      held: whether this process is the one that submits.
+    """
+    orphans = [job for submission in submissions for job in submission.find_orphans(jobs)]
+    if not orphans or held:  # a second claim by one process would end the first
+        return orphans
+    with claim_submission(folder) as nobody_submits:
+        return orphans if nobody_submits else []
+
+
 class SlurmLaunch:
     """Job arrays of SLURM; `launch.wait=true` waits for their end."""
 
@@ -133,8 +150,12 @@ class SlurmLaunch:
         seconds = (60 * longest, 60 * shortest)
         return Capacity(cfg.launch.workers or DEFAULT_TASKS, own.cpus, share, largest, seconds)
 
-    def excuse(self, plan: Plan) -> None:
+    def excuse(self, plan: Plan, held: bool = False) -> None:
         """Leave out what SLURM has already, and what a process outside of it computes.
+
+        Args:
+          plan: to note it in.
+          held: whether this process is the one that submits.
 
         Raises:
           InputError: if jobs were submitted before and squeue does not answer, or results of theirs are to be replaced.
@@ -149,7 +170,8 @@ class SlurmLaunch:
                     f"nothing is submitted twice: try again later, or remove {submissions[0].path.parent}/*.json"
                 )
             jobs = {}
-        submitted = find_submitted(submissions, jobs)
+        orphans = {job.number for job in find_orphans(plan.folder, submissions, jobs, held)}
+        submitted = {key: job for key, job in find_submitted(submissions, jobs).items() if job.number not in orphans}
         states = {(c.run.name, unit.seed): unit.state for c in plan.configurations for unit in c.units}
         # What has failed in a job that goes on with other seeds, that job does not try again.
         plan.excused = {key for key, job in submitted.items() if job.pends or states.get(key) != "failed"}
@@ -186,8 +208,10 @@ class SlurmLaunch:
             else:
                 jobs = list_jobs()
                 if jobs is not None:
-                    forget_ended(read_submissions(plan.folder), jobs)
-                self.excuse(plan)  # another launch may have submitted since the plan was made
+                    submissions = read_submissions(plan.folder)
+                    cancel_jobs([job.number for s in submissions for job in s.find_orphans(jobs)])
+                    forget_ended(submissions, jobs)
+                self.excuse(plan, held=True)  # another launch may have submitted since the plan was made
                 plan.drop_excused()
                 taken = submit_plan(plan, self.settings, do_task, console)
         return taken
