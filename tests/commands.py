@@ -1,6 +1,7 @@
 """Running the program as a person does: another process, in a folder of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,8 +25,16 @@ def start_ntklens(*words: str, cwd: Path, **environment: str) -> subprocess.Pope
     """Start the same and return at once."""
     command, env = _prepare(words, cwd, environment)
     pipe = subprocess.PIPE
-    STARTED.append(subprocess.Popen(command, cwd=cwd, env=env, stdout=pipe, stderr=pipe, text=True))
+    STARTED.append(
+        subprocess.Popen(command, cwd=cwd, env=env, stdout=pipe, stderr=pipe, text=True, preexec_fn=_take_signals)
+    )
     return STARTED[-1]
+
+
+def _take_signals() -> None:
+    """Let Ctrl-C reach what is started, also where the tests themselves run in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _prepare(words: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import ntklens
-from commands import TOY, list_files, run_ntklens
+from commands import TOY, list_files, run_ntklens, start_ntklens
 from ntklens.signals import Stop
 from ntklens.tasks.compute import Outcome
 from ntklens.tracking.progress import Watcher
@@ -254,8 +254,7 @@ def test_a_file_damaged_inside_is_set_aside_and_the_next_launch_mends_it(copy):
 
 def test_ctrl_c_leaves_complete_files_only(tmp_path):
     words = (*TOY, "training.epochs=100000000", "ensemble=2")
-    command = [sys.executable, "-m", "ntklens.run", *words]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = start_ntklens(*words, cwd=tmp_path)
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("multirun/*/*/seed=1/status.json")):
         assert time.monotonic() < deadline
