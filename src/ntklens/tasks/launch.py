@@ -26,6 +26,7 @@ from ntklens.tracking.sweep_bar import SweepBar
 WAIT_SECONDS = 0.5
 POLL_SECONDS = 5.0  # between two questions to SLURM
 ENDING_SECONDS = 90.0  # how long a launch waits for jobs that are ending
+AGAIN_SECONDS = 2.0  # before a second look at what seems to have ended
 GRACE_POLLS = 3  # how often a job may be unknown to squeue before it is taken to have ended
 DEFAULT_TASKS = 16  # SLURM tasks side by side that a plan is cut for
 DEFAULT_SHARE = 4 * GIB  # bytes of a SLURM task where neither launcher nor configuration says
@@ -226,6 +227,6 @@ class SlurmLaunch:
             with claim_submission(plan.folder) as nobody_submits:
                 going |= not nobody_submits
             unknown = 0 if going else unknown + 1
-            for _ in range(int(POLL_SECONDS / WAIT_SECONDS)):
+            for _ in range(int((POLL_SECONDS if going else AGAIN_SECONDS) / WAIT_SECONDS)):
                 stop.check()
                 time.sleep(WAIT_SECONDS)
