@@ -52,7 +52,7 @@ class SteadyStream:
 
     def _give_up(self, error: OSError) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-        if not isinstance(error, BrokenPipeError) and self.stream is not sys.stderr:
+        if not isinstance(error, BrokenPipeError):
             print(f"standard output: {error.strerror}; nothing more is printed there", file=sys.stderr)
 
     def __getattr__(self, name: str) -> Any:

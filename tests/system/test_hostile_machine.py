@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import TOY, run_ntklens, start_ntklens
+from commands import BROKEN, TOY, run_ntklens, start_ntklens
 from ntklens.sweep.states import read_status
 from ntklens.trajectory import read_trajectory
 
@@ -17,19 +17,6 @@ NAME = "synthetic_width"
 SWEEP = ("-m", "scaling=width", "model.width=3,5,8", *[word for word in TOY if "width" not in word])
 LONG = (*SWEEP, "training.epochs=4000", "checkpoint.minutes=0.0005", "model._target_=broken_model.MLP")
 FAKETIME = list(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-BROKEN = '''
-"""A model of which width 5 fails in a worker as long as the file `fail` is there."""
-import os, sys
-from ntklens.models import mlp
-
-
-class MLP(mlp.MLP):
-    def __call__(self, x):
-        spec = sys.modules["__main__"].__spec__
-        if self.width == 5 and spec and spec.name == "ntklens.tasks.worker" and os.path.exists("fail"):
-            raise RuntimeError("no such luck")
-        return super().__call__(x)
-'''
 
 
 def mount(*words):

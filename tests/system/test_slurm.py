@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from commands import TOY, run_ntklens, start_ntklens
+from commands import BROKEN, TOY, run_ntklens, start_ntklens
 from ntklens.trajectory import read_trajectory
 
 pytestmark = pytest.mark.system
@@ -27,18 +27,6 @@ SMALL = [word for word in TOY if not word.startswith(("model.width", "ensemble",
 SWEEP = ("-m", "model.width=3,5,8", *SMALL, "ensemble=2", "name=on slurm", "checkpoint.minutes=0.002")
 SWEEP += ("checkpoint.grace=20", "hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.1")
 LONG = (*SWEEP, "training.epochs=60000")
-BROKEN = '''
-"""A model of which width 5 fails in a job as long as the file `fail` is there."""
-import os
-from ntklens.models import mlp
-
-
-class MLP(mlp.MLP):
-    def __call__(self, x):
-        if self.width == 5 and "SLURM_JOB_ID" in os.environ and os.path.exists("fail"):
-            raise RuntimeError("no such luck")
-        return super().__call__(x)
-'''
 
 
 @pytest.fixture(scope="module", autouse=True)

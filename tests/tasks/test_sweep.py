@@ -13,26 +13,12 @@ import time
 import pytest
 
 import ntklens
-from commands import TOY, list_files, run_ntklens, start_ntklens
+from commands import BROKEN, TOY, list_files, run_ntklens, start_ntklens
 from ntklens.sweep.states import read_status
 
 SMALL = [word for word in TOY if "width" not in word]
 SWEEP = ("-m", "scaling=width", "model.width=3,5,8", *SMALL)
 NAME = "synthetic_width"
-
-BROKEN = '''
-"""A model that fails in a worker as long as the file `fail` is there."""
-import os, sys
-from ntklens.models import mlp
-
-
-class MLP(mlp.MLP):
-    def __call__(self, x):
-        spec = sys.modules["__main__"].__spec__
-        if self.width == 5 and spec and spec.name == "ntklens.tasks.worker" and os.path.exists("fail"):
-            raise RuntimeError("no such luck")
-        return super().__call__(x)
-'''
 
 
 def find_seeds(folder, name=NAME):

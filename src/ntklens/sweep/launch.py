@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
 from rich.console import Console
 
 from ntklens.config import GIB, SlurmSettings
@@ -86,14 +85,13 @@ def check_slurm() -> None:
             )
 
 
-def test_submission(plan: Plan, settings: SlurmSettings) -> None:
-    """Ask sbatch whether it would take the plan's first job; nothing is submitted.
+def try_submission(plan: Plan, settings: SlurmSettings) -> None:
+    """Ask sbatch whether it would take a job with the plan's longest time and largest memory; nothing is submitted.
 
     Raises:
       InputError: if it would not, with its reason.
     """
-    tasks = plan.tasks  # the longest time and the largest memory of all
-    options = describe_resources(tasks, settings, plan.calibration.error)
+    options = describe_resources(plan.tasks, settings, plan.calibration.error)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
     flags.append(f"--signal=USR2@{math.ceil(plan.configurations[0].cfg.checkpoint.grace)}")
     flags += [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.more.items()]
@@ -214,12 +212,12 @@ def ask_for_minutes(tasks: Sequence[Task], settings: SlurmSettings, error: float
 
 
 def ask_for_memory(tasks: Sequence[Task], settings: SlurmSettings) -> float:
-    """Return the GB of a node to ask for: a power of two."""
+    """Return the GiB of a node to ask for, which SLURM calls G: a power of two."""
     if settings.memory_gb:
         return float(settings.memory_gb)
     each = max(task.memory for task in tasks)
     need = settings.processes * ((each if not settings.gpus else PROCESS_BYTES + each / 4 + CUDA_BYTES) * 1.25)
-    return 2.0 ** max(0, math.ceil(math.log2(need / 1e9)))
+    return 2.0 ** max(0, math.ceil(math.log2(need / GIB)))
 
 
 def format_memory(gigabytes: float) -> str:
@@ -236,11 +234,10 @@ def submit_array(
 ) -> None:
     """Submit one array and write its number down."""
     executor = make_executor(plan, tasks, submission, settings)
-    with (
-        hide_own_job(),
-        contextlib.redirect_stderr(io.StringIO()),
-    ):  # what sbatch says is told in one line, if it refuses
-        jobs = executor.map_array(do_task, [describe_task(plan, task, settings) for task in tasks])
+    described = [plan.describe_task(task, None if settings.gpus else task.memory) for task in tasks]
+    # What sbatch says is told in one line, if it refuses.
+    with hide_own_job(), contextlib.redirect_stderr(io.StringIO()):
+        jobs = executor.map_array(do_task, described)
     submission.job = jobs[0].job_id.partition("_")[0]
     submission.store()
 
@@ -277,22 +274,6 @@ def make_python_command() -> str:
     except OSError:
         pass
     return f"{python} -I -S -c {shlex.quote(BLOCK)}"
-
-
-def describe_task(plan: Plan, task: Task, settings: SlurmSettings) -> dict[str, Any]:
-    """Return a task as plain values: all that a job needs."""
-    slices = [
-        {
-            "configuration": piece.configuration,
-            "config": OmegaConf.to_container(plan.configurations[piece.configuration].cfg, resolve=True),
-            "run": str(plan.configurations[piece.configuration].run.absolute()),
-            "seeds": piece.seeds,
-            "seconds": piece.seconds,
-        }
-        for piece in task.slices
-    ]
-    memory = None if settings.gpus else task.memory - PROCESS_BYTES
-    return {"slices": slices, "memory": memory}
 
 
 def explain_refusal(error: Exception) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ntklens.config import GIB
 from ntklens.errors import InputError
@@ -17,6 +17,7 @@ from ntklens.sweep.cost import PROCESS_BYTES, Cost, split_evenly
 from ntklens.sweep.states import FINISHED, STATES, Unit, find_units, select_pending, write_atomically
 
 PLAN_NAME = "plan.json"
+LOWER_MEMORY = "lower model.width, dataset.probe_size, dataset.train_size or training.batch_size"
 PLAN_VERSION = 1
 TASKS_PER_WORKER = 6  # enough to even out what the estimates miss
 SHORTEST_TASK = 20.0  # seconds of estimated work below which a task is not cut
@@ -129,6 +130,25 @@ class Plan:
     def memory(self) -> int:
         """The estimated peak of memory, bytes, of the largest tasks that may run side by side."""
         return sum(sorted((task.memory for task in self.tasks), reverse=True)[: self.workers])
+
+    def describe_task(self, task: Task, memory: float | None) -> dict[str, Any]:
+        """Return a task as plain values: all that the process which does it needs.
+
+        Args:
+          task: one of the plan's.
+          memory: bytes, libraries included, that the process may use; None: what its device has.
+        """
+        slices = [
+            {
+                "configuration": piece.configuration,
+                "config": OmegaConf.to_container(self.configurations[piece.configuration].cfg, resolve=True),
+                "run": str(self.configurations[piece.configuration].run.absolute()),
+                "seeds": piece.seeds,
+                "seconds": piece.seconds,
+            }
+            for piece in task.slices
+        ]
+        return {"slices": slices, "memory": None if memory is None else memory - PROCESS_BYTES}
 
     def drop_excused(self) -> None:
         """Take out of the tasks what has meanwhile been taken care of."""
@@ -312,8 +332,8 @@ def describe_shortage(cfg: DictConfig, need: float, limit: float) -> str:
     raised = "raise ntk.memory_limit, or " if asked else ""
     return (
         f"{key}: one seed of width {cfg.model.get('width')} needs about {(need + PROCESS_BYTES) / GIB:.3g} GiB, "
-        f"{PROCESS_BYTES / GIB:.2g} of them for libraries; {limit / GIB:.3g} GiB may be used; {raised}lower "
-        "model.width, dataset.probe_size, dataset.train_size or training.batch_size"
+        f"{PROCESS_BYTES / GIB:.2g} of them for libraries; {limit / GIB:.3g} GiB may be used; "
+        f"{raised}{LOWER_MEMORY}"
     )
 
 

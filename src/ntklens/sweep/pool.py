@@ -21,7 +21,6 @@ from typing import IO, Any
 from ntklens.machine import find_gpus
 from ntklens.signals import Stop
 from ntklens.sweep.claims import find_claimed
-from ntklens.sweep.cost import PROCESS_BYTES
 from ntklens.sweep.plan import Plan
 from ntklens.sweep.states import FINISHED, find_units, write_unfinished
 
@@ -112,23 +111,9 @@ class Pool:
         return True
 
     def _describe(self, number: int) -> dict[str, Any]:
-        from omegaconf import OmegaConf
-
         task = self.plan.tasks[number]
-        slices = [
-            {
-                "configuration": piece.configuration,
-                "config": OmegaConf.to_container(self.plan.configurations[piece.configuration].cfg, resolve=True),
-                "run": str(self.plan.configurations[piece.configuration].run),
-                "seeds": piece.seeds,
-                "seconds": piece.seconds,
-            }
-            for piece in task.slices
-        ]
-        limit = None
-        if self.memory is not None:
-            limit = max(self.memory / self.plan.workers, task.memory) - PROCESS_BYTES
-        return {"task": number, "slices": slices, "memory": limit}
+        limit = None if self.memory is None else max(self.memory / self.plan.workers, task.memory)
+        return {"task": number, **self.plan.describe_task(task, limit)}
 
     def _start(self, slot: int) -> Worker:
         """Start a worker on its own share of the cores, or on its own GPU."""
@@ -225,9 +210,8 @@ class Pool:
                 for unit in find_units(self.plan.configurations[piece.configuration].run, piece.seeds)
                 if unit.state not in (*FINISHED, "failed")
             ]
-            left = [
-                e for e in left if e[1].seed not in find_claimed(e[0].run, [e[1].seed])
-            ]  # another launch computes those
+            # What another launch computes meanwhile is none of ours.
+            left = [entry for entry in left if entry[1].seed not in find_claimed(entry[0].run, [entry[1].seed])]
             begun = [entry for entry in left if entry[1].details.get("pid") == worker.process.pid]
             for configuration, unit in begun or left:
                 error = f"the process that computed it ended by {how}{hint}"

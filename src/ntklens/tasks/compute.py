@@ -29,7 +29,7 @@ from ntklens.signals import Stop
 from ntklens.sweep.claims import claim_seeds
 from ntklens.sweep.cost import PROCESS_BYTES
 from ntklens.sweep.key import compute_key
-from ntklens.sweep.plan import describe_shortage
+from ntklens.sweep.plan import LOWER_MEMORY, describe_shortage
 from ntklens.sweep.states import (
     FINISHED,
     find_seed_directory,
@@ -56,7 +56,6 @@ from ntklens.training.memory import MemoryNeed, estimate_memory, find_free_memor
 from ntklens.training.schedule import choose_sparse, make_geometric_steps
 from ntklens.trajectory import FILE_NAME, build_trajectory, publish_trajectory
 
-LOWER_MEMORY = "lower model.width, dataset.probe_size, dataset.train_size or training.batch_size"
 HEARTBEAT_SECONDS = 15.0
 # What a disk says when it is full or gone: no fault of the run, which the next launch continues.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)

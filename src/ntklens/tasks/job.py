@@ -27,7 +27,7 @@ def do_task(task: dict[str, Any]) -> None:
     """Compute the slices of a task, or this process's part of them.
 
     Args:
-      task: as `sweep.launch.describe_task` describes it.
+      task: as `Plan.describe_task` describes it.
 
     Raises:
       SystemExit: with status 1 if something failed, so that SLURM says so too.

@@ -15,7 +15,7 @@ from ntklens.machine import count_cores, count_slots, find_gpus
 from ntklens.signals import Stop
 from ntklens.sweep.claims import claim_submission, find_claimed
 from ntklens.sweep.cost import PROCESS_BYTES, Cost
-from ntklens.sweep.launch import check_slurm, check_together, submit_plan, test_submission
+from ntklens.sweep.launch import check_slurm, check_together, submit_plan, try_submission
 from ntklens.sweep.plan import Capacity, Configuration, Plan
 from ntklens.sweep.pool import Pool
 from ntklens.sweep.slurm import Job, cancel_jobs, list_jobs
@@ -186,7 +186,7 @@ class SlurmLaunch:
             plan.excused |= {(configuration.run.name, seed) for seed in claimed}
 
     def check(self, plan: Plan) -> None:
-        """Ask SLURM whether it would take the first job.
+        """Ask SLURM whether it would take the jobs.
 
         Raises:
           InputError: if it is not here, or would not.
@@ -194,7 +194,7 @@ class SlurmLaunch:
         check_slurm()
         check_together(plan, self.settings)
         if plan.tasks:
-            test_submission(plan, self.settings)
+            try_submission(plan, self.settings)
 
     def run(self, plan: Plan, stop: Stop, console: Console) -> bool:
         """Submit a plan's tasks.

@@ -195,6 +195,7 @@ def sweep(
                     if not type(error).__module__.startswith("submitit"):
                         raise
                     print(f"hydra/launcher: {explain_refusal(error)}", file=sys.stderr)
+                look_up_units(plan.configurations)
                 statuses.append(_print_end(plan, console))
             else:
                 statuses.append(_launch(plan, launch, stop, console))
@@ -203,6 +204,7 @@ def sweep(
             assert launch is not None
             assert stop is not None
             launch.wait(plan, stop, console)
+            look_up_units(plan.configurations)
             statuses.append(_print_end(plan, console))
     return FAILED if FAILED in statuses else max(statuses)
 
@@ -287,7 +289,7 @@ def _take_back(plan: Plan, console: Console) -> None:
                     set_replaced(configuration.run, mine)
             except OSError as error:
                 raise InputError(f"replace=true: {configuration.run} cannot be written ({error.strerror})") from error
-            there += len(finished)
+            there += len(mine)
             configuration.taken_back = True
             configuration.units = find_units(configuration.run, configuration.seeds)
     if there:
@@ -296,7 +298,6 @@ def _take_back(plan: Plan, console: Console) -> None:
 
 def _print_end(plan: Plan, console: Console) -> int:
     """Print what a sweep found, and return its exit status."""
-    look_up_units(plan.configurations)
     for configuration in plan.configurations:
         if finish_late(configuration.run, configuration.units):
             configuration.units = find_units(configuration.run, configuration.seeds)
