@@ -1,7 +1,6 @@
 """Running the program as a person does: another process, in a folder of its own."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +25,13 @@ class MLP(mlp.MLP):
         return super().__call__(x)
 '''
 
+# Lets Ctrl-C reach what is started, also where the tests themselves run in the background, which ignores it. Not by
+# Popen's preexec_fn: that forks a process in which JAX has threads.
+TAKE_SIGNALS = (
+    "import os, signal, sys; "
+    "signal.signal(signal.SIGINT, signal.SIG_DFL); signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
 STARTED: list[subprocess.Popen] = []  # conftest.py ends what a failed test leaves
 
 
@@ -39,16 +45,9 @@ def start_ntklens(*words: str, cwd: Path, **environment: str) -> subprocess.Pope
     """Start the same and return at once."""
     command, env = _prepare(words, cwd, environment)
     pipe = subprocess.PIPE
-    STARTED.append(
-        subprocess.Popen(command, cwd=cwd, env=env, stdout=pipe, stderr=pipe, text=True, preexec_fn=_take_signals)
-    )
+    command = [sys.executable, "-I", "-S", "-c", TAKE_SIGNALS, *command[1:]]
+    STARTED.append(subprocess.Popen(command, cwd=cwd, env=env, stdout=pipe, stderr=pipe, text=True))
     return STARTED[-1]
-
-
-def _take_signals() -> None:
-    """Let Ctrl-C reach what is started, also where the tests themselves run in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _prepare(words: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:
