@@ -1,0 +1,264 @@
+"""What may be wrong with a sweep, in plain sentences, and what to do about it."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from ntklens.analysis.groups import RANDOM, Group, select_good
+from ntklens.analysis.observables import OBSERVABLES, STRAIGHT, UNRESOLVED_STEPS
+from ntklens.analysis.powerlaw import CONSTANT, Law
+from ntklens.analysis.transition import Transition, compare_transitions
+
+ERROR, WARNING, NOTE = "error", "warning", "note"
+FEW_SEEDS = 5
+NEGATIVE = 1e-5  # of Tr Θ: eigenvalues below zero by so much together are rounding that Γ may feel
+LAZY = 0.01  # |β| below which a kernel has not left initialisation
+UNSEEN = 0.5  # share of seeds that makes a remark of a few seeds one of the whole
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Something to know before believing a number.
+
+    Attributes:
+      severity: `error`, `warning` or `note`.
+      sentence: what is the matter, with numbers.
+      advice: what to do, with the override to type.
+    """
+
+    severity: str
+    sentence: str
+    advice: str
+
+
+def diagnose(
+    data: xr.Dataset,
+    observables: xr.Dataset,
+    groups: Sequence[Group],
+    laws: Sequence[Law],
+    transitions: Sequence[Transition],
+    states: Mapping[str, int],
+    failures: Sequence[str] = (),
+) -> list[Diagnosis]:
+    """Return everything that may be wrong, the worst first.
+
+    Args:
+      data: as `ntklens.load` returns it.
+      observables: of every trajectory.
+      groups: the axes.
+      laws: along them.
+      transitions: along them.
+      states: state → units.
+      failures: one line for each kind of failure.
+    """
+    found = [
+        *_check_states(data, states, failures),
+        *_check_minima(observables),
+        *_check_paths(observables),
+        *_check_seeds(observables, laws),
+        *_check_precision(data),
+        *(diagnosis for group in groups for diagnosis in _check_group(observables, group, laws, transitions)),
+        *_check_random(observables, groups),
+    ]
+    return sorted(dict.fromkeys(found), key=lambda one: (ERROR, WARNING, NOTE).index(one.severity))
+
+
+def _check_states(data: xr.Dataset, states: Mapping[str, int], failures: Sequence[str]) -> Iterator[Diagnosis]:
+    total, done = sum(states.values()), states.get("done", 0)
+    diverged, failed = states.get("diverged", 0), states.get("failed", 0)
+    waiting = total - done - diverged - failed - states.get("unreadable", 0)
+    if failed:
+        why = f" ({'; '.join(failures)})" if failures else ""
+        yield Diagnosis(
+            ERROR, f"{failed} of {total} seeds failed{why}: nothing here is of them.",
+            "Look at task=status; mend the cause and type the sweep's line again with retry=true.",
+        )  # fmt: skip
+    if waiting:
+        yield Diagnosis(
+            WARNING, f"The sweep is unfinished: {waiting} of {total} seeds are still to come. Every number here is of "
+            f"the {done} that are done, and intervals will shrink.",
+            "Type the sweep's line again, then task=report.",
+        )  # fmt: skip
+    if diverged:
+        yield Diagnosis(
+            WARNING, f"{diverged} of {total} seeds "
+            f"diverged{_name_runs(data, data['state'].values == 'diverged')}: kept out "
+            "of every mean and fit. What is left are the seeds that did not, which may be a biased choice.",
+            "Lower optimizer.learning_rate.",
+        )  # fmt: skip
+    unreadable = json.loads(data.attrs.get("unreadable", "[]"))
+    if unreadable:
+        first = unreadable[0]
+        yield Diagnosis(
+            ERROR, f"{len(unreadable)} files could not be read and are left out; the first: {first['path']} "
+            f"({first['reason']}).",
+            "Type the sweep's line again: damaged files are set aside and computed anew.",
+        )  # fmt: skip
+
+
+def _name_runs(data: xr.Dataset, chosen: np.ndarray, most: int = 4) -> str:
+    """Return ` (run, run, …)`: the runs in which any seed is chosen."""
+    names = [str(name) for name in data["run"].values[chosen.any(axis=1)]]
+    return f" ({', '.join(names[:most])}{', …' if len(names) > most else ''})" if names else ""
+
+
+def _check_minima(observables: xr.Dataset) -> Iterator[Diagnosis]:
+    done = observables["state"].values == "done"
+    total = int(done.sum())
+    for flag, severity, text, advice in (
+        (
+            "at_last_record", WARNING, "have their minimum at the last record: training ended before the test "
+            "loss rose, "
+            "so that L_min, β, χ and Γ_min are of the end of training and not of the minimum",
+            "Raise training.epochs.",
+        ),
+        (
+            "unresolved", WARNING, f"reach their minimum before update {UNRESOLVED_STEPS}: unresolved, and kept "
+            f"out of the "
+            "fits of what depends on training",
+            "Lower optimizer.learning_rate (about as width^(−2/3)), and raise training.epochs by the same factor.",
+        ),
+        ("dead", WARNING, "are dead (constant over the probe), and kept out of the fits", "Lower "
+        "optimizer.learning_rate."),
+    ):  # fmt: skip
+        if flag not in observables:
+            continue
+        chosen = done & (observables[flag].values > 0)
+        if chosen.any():
+            yield Diagnosis(
+                severity, f"{int(chosen.sum())} of {total} seeds {text}{_name_runs(observables, chosen)}.", advice
+            )
+
+
+def _check_paths(observables: xr.Dataset) -> Iterator[Diagnosis]:
+    good = select_good(observables, trained=True)
+    r2 = np.where(good, observables["adaptation_rate_r2"].values, np.nan)
+    bent = r2 < STRAIGHT
+    if bent.any():
+        yield Diagnosis(
+            WARNING if bent.sum() > UNSEEN * np.isfinite(r2).sum() else NOTE,
+            f"For {int(bent.sum())} of {int(np.isfinite(r2).sum())} seeds R² of χ is below {STRAIGHT} (median "
+            f"{np.nanmedian(r2):.3f}): Tr Θ is not straight in ln L_train, and no single χ exists.",
+            "Compare the chord and the local slope (adaptation_rate_chord, adaptation_rate_local) and look at "
+            "the figure of "
+            "Tr Θ against ln L_train; a smaller optimizer.learning_rate straightens the path.",
+        )
+    ratio = np.where(good, observables["trace_ratio"].values, np.nan)
+    still = np.abs(ratio) < LAZY
+    if still.any():
+        yield Diagnosis(
+            WARNING, f"{int(still.sum())} seeds never left initialisation (|β| < "
+            f"{LAZY}){_name_runs(observables, still)}: "
+            "their kernel did not move.",
+            "Train longer (training.epochs) or with a larger optimizer.learning_rate.",
+        )  # fmt: skip
+
+
+def _check_seeds(observables: xr.Dataset, laws: Sequence[Law]) -> Iterator[Diagnosis]:
+    counts = (observables["state"].values == "done").sum(axis=1)
+    if counts.size and counts.min() < FEW_SEEDS:
+        few = int(counts.min())
+        yield Diagnosis(
+            WARNING if few < 3 else NOTE, f"{int((counts < FEW_SEEDS).sum())} of {len(counts)} configurations "
+            f"have fewer "
+            f"than {FEW_SEEDS} seeds done (the least: {few}): a standard error from so few is itself off by a factor.",
+            "Ask for more seeds: ensemble=20 computes only those that are missing.",
+        )  # fmt: skip
+    limited = [
+        law
+        for law in laws
+        if law.preferred == "power"
+        and law.fits["power"].misfit > max(0.01, 2 * law.fits["power"].samples.typical_error)
+    ]
+    if limited:
+        names = ", ".join(
+            dict.fromkeys(OBSERVABLES[law.observable].symbol for law in limited if law.observable in OBSERVABLES)
+        )
+        yield Diagnosis(
+            NOTE, f"Intervals of {names} are as wide as points scatter about the curve, not as seeds scatter: "
+            f"more seeds "
+            "will not narrow them.",
+            "Sweep more values of the axis, or wider apart.",
+        )  # fmt: skip
+
+
+def _check_precision(data: xr.Dataset) -> Iterator[Diagnosis]:
+    if "minimum_eigenvalues" not in data:
+        return
+    worst = 0.0
+    for run in range(data.sizes["run"]):  # one at a time: eigenvalues may be too many for memory
+        values = data["minimum_eigenvalues"].isel(run=run).values
+        total = np.nansum(np.abs(values), axis=-1)
+        negative = -np.nansum(np.minimum(values, 0), axis=-1)
+        worst = max(worst, float(np.max(negative / np.where(total > 0, total, 1))))
+    if worst > NEGATIVE:
+        yield Diagnosis(
+            WARNING, f"Eigenvalues below zero add up to {worst:.1e} of Tr Θ, where exact ones cannot be "
+            f"negative: rounding "
+            "may have reached Γ.",
+            "Compute one configuration with precision=float64 and compare.",
+        )  # fmt: skip
+
+
+def _check_group(
+    observables: xr.Dataset, group: Group, laws: Sequence[Law], transitions: Sequence[Transition]
+) -> Iterator[Diagnosis]:
+    where = f"Along {group.axis}{f' at {group.label}' if group.label else ''}"
+    if group.tied:
+        yield Diagnosis(
+            WARNING, f"{where} other settings change too: {', '.join(group.tied)}. Laws along it are of both together.",
+            "Sweep one setting at a time, or read the laws as those of the whole recipe.",
+        )  # fmt: skip
+    if group.axis != "model.width":
+        return
+    powers = {
+        law.observable: law.fits["power"].exponent
+        for law in laws
+        if (law.axis, law.group) == (group.axis, group.label) and "power" in law.fits
+    }
+    own = [t for t in transitions if (t.axis, t.group) == (group.axis, group.label)]
+    by_name = {transition.observable: transition for transition in own}
+    rank, gamma = powers.get("minimum_effective_rank"), by_name.get("minimum_effective_rank")
+    if rank is not None and gamma is not None and rank.low > CONSTANT and not gamma.within:
+        yield Diagnosis(
+            WARNING, f"{where} Γ_min rises without saturating (α = {rank.value:.2f}): the kernel regime is not "
+            f"reached.",
+            "Sweep wider (model.width) or go deeper (model.depth).",
+        )  # fmt: skip
+    beta = powers.get("trace_ratio")
+    if beta is not None and not beta.high < -CONSTANT:
+        yield Diagnosis(
+            WARNING, f"{where} β does not fall (α = {beta.value:.2f} [{beta.low:.2f}, {beta.high:.2f}]).",
+            "The range may be too narrow, or the initialisation not standard: sweep wider, check "
+            "model.parameterization.",
+        )  # fmt: skip
+    if len(own) == 2 and all(t.within for t in own) and own[0].scale.is_outside(own[1].scale.low, own[1].scale.high):
+        yield Diagnosis(
+            WARNING, f"{where} the transition read from β and from Γ_min is not the same: {compare_transitions(*own)}.",
+            "Expected of shallow networks: compare a deeper one (model.depth).",
+        )  # fmt: skip
+
+
+def _check_random(observables: xr.Dataset, groups: Sequence[Group]) -> Iterator[Diagnosis]:
+    if not groups:
+        return
+    drawn = {key for key in RANDOM if key in observables.coords}
+    if "dataset.data_seed" not in drawn:
+        yield Diagnosis(
+            NOTE, "All seeds share one draw of the training set: intervals are conditional on it, and which "
+            "samples are "
+            "drawn can matter more than the seed.",
+            "Sweep dataset.data_seed=0,1,2,3 as well: it is taken as a random factor, not as an axis.",
+        )  # fmt: skip
+    if "dataset.probe_seed" not in drawn:
+        sizes = observables["N"].values if "N" in observables else np.array([math.nan])
+        size = f" of {np.nanmin(sizes):.0f} inputs" if np.isfinite(sizes).any() else ""
+        yield Diagnosis(
+            NOTE, f"Γ is of one probe{size}: disjoint probes of 128 can differ by half the effect of width, so that an "
+            "exponent of Γ holds for this probe alone.",
+            "Repeat with another dataset.probe_size and compare.",
+        )  # fmt: skip

@@ -1,0 +1,130 @@
+"""Which runs of a sweep differ along one axis alone, and what is random among them."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from ntklens.analysis.observables import OBSERVABLES
+from ntklens.analysis.samples import DRAW, SEED
+
+RANDOM = {"dataset.data_seed": DRAW, "dataset.probe_seed": "probe"}  # overrides that draw something anew
+ORDER = ("model.width", "dataset.train_size", "model.depth")  # of two axes that move together the first is meant
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ along one axis alone, apart from random factors.
+
+    Attributes:
+      axis: the override that was swept.
+      label: values of what else was swept, `key=value`, joined by commas; empty if nothing was.
+      runs: their names, in the order of x.
+      x: axis value of each run, ascending; equal for runs that differ in a random factor.
+      tied: other settings that change along with the axis.
+    """
+
+    axis: str
+    label: str
+    runs: list[str]
+    x: np.ndarray
+    tied: tuple[str, ...] = ()
+
+    def count_unresolved(self, observables: xr.Dataset) -> int:
+        """Return how many of the runs have no seed that is done and resolved."""
+        own = observables.sel(run=self.runs)
+        return int((~select_good(own, trained=True).any(axis=1)).sum())
+
+
+def find_groups(observables: xr.Dataset) -> list[Group]:
+    """Return every axis with every combination of the other settings that were swept.
+
+    An axis is a setting with at least two different positive numbers. Settings that change whenever an axis does, and
+    never otherwise, are tied to it: they make no groups, and are named.
+
+    Args:
+      observables: with one coordinate along `run` for each swept parameter.
+    """
+    swept = {
+        str(name): [_normalise(value) for value in coordinate.values.tolist()]
+        for name, coordinate in observables.coords.items()
+        if coordinate.dims == ("run",) and ("." in str(name) or str(name) in ("precision", "sweep"))
+    }
+    axes = sorted(
+        (name for name, values in swept.items() if name not in RANDOM and _is_axis(values)),
+        key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name),
+    )
+    tied = {axis: [other for other in swept if other != axis and other not in RANDOM and _is_tied(swept, axis, other)]
+            for axis in axes}  # fmt: skip
+    groups: list[Group] = []
+    for axis in axes:
+        if any(axis in tied[earlier] for earlier in axes[: axes.index(axis)]):
+            continue
+        others = [name for name in swept if name != axis and name not in RANDOM and name not in tied[axis]]
+        labels = [
+            ", ".join(f"{name}={_say(swept[name][run])}" for name in others) for run in range(observables.sizes["run"])
+        ]
+        for label in dict.fromkeys(labels):
+            members = [run for run, own in enumerate(labels) if own == label and isinstance(swept[axis][run], float)]
+            if len({swept[axis][run] for run in members}) < 2:
+                continue
+            x = np.array([swept[axis][run] for run in members], float)
+            order = np.argsort(x, kind="stable")
+            names = [str(observables["run"].values[run]) for run in np.array(members)[order]]
+            groups.append(Group(axis, label, names, x[order], tuple(tied[axis])))
+    return groups
+
+
+def _normalise(value: object) -> object:
+    """Return numbers as floats, and NaN, which differs from itself, as None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return None if math.isnan(value) else float(value)
+
+
+def _say(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
+
+
+def _is_axis(values: list[object]) -> bool:
+    numbers = {value for value in values if isinstance(value, float)}
+    return len(numbers) > 1 and all(value > 0 for value in numbers)
+
+
+def _is_tied(swept: dict[str, list[object]], axis: str, other: str) -> bool:
+    """Return whether the value along the axis decides the other setting's."""
+    if len(set(swept[other])) < 2:
+        return False
+    seen: dict[object, object] = {}
+    return all(seen.setdefault(x, y) == y for x, y in zip(swept[axis], swept[other], strict=True))
+
+
+def select_good(observables: xr.Dataset, trained: bool) -> np.ndarray:
+    """Return which seeds a fit may use, shape (run, seed): done, alive, and, where training matters, resolved."""
+    good = observables["state"].values == "done"
+    good &= ~(observables["dead"].values > 0) if "dead" in observables else True
+    return good & ~(observables["unresolved"].values > 0) if trained else good
+
+
+def arrange_samples(observables: xr.Dataset, group: Group, name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Return an observable of a group for `summarise`: x (K,), y (K, draws, probes, seeds), and the factors' names.
+
+    Seeds that diverged, are dead or missing are NaN; so are unresolved ones where the observable depends on training.
+    """
+    own = observables.sel(run=group.runs)
+    trained = OBSERVABLES[name].trained if name in OBSERVABLES else not name.startswith("initial_")
+    values = np.where(select_good(own, trained), own[name].values, np.nan)
+    x = np.unique(group.x)
+    levels = {}
+    for key, factor in RANDOM.items():
+        drawn = (
+            [_normalise(value) for value in own[key].values.tolist()] if key in own.coords else [None] * len(group.x)
+        )
+        known = list(dict.fromkeys(drawn))
+        levels[factor] = [known.index(value) for value in drawn]
+    shape = (len(x), *(1 + max(numbers) for numbers in levels.values()), values.shape[1])
+    y = np.full(shape, np.nan)
+    for run, place in enumerate(np.searchsorted(x, group.x)):
+        y[(place, *(numbers[run] for numbers in levels.values()))] = values[run]
+    return x, y, (*levels, SEED)

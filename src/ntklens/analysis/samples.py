@@ -1,0 +1,201 @@
+"""What a fit sees of a sweep: the logarithms of means over seeds, and how sure they are."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import digamma, polygamma
+
+from ntklens.errors import InputError
+
+SEED = "seed"  # drawn anew at every point of the axis; all other factors are shared by the points
+LEAST_TREND = 3  # points beyond which variances may have a trend
+DRAW = "draw"  # of the training set: each has seeds of its own, while probes look at the same networks
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Means of an observable along an axis.
+
+    Attributes:
+      x: axis values, ascending, shape (K,).
+      mean: sign · mean over all seeds, draws and probes, shape (K,), positive.
+      variance: of ln mean, apart from what all points share, shape (K,).
+      common: variance of ln mean that all points share: one draw of the training set lies high at every width.
+      levels: of the shared factor with the fewest levels; 0 without one.
+      count: finite values behind each mean, shape (K,).
+      sign: −1 if the observable is negative everywhere.
+      values: sign · observable, shape (K, …, seeds), NaN where missing.
+      factors: names of the dimensions of `values` beyond the first.
+    """
+
+    x: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+    common: float
+    levels: int
+    count: np.ndarray
+    sign: int
+    values: np.ndarray
+    factors: tuple[str, ...]
+
+    @property
+    def typical_error(self) -> float:
+        """The median relative standard error of the means."""
+        return float(np.sqrt(np.median(self.variance)))
+
+    def select(self, chosen: np.ndarray) -> "Samples":
+        """Return some of the points, chosen by a mask of shape (K,)."""
+        return Samples(
+            self.x[chosen], self.mean[chosen], self.variance[chosen], self.common, self.levels, self.count[chosen],
+            self.sign, self.values[chosen], self.factors,
+        )  # fmt: skip
+
+
+def summarise(x: np.ndarray, y: np.ndarray, factors: Sequence[str] = (SEED,)) -> Samples:
+    """Take means over everything random, and say how much each mean may be off.
+
+    Seeds are drawn anew at every point: their share is v_k = Var over seeds of (mean at x_k within a seed) / n. A few
+    seeds tell little of their own variance, so variances are drawn towards their trend in x as far as they scatter
+    about it no more than chance makes them. A factor that all points share (draws of the training set, probes) moves
+    all means together, and each a little on its own: with r[k, l] the mean at x_k within level l, relative to that over
+    all levels,
+
+        r[k, l] = b_l + c_kl + noise,   Var(ln mean) = v_k + Var(c)/D,   common = Var(b)/D
+
+    Shares of crossed factors add up, which errs on the side of too much (Owen 2007, pigeonhole bootstrap).
+
+    Args:
+      x: axis values, shape (K,).
+      y: the observable, shape (K, …); one dimension for each of `factors`; NaN where missing.
+      factors: names of the random factors; `seed` is nested in x.
+
+    Returns:
+      The samples, points without a finite value left out, in ascending order of x.
+
+    Raises:
+      InputError: if the means do not have one sign.
+    """
+    y = np.asarray(y, float).reshape(len(x), *np.shape(y)[1:])
+    there = np.isfinite(y).reshape(len(x), math.prod(y.shape[1:])).any(axis=1) & np.isfinite(np.asarray(x, float))
+    order = np.flatnonzero(there)[np.argsort(np.asarray(x, float)[there], kind="stable")]
+    x, y = np.asarray(x, float)[order], y[order]
+    flat = y.reshape(len(x), math.prod(y.shape[1:]))
+    count = np.isfinite(flat).sum(axis=1)
+    mean = np.nanmean(flat, axis=1) if len(x) else np.zeros(0)
+    if len(x) and not (np.all(mean > 0) or np.all(mean < 0)):
+        raise InputError("its mean is not of one sign along the axis, so that no power of x describes it")
+    sign = -1 if len(x) and mean[0] < 0 else 1
+    relative = flat.reshape(y.shape) / mean.reshape(-1, *[1] * (y.ndim - 1)) - 1
+    variance, common, levels = np.zeros(len(x)), 0.0, 0
+    for number in sorted(range(len(factors)), key=lambda number: factors[number] != SEED):
+        size = y.shape[number + 1]
+        if size < 2 or not len(x):
+            continue
+        rows = _average_within_levels(relative, number + 1)
+        if factors[number] == SEED:
+            variance = _measure_nested(rows, x)
+        else:
+            noise = variance * size if factors[number] == DRAW else np.zeros(len(x))
+            own, together = _measure_shared(rows, noise)
+            variance, common = variance + own / size, common + together / size
+            levels = min(levels or size, size)
+    return Samples(x, sign * mean, variance, common, levels, count, sign, sign * y, tuple(factors))
+
+
+def _average_within_levels(values: np.ndarray, dimension: int) -> np.ndarray:
+    """Return the means within each level of a factor, shape (K, levels), NaN where there is none."""
+    rows = np.moveaxis(values, dimension, 1).reshape(len(values), values.shape[dimension], -1)
+    number = np.isfinite(rows).sum(axis=2)
+    return np.where(number > 0, np.nansum(rows, axis=2) / np.maximum(number, 1), np.nan)
+
+
+def _measure_nested(rows: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the variance of the mean over levels that are drawn anew at each point, (K, levels) → (K,)."""
+    number = np.isfinite(rows).sum(axis=1)
+    centred = rows - np.nanmean(rows, axis=1, keepdims=True)
+    degrees = np.maximum(number - 1, 0)
+    variance = np.where(degrees > 0, np.nansum(centred**2, axis=1) / np.maximum(degrees, 1), np.nan)
+    return squeeze_variances(variance, degrees, x) / np.maximum(number, 1)
+
+
+def _measure_shared(rows: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
+    """Return Var(c) and Var(b) of r[k, l] = b_l + c_kl + noise_kl; rows (K, levels), variance of the noise (K,)."""
+    rows = rows[:, np.isfinite(rows).all(axis=0)]
+    points, size = rows.shape
+    if size < 2:
+        return 0.0, 0.0
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    if points < 2:
+        return 0.0, float(max(0.0, np.sum(rows**2) / (size - 1) - noise[0]))
+    weights = 1 / (noise + max(float(noise.mean()) / 20, 1e-12))
+    together = weights @ rows / weights.sum()
+    own = solve_excess(rows - together, np.repeat(noise[:, None], size, axis=1), (points - 1) * (size - 1))
+    left = float(np.sum(weights**2 * (noise + own)) / weights.sum() ** 2)
+    return own, max(0.0, float(np.sum(together**2)) / (size - 1) - left)
+
+
+def solve_excess(residuals: np.ndarray, variance: np.ndarray, degrees: float) -> float:
+    """Return τ² with Σ r² / (τ² + v) = degrees; 0 if v alone explains the residuals.
+
+    Source: Paule & Mandel 1982, Journal of Research of the National Bureau of Standards 87(5).
+    """
+
+    def excess(square: float) -> float:
+        return float(np.sum(residuals**2 / floor_variance(variance + square))) - degrees
+
+    high = float(np.sum(residuals**2))
+    if excess(0.0) <= 0 or high == 0:
+        return 0.0
+    return float(brentq(excess, 0.0, high, xtol=1e-12 * high)) if excess(high) < 0 else high
+
+
+def floor_variance(variance: np.ndarray) -> np.ndarray:
+    """Keep exact data, whose variance is zero, apart from division by zero."""
+    return np.maximum(variance, max(1e-24, 1e-9 * float(variance.max(initial=0.0))))
+
+
+def squeeze_variances(variance: np.ndarray, degrees: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Draw variances towards their trend in x, as far as they scatter about it no more than chance makes them.
+
+        s̃² = (d₀ s₀²(x) + d s²) / (d₀ + d),  ln s₀² straight in ln x, d₀ from the scatter of ln s² about it
+
+    Source: Smyth 2004, Statistical Applications in Genetics and Molecular Biology 3(1), section 6 (there no trend).
+
+    Args:
+      variance: s², shape (K,); NaN where there are no degrees of freedom.
+      degrees: d, shape (K,).
+      x: axis values, shape (K,).
+
+    Returns:
+      s̃², shape (K,), finite.
+    """
+    known = (degrees > 0) & (variance > 0)
+    if not known.any():
+        return np.zeros_like(variance)
+    half = degrees[known] / 2
+    logs = np.log(variance[known]) - digamma(half) + np.log(half)
+    trended = known.sum() > LEAST_TREND and np.all(x > 0)
+    design = np.stack([np.ones_like(x), np.log(np.where(x > 0, x, 1))], axis=1)[:, : 1 + trended]
+    line = np.linalg.lstsq(design[known], logs, rcond=None)[0]
+    scatter = float(np.sum((logs - design[known] @ line) ** 2)) / max(1, known.sum() - design.shape[1])
+    excess = scatter - float(np.mean(polygamma(1, half))) if known.sum() > design.shape[1] else 0.0
+    prior = 2 * _invert_trigamma(excess) if excess > 0 else np.inf
+    shift = digamma(prior / 2) - np.log(prior / 2) if np.isfinite(prior) else 0.0
+    trend = np.exp(design @ line + shift)
+    if np.isinf(prior):
+        return trend
+    degrees = np.where(known, degrees, 0)
+    return (prior * trend + degrees * np.where(known, variance, 0.0)) / (prior + degrees)
+
+
+def _invert_trigamma(value: float) -> float:
+    """Return a with ψ'(a) = value."""
+    low, high = -15.0, 15.0
+    if polygamma(1, np.exp(high)) >= value:
+        return float(np.exp(high))
+    if polygamma(1, np.exp(low)) <= value:
+        return float(np.exp(low))
+    return float(np.exp(brentq(lambda log: polygamma(1, np.exp(log)) - value, low, high)))

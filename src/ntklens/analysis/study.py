@@ -1,0 +1,222 @@
+"""A sweep, studied: observables, laws, transitions, diagnoses and claims, ready to be shown."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import xarray as xr
+
+from ntklens.analysis.claims import Claim, judge_claims
+from ntklens.analysis.diagnostics import Diagnosis, diagnose
+from ntklens.analysis.forms import FORMS
+from ntklens.analysis.groups import Group, arrange_samples, find_groups
+from ntklens.analysis.observables import OBSERVABLES, measure_observables
+from ntklens.analysis.powerlaw import Law, fit_law
+from ntklens.analysis.samples import summarise
+from ntklens.analysis.surface import FORMS as SURFACE_FORMS
+from ntklens.analysis.surface import Surface, describe_surface, fit_surface
+from ntklens.analysis.transition import Transition, compare_transitions, find_transition
+from ntklens.errors import InputError
+
+FITTED = (
+    "minimum_loss", "initial_trace", "minimum_trace", "trace_change", "trace_ratio", "adaptation_rate",
+    "initial_effective_rank", "minimum_effective_rank", "minimum_effective_rank_traced",
+    "minimum_effective_rank_centred", "minimum_logit_norm",
+)  # fmt: skip
+TRANSITIONS = ("trace_ratio", "minimum_effective_rank")
+SURFACES = ("minimum_loss",)
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a report shows.
+
+    Attributes:
+      names: of the sweeps.
+      data: their trajectories, as `ntklens.load` returns them.
+      observables: (run, seed), as `measure_observables` returns them.
+      groups: runs that differ along one axis alone.
+      laws: of every observable of `FITTED` in every group.
+      transitions: of β and Γ_min in every group.
+      surfaces: joint laws, if two axes are swept.
+      diagnoses: what may be wrong, and what to do.
+      claims: the statements of arXiv 2507.05035, judged.
+      states: state → how many units there are in it.
+      summary: sentences.
+    """
+
+    names: list[str]
+    data: xr.Dataset
+    observables: xr.Dataset
+    groups: list[Group]
+    laws: list[Law]
+    transitions: list[Transition]
+    surfaces: list[Surface]
+    diagnoses: list[Diagnosis]
+    claims: list[Claim]
+    states: dict[str, int] = field(default_factory=dict)
+    summary: list[str] = field(default_factory=list)
+
+
+def analyse(
+    data: xr.Dataset,
+    names: Sequence[str] = (),
+    states: Mapping[str, int] | None = None,
+    failures: Sequence[str] = (),
+) -> Study:
+    """Turn trajectories into numbers with intervals, and say what they mean.
+
+    Args:
+      data: as `ntklens.load` returns it.
+      names: of the sweeps.
+      states: state → units, if more is known than the trajectories tell (seeds that failed, run, or wait).
+      failures: one line for each kind of failure.
+
+    Returns:
+      The study.
+    """
+    observables = measure_observables(data)
+    groups = find_groups(observables)
+    laws, transitions = [], []
+    for group in groups:
+        for name in FITTED:
+            if name not in observables:
+                continue
+            laws.append(_fit(observables, group, name))
+            if name in TRANSITIONS and (transition := _look_for_transition(observables, group, name)):
+                transitions.append(transition)
+    surfaces = _fit_surfaces(observables)
+    counted = dict(states or {}) or _count_states(data)
+    claims = judge_claims(data, groups, laws, transitions)
+    diagnoses = diagnose(data, observables, groups, laws, transitions, counted, failures)
+    summary = _summarise(data, groups, laws, transitions, surfaces, counted)
+    return Study(
+        list(names), data, observables, groups, laws, transitions, surfaces, diagnoses, claims, counted, summary
+    )
+
+
+def _fit(observables: xr.Dataset, group: Group, name: str) -> Law:
+    try:
+        samples = summarise(*arrange_samples(observables, group, name))
+    except InputError as error:
+        return Law(name, group.axis, group.label, {}, None, {"power": str(error)}, f"no fit: {error}")
+    law = fit_law(samples, name, group.axis, group.label)
+    if not law.fits and (left_out := group.count_unresolved(observables)) and OBSERVABLES[name].trained:
+        note = f"{law.refusals['power']}; {left_out} of {len(group.runs)} are unresolved (minimum before update 30)"
+        return Law(name, group.axis, group.label, {}, None, {**law.refusals, "power": note}, f"no fit: {note}")
+    return law
+
+
+def _look_for_transition(observables: xr.Dataset, group: Group, name: str) -> Transition | None:
+    try:
+        return find_transition(summarise(*arrange_samples(observables, group, name)), name, group.axis, group.label)
+    except InputError:
+        return None
+
+
+def _fit_surfaces(observables: xr.Dataset) -> list[Surface]:
+    axes = [
+        axis
+        for axis in ("model.width", "dataset.train_size")
+        if axis in observables.coords and np.issubdtype(observables[axis].dtype, np.number)
+    ]
+    if len(axes) < 2 or any(len(np.unique(observables[axis].values)) < 2 for axis in axes):
+        return []
+    surfaces = []
+    points = np.stack([observables[axis].values.astype(float) for axis in axes], axis=1)
+    good = (observables["state"].values == "done") & ~(observables["unresolved"].values > 0)
+    for name, form in itertools.product(SURFACES, SURFACE_FORMS):
+        values = np.where(good, observables[name].values, np.nan)
+        cells = {tuple(row): values[(points == row).all(axis=1)] for row in np.unique(points, axis=0)}
+        known = {place: float(np.nanmean(cell)) for place, cell in cells.items() if np.isfinite(cell).any()}
+        try:
+            surfaces.append(
+                fit_surface(np.array(list(known)), np.array(list(known.values())), name, (axes[0], axes[1]), form)
+            )
+        except (InputError, ValueError):
+            continue
+    return sorted(surfaces, key=lambda surface: surface.aicc)
+
+
+def _count_states(data: xr.Dataset) -> dict[str, int]:
+    names, counts = np.unique(data["state"].values, return_counts=True)
+    return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
+
+
+def _summarise(
+    data: xr.Dataset,
+    groups: Sequence[Group],
+    laws: Sequence[Law],
+    transitions: Sequence[Transition],
+    surfaces: Sequence[Surface],
+    states: Mapping[str, int],
+) -> list[str]:
+    total = sum(states.values())
+    sentences = [f"{data.sizes['run']} configurations, {states.get('done', 0)} of {total} seeds done."]
+    if not groups:
+        sentences.append("Nothing numeric was swept: there is no axis to fit a law along.")
+    short = {
+        group.axis: len(np.unique(group.x)) for group in groups if len(np.unique(group.x)) < FORMS["power"].least_points
+    }
+    for axis, values in short.items():
+        sentences.append(
+            f"{axis} has {values} values: too few for a law along it, which needs {FORMS['power'].least_points}."
+        )
+    for group in groups:
+        where = f"{group.axis}{f' at {group.label}' if group.label else ''}"
+        span = f"{group.x.min():g} … {group.x.max():g}"
+        own = [law for law in laws if (law.axis, law.group) == (group.axis, group.label)]
+        own = [law for law in own if law.observable in SUMMARISED]
+        refused = [law for law in own if not law.fits]
+        if len(refused) == len(own):
+            continue
+        sentences.append(f"Along {where} ({len(np.unique(group.x))} values, {span}):")
+        sentences += [f"{name_law(law)} {law.finding}." for law in own if law.fits]
+        if refused:
+            names = ", ".join(OBSERVABLES[law.observable].symbol for law in refused)
+            sentences.append(f"{names}: {refused[0].finding}.")
+        found = [t for t in transitions if (t.axis, t.group) == (group.axis, group.label)]
+        for transition in found:
+            sentences.append(f"Transition by {OBSERVABLES[transition.observable].symbol}: {transition.sentence}.")
+        if len(found) == 2:
+            sentences.append(f"{compare_transitions(*found)}.")
+        sentences += explain_trace_ratio(group, laws)
+    sentences += [f"Joint law of {OBSERVABLES[s.observable].symbol}: {describe_surface(s)}." for s in surfaces[:1]]
+    return sentences
+
+
+SUMMARISED = (
+    "minimum_loss", "initial_trace", "trace_change", "trace_ratio", "adaptation_rate", "initial_effective_rank",
+    "minimum_effective_rank",
+)  # fmt: skip
+
+
+def name_law(law: Law) -> str:
+    """Return the symbol of what a law is of: that of an observable, with a minus sign if it is negative."""
+    negative = any(fit.sign < 0 for fit in law.fits.values())
+    return f"{'−' if negative else ''}{OBSERVABLES[law.observable].symbol}"
+
+
+def explain_trace_ratio(group: Group, laws: Sequence[Law]) -> list[str]:
+    """Say how much of β's slope is Tr Θ_0 growing: β = ΔTr / Tr Θ_0, so that α_β = α_ΔTr − α_Tr0.
+
+    β alone is not feature learning: were ΔTr the same at every width, β would fall all the same.
+    """
+    own = {law.observable: law.fits for law in laws if (law.axis, law.group) == (group.axis, group.label)}
+    fits = [own.get(name, {}).get("power") for name in ("trace_ratio", "trace_change", "initial_trace")]
+    ratio, change, initial = fits
+    if ratio is None or change is None or initial is None:
+        return []
+    text = (
+        f"Of β's exponent {ratio.exponent.value:.2f}, Tr Θ_0 explains {-initial.exponent.value:.2f} and ΔTr "
+        f"{change.exponent.value:+.2f}"
+    )
+    affine = own["initial_trace"].get("affine")
+    if affine is not None and group.axis == "model.width":
+        scale = affine.parameters["scale"]
+        text += (
+            f"; the affine law Tr Θ_0 = a + b m (misfit {affine.misfit:.1%}, the power law's {initial.misfit:.1%}) "
+            f"has its crossover at a/b = {scale.value:.0f} [{scale.low:.0f}, {scale.high:.0f}]"
+        )
+    return [f"{text}."]
