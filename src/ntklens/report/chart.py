@@ -1,0 +1,157 @@
+"""What a figure shows, free of any plotting library: the page, the printed figure and its CSV draw the same numbers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+FIT_ROLES = ("fit", "rival", "reference")
+
+
+@dataclass(frozen=True)
+class Key:
+    """Something that a reader may choose: a run, a group of runs, a layer.
+
+    Attributes:
+      name: unique within a chart.
+      label: for people.
+      place: 0 … 1 along the ordered axis; None if keys have no order.
+      number: how many came before.
+    """
+
+    name: str
+    label: str
+    place: float | None
+    number: int
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points that belong together.
+
+    Attributes:
+      key: the name of its `Key`.
+      role: mean, seed, minimum; fit, rival or reference.
+      x, y: shape (K,); NaN interrupts a line.
+      low, high: ends of a band or of error bars, shape (K,); None if there are none.
+      seeds: seed of each point, shape (K,), for the role seed.
+      points: drawn as points, not as a line.
+      dashed: told from a solid line of the same colour.
+      detail: what a hover says beside the numbers.
+      start: whether the first point is the start of training, which a logarithmic axis puts beside its first tick.
+    """
+
+    key: str
+    role: str
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    seeds: np.ndarray | None = None
+    points: bool = False
+    dashed: bool = False
+    detail: str = ""
+    start: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes. Labels are in plain unicode, an underscore lowers what follows: `Γ_min`."""
+
+    name: str
+    x_label: str
+    y_label: str
+    series: list[Series]
+    x_log: bool = True
+    y_log: bool = False
+    x_reversed: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A heat map: values (Y, X), NaN where there is nothing."""
+
+    name: str
+    x_label: str
+    y_label: str
+    label: str
+    x: list[str]
+    y: list[str]
+    values: np.ndarray
+    log: bool = True
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure.
+
+    Attributes:
+      family: charts of one family show the same for different parts of a sweep; the page lets readers choose.
+      variant: which part; empty if there is one.
+      stem: of the file names.
+      title, caption: the caption says what is drawn, and of what.
+      keys: in their order.
+      key_title: what keys are values of; empty if they speak for themselves.
+      static_seeds: whether the printed figure shows seeds too.
+    """
+
+    family: str
+    variant: str
+    stem: str
+    title: str
+    caption: str
+    keys: list[Key]
+    key_title: str
+    panels: list[Panel] = field(default_factory=list)
+    cells: list[Cells] = field(default_factory=list)
+    static_seeds: bool = False
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether keys lie along an axis."""
+        return bool(self.keys) and all(key.place is not None for key in self.keys)
+
+    def select_static(self) -> "Chart":
+        """Return what the printed figure draws."""
+        if self.static_seeds:
+            return self
+        panels = [replace(p, series=[s for s in p.series if s.role != "seed"]) for p in self.panels]
+        return replace(self, panels=panels)
+
+    def is_empty(self) -> bool:
+        """Return whether there is not a single point to draw."""
+        drawn = any(np.isfinite(series.y).any() for panel in self.panels for series in panel.series)
+        return not drawn and not any(np.isfinite(cells.values).any() for cells in self.cells)
+
+
+def make_keys(labels: Iterable[tuple[str, str]], ordered: bool) -> list[Key]:
+    """Return keys of (name, label) pairs; the same name twice is one key."""
+    unique = list(dict(labels).items())
+    last = max(1, len(unique) - 1)
+    return [Key(name, label, n / last if ordered else None, n) for n, (name, label) in enumerate(unique)]
+
+
+def list_rows(chart: Chart) -> list[dict[str, object]]:
+    """Return the points of a chart as rows of a table, one a point."""
+    labels = {key.name: key.label for key in chart.keys}
+    rows: list[dict[str, object]] = []
+    for panel in chart.panels:
+        for series in panel.series:
+            shared = {"panel": panel.name, "series": labels.get(series.key, series.key), "role": series.role}
+            for number in np.flatnonzero(np.isfinite(series.x) & np.isfinite(series.y)):
+                rows.append(
+                    shared
+                    | {
+                        "seed": None if series.seeds is None else int(series.seeds[number]),
+                        "x": float(series.x[number]),
+                        "y": float(series.y[number]),
+                        "low": None if series.low is None else float(series.low[number]),
+                        "high": None if series.high is None else float(series.high[number]),
+                        "detail": series.detail,
+                    }
+                )
+    for cells in chart.cells:
+        for (row, column), value in np.ndenumerate(cells.values):
+            rows.append({"panel": cells.name, "x": cells.x[column], "y": cells.y[row], "value": float(value)})
+    return rows

@@ -1,0 +1,29 @@
+"""From a study to the charts of its report."""
+
+from collections.abc import Iterator
+
+from ntklens.analysis.study import Study
+from ntklens.report.chart import Chart
+from ntklens.report.charts.groups import list_groups
+from ntklens.report.charts.layers import chart_layers
+from ntklens.report.charts.laws import chart_laws, chart_ratio_split, chart_trace_law
+from ntklens.report.charts.spectra import chart_spectra
+from ntklens.report.charts.surfaces import chart_surfaces
+from ntklens.report.charts.trajectories import chart_adaptation, chart_trajectories
+
+
+def build_charts(study: Study) -> list[Chart]:
+    """Return every chart that a study has data for, family by family in the order of the page."""
+    return [chart for chart in _build_all(study) if not chart.is_empty()]
+
+
+def _build_all(study: Study) -> Iterator[Chart]:
+    groups = list_groups(study)
+    yield from chart_laws(study)
+    yield from (chart_trajectories(study, group) for group in groups)
+    yield from (chart_adaptation(study, group) for group in groups)
+    yield from chart_trace_law(study)
+    yield from chart_ratio_split(study)
+    yield from (chart_spectra(study, group) for group in groups)
+    yield from (chart_layers(study, group) for group in groups)
+    yield from chart_surfaces(study)

@@ -1,0 +1,91 @@
+"""Runs that are drawn together, and what is needed of each."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from ntklens.analysis.study import Study
+from ntklens.report.chart import Key, make_keys
+from ntklens.report.style import label_axis
+
+NOT_SWEPT = {"run", "config", "key", "sweep"}  # coordinates along run that are no parameters
+
+
+@dataclass(frozen=True)
+class Members:
+    """Runs in one chart.
+
+    Attributes:
+      axis: the override that they differ in; empty if they differ in none, or in what is not a number.
+      label: what else was swept, `key=value`; empty if nothing was.
+      runs: their names.
+      labels: a label for each.
+      title: what the labels are values of.
+      x: values of the axis, shape (R,); NaN where there is none.
+    """
+
+    axis: str
+    label: str
+    runs: list[str]
+    labels: list[str]
+    title: str
+    x: np.ndarray
+
+    @property
+    def variant(self) -> str:
+        """What tells this group from others, in words."""
+        return " at ".join(part for part in (self.axis, self.label.replace(",", ", ")) if part)
+
+    @property
+    def stem(self) -> str:
+        """What tells this group from others, in a file's name."""
+        kept = "".join(c if c.isalnum() or c in ".=-" else "_" for c in f"{self.axis}-{self.label}".strip("-"))
+        return kept.replace("=", "")[:80].strip("._-") or "runs"
+
+    def make_keys(self) -> list[Key]:
+        """Return one key for each label: runs that differ only in a random factor share it."""
+        return make_keys(zip(self.labels, self.labels, strict=True), ordered=bool(self.axis))
+
+
+def list_swept(data: xr.Dataset) -> list[str]:
+    """Return the parameters that differ between runs, by their overrides' names."""
+    return [str(n) for n, c in data.coords.items() if c.dims == ("run",) and str(n) not in NOT_SWEPT]
+
+
+def list_groups(study: Study) -> list[Members]:
+    """Return the groups to draw: those of the study, or all runs where no number was swept."""
+    groups = [
+        Members(g.axis, g.label, list(g.runs), [f"{x:g}" for x in g.x], label_axis(g.axis), np.asarray(g.x, float))
+        for g in study.groups
+        if len(g.runs)
+    ]
+    return groups or [_join_runs(study)]
+
+
+def _join_runs(study: Study) -> Members:
+    swept = list_swept(study.data)
+    runs = [str(run) for run in study.data.run.values]
+    if swept:
+        labels = [", ".join(str(study.data[name].values[row]) for name in swept) for row in range(len(runs))]
+    else:
+        labels = runs
+    return Members("", "", runs, labels, ", ".join(label_axis(name) for name in swept), np.full(len(runs), np.nan))
+
+
+def select_run(data: xr.Dataset, name: str) -> xr.Dataset:
+    """Return one run, its seeds that are there; diverged ones only if all are."""
+    one = data.isel(run=int(np.flatnonzero(data.run.values == name)[0]))
+    state = one.state.values.astype(str)
+    there = state == "done" if (state == "done").any() else state == "diverged"
+    return one.isel(seed=np.flatnonzero(there))
+
+
+def average(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return mean, s.e.m. (NaN for one seed) and count over seeds, which are the first dimension; NaN is left out."""
+    count = np.isfinite(values).sum(axis=0)
+    filled = np.where(np.isfinite(values), values, 0.0).astype(float)
+    mean = np.where(count > 0, filled.sum(axis=0) / np.maximum(count, 1), np.nan)
+    square = np.where(np.isfinite(values), (values - mean) ** 2, 0.0).sum(axis=0)
+    error = np.sqrt(square / np.maximum(count - 1, 1) / np.maximum(count, 1))
+    return mean, np.where(count > 1, error, np.nan), count

@@ -1,0 +1,74 @@
+"""Layer by layer: how each layer's share of Θ changes, against the axis."""
+
+import numpy as np
+import xarray as xr
+
+from ntklens.analysis.study import Study
+from ntklens.report.chart import Chart, Panel, Series, make_keys
+from ntklens.report.charts.groups import Members, average, select_run
+
+QUANTITIES = (
+    ("trace_ratio", "β_l of the layer", False),
+    ("initial_effective_rank", "Γ_l at the start", True),
+    ("minimum_effective_rank", "Γ_l at the minimum", True),
+    ("weight_change", "|Δθ_l| / |θ_l|", True),
+)
+
+
+def chart_layers(study: Study, group: Members) -> Chart:
+    """Chart β, Γ and the change of the weights of each layer against the axis; runs in order where there is none."""
+    runs = [select_run(study.data, run) for run in group.runs]
+    layers = [str(layer) for layer in study.data.layer.values]
+    x = group.x if group.axis else np.arange(1.0, len(runs) + 1)
+    panels = []
+    for name, label, log in QUANTITIES:
+        values = [_measure(run, name) for run in runs]
+        series = [s for number, layer in enumerate(layers) for s in _draw_layer(layer, x, [v[:, number] for v in values])]
+        log = log or all(s.y[np.isfinite(s.y)].min(initial=1) > 0 for s in series)
+        panels.append(Panel(name, group.title or "run", label, series, x_log=bool(group.axis), y_log=log))
+    keys = make_keys(((layer, layer) for layer in layers), ordered=False)
+    present = {s.key for panel in panels for s in panel.series}
+    caption = "Mean over seeds ± s.e.m. of each layer's share of Θ; the change of a layer's weights is relative to the start."
+    return Chart(
+        "layers", group.variant, f"layers-{group.stem}", "Layer by layer", caption,
+        [key for key in keys if key.name in present], "layer", panels,
+    )  # fmt: skip
+
+
+def _measure(run: xr.Dataset, name: str) -> np.ndarray:
+    """Return a quantity of every layer, shape (S, layers); NaN where it was not measured."""
+    shape = (run.sizes["seed"], run.sizes["layer"])
+
+    def read(variable: str) -> np.ndarray:
+        if variable not in run:
+            return np.full(shape, np.nan)
+        values = run[variable]
+        return (values.isel(record=0) if "record" in values.dims else values).transpose("seed", "layer").values
+
+    if name == "trace_ratio":
+        initial = read("trace_layer").astype(float)
+        return np.where(initial > 0, read("minimum_trace_layer") / np.where(initial > 0, initial, 1) - 1, np.nan)
+    variables = {
+        "initial_effective_rank": "effective_rank_layer",
+        "minimum_effective_rank": "minimum_effective_rank_layer",
+        "weight_change": "minimum_weight_change",
+    }
+    return read(variables[name]).astype(float)
+
+
+def _draw_layer(layer: str, x: np.ndarray, values: list[np.ndarray]) -> list[Series]:
+    """Return a layer's line and its seeds; values of one x, of several runs, are taken together."""
+    places = np.unique(x)
+    together = [np.concatenate([v for v, at in zip(values, x, strict=True) if at == place]) for place in places]
+    mean = np.array([average(v)[0] for v in together])
+    error = np.array([average(v)[1] for v in together])
+    if not np.isfinite(mean).any():
+        return []
+    seeds = np.concatenate([np.arange(len(v)) for v in together])
+    dots = Series(
+        layer, "seed", np.repeat(places, [len(v) for v in together]), np.concatenate(together), seeds=seeds, points=True
+    )
+    there = np.isfinite(mean)
+    error = np.nan_to_num(error)
+    line = Series(layer, "mean", places[there], mean[there], (mean - error)[there], (mean + error)[there], detail=layer)
+    return [line, dots]

@@ -1,0 +1,156 @@
+"""How everything of a report looks: colours, marks, symbols and numbers; one style for page and paper."""
+
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+COLUMN, TWO_COLUMNS = 3.35, 7.0  # inches: widths of figures in a paper of two columns
+# Okabe & Ito's palette, from dark to light as grey sees it: told apart by colour-blind readers. Yellow is left out, white
+# paper swallows it. On dark ground black gives way to white.
+CATEGORIES = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+BLUE, ORANGE = CATEGORIES[1:3]
+CATEGORIES_DARK = ("#F2F2F2", "#56B4E9", "#F0843C", "#2FC49A", "#E3A3C6", "#E69F00", "#9AD4F5")
+# Viridis, perceptually uniform; its ends would vanish on white and on black.
+RAMP, RAMP_LIGHT, RAMP_DARK = "viridis", (0.0, 0.86), (0.28, 1.0)
+RAMP_STEPS = 33
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
+PROTOCOL_AXES = {
+    "model.width": "width m",
+    "model.depth": "hidden layers",
+    "dataset.train_size": "training samples D",
+    "optimizer.learning_rate": "learning rate η",
+    "dataset.probe_size": "probe size N",
+}
+PARAMETERS = {
+    "font.family": "STIXGeneral",
+    "mathtext.fontset": "stix",
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "legend.title_fontsize": 8,
+    "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "lines.linewidth": 1.1,
+    "lines.markersize": 4,
+    "errorbar.capsize": 0,
+    "pdf.fonttype": 42,  # letters stay letters in the PDF
+    "axes.unicode_minus": True,
+}
+
+
+@contextmanager
+def apply_style() -> Iterator[None]:
+    """Give matplotlib the style of the report for a while."""
+    import matplotlib
+
+    with matplotlib.rc_context(PARAMETERS):
+        yield
+
+
+@cache
+def list_ramp(dark: bool) -> tuple[str, ...]:
+    """Return the colours of an ordered axis, `#rrggbb`, from its smallest value to its largest.
+
+    Args:
+      dark: for dark ground.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    first, last = RAMP_DARK if dark else RAMP_LIGHT
+    steps = [first + (last - first) * step / (RAMP_STEPS - 1) for step in range(RAMP_STEPS)]
+    return tuple(to_hex(colormaps[RAMP](step)) for step in steps)
+
+
+def pick_colour(place: float | None, number: int) -> str:
+    """Return a key's colour on white: along the ramp, or by number where keys have no order."""
+    if place is None:
+        return CATEGORIES[number % len(CATEGORIES)]
+    return list_ramp(False)[round(place * (RAMP_STEPS - 1))]
+
+
+def compute_luminance(colour: str) -> float:
+    """Return the relative luminance of `#rrggbb`, 0 … 1, as WCAG 2 defines it: what is left of a colour in grey."""
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def label_axis(axis: str) -> str:
+    """Return a swept parameter as an axis is labelled: `width m`."""
+    return PROTOCOL_AXES.get(axis, axis)
+
+
+SUBSCRIPT = re.compile(r"([A-Za-zΑ-Ωα-ω]+)_(\{[^}]*\}|[A-Za-z0-9]+)")
+OVERRIDE = re.compile(r"[a-z_0-9]+\.[a-z_.0-9]+|[a-z]+_[a-z_]+")
+SYMBOL = re.compile(r"^(?:Tr|ln|Δ|−|-)*\s*[A-ZΑ-Ωα-ω]{1,2}$")
+
+
+def to_math(text: str) -> str:
+    """Return text with symbols such as `Γ_min` as matplotlib's math; names of overrides stay as they are."""
+    text = text.replace("$", r"\$")
+    if OVERRIDE.search(text):
+        return text
+
+    def lower(match: re.Match) -> str:
+        base, index = match.group(1), match.group(2).strip("{}")
+        italic = base if len(base) == 1 else rf"\mathrm{{{base}}}"
+        return f"${italic}_{{\\mathrm{{{index}}}}}$"
+
+    return SUBSCRIPT.sub(lower, text)
+
+
+def to_markup(text: str) -> str:
+    """Return text with symbols such as `Γ_min` lowered by <sub>, everything else escaped."""
+    from markupsafe import escape
+
+    if OVERRIDE.search(text):
+        return str(escape(text))
+    escaped = str(escape(text))
+    return SUBSCRIPT.sub(lambda m: f"{m.group(1)}<sub>{m.group(2).strip('{}')}</sub>", escaped)
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """Return a number to some significant digits, – for none: 0.482, 1,280, 3.2e−5."""
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    size = abs(value)
+    if size and not 1e-3 <= size < 1e6:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa}e{int(exponent)}".replace("-", "−")
+    decimals = max(0, digits - 1 - math.floor(math.log10(size))) if size else 0
+    return f"{value:,.{decimals}f}".replace("-", "−")
+
+
+def format_interval(value: float, low: float, high: float, digits: int = 3) -> str:
+    """Return a number with its interval, all to the same decimals: 0.482 [0.455, 0.509]."""
+    if math.isnan(value):
+        return "–"
+    if math.isnan(low) or math.isnan(high):
+        return format_number(value, digits)
+    size = max(abs(number) for number in (value, low, high) if math.isfinite(number))
+    if size and not 1e-2 <= size < 1e6:
+        return f"{format_number(value, digits)} [{format_number(low, digits)}, {format_number(high, digits)}]"
+    decimals = max(0, digits - 1 - math.floor(math.log10(size))) if size else 0
+    if math.isfinite(high - low) and high > low:
+        decimals = min(6, max(decimals, 1 - math.floor(math.log10(high - low))))
+
+    def show(number: float) -> str:
+        return f"{number:,.{decimals}f}".replace("-", "−") if math.isfinite(number) else format_number(number)
+
+    return f"{show(value)} [{show(low)}, {show(high)}]"
