@@ -22,6 +22,7 @@ from ntklens.report.tables import write_chart
 DPI = 200
 MOST_KEYS = 8  # in a legend; more along an axis get a colour bar
 MOST_NAMES = 14  # in a legend of keys without order
+NARROW = 0.75  # decades below which round numbers say more than powers of ten
 PANEL_HEIGHT = 2.15  # inches
 
 
@@ -59,7 +60,7 @@ def draw_chart(chart: Chart, folder: Path) -> list[Path]:
 
 def choose_grid(count: int) -> tuple[int, int]:
     """Return columns and rows for so many panels."""
-    columns = {1: 1, 2: 2, 4: 2, 7: 4, 8: 4}.get(count, 3)
+    columns = {1: 1, 2: 2, 4: 2}.get(count, 3)
     return columns, math.ceil(count / columns)
 
 
@@ -96,7 +97,7 @@ def _draw_series(axes: Any, series: Series, key: Key, panel: Panel) -> None:
     marker = MARKERS[key.number % len(MARKERS)]
     if series.role == "seed":
         if series.points:
-            axes.plot(series.x, series.y, ls="", marker=".", ms=2.5, mew=0, color=colour, alpha=0.35)
+            axes.plot(series.x, series.y, ls="", marker=".", ms=4.5, mew=0, color=colour, alpha=0.3)
         else:
             axes.plot(series.x, series.y, lw=0.4, color=colour, alpha=0.35)
     elif series.role == "minimum":
@@ -126,7 +127,7 @@ def _set_scales(axes: Any, panel: Panel) -> None:
         else:
             positive = x[x > 0]
             axes.set_xscale("symlog", linthresh=positive.min() if len(positive) else 1.0, linscale=0.4)
-            axes.set_xlim(left=0)
+            axes.set_xlim(0, x.max() * 1.1)
     if panel.y_log:
         axes.set_yscale("log")
     axes.autoscale_view()
@@ -142,33 +143,37 @@ def _find_extent(panel: Panel) -> np.ndarray:
 
 
 def _mark_axis(axis: Any, values: np.ndarray) -> None:
-    """Write plain numbers where they are short, and number minor ticks of an axis that spans less than two decades."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Number a logarithmic axis: powers of ten, more where it spans little; plain numbers where they are short."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     positive = values[values > 0]
     if not len(positive):
         return
     decades = math.log10(positive.max() / positive.min())
     plain = positive.min() >= 1e-3 and positive.max() < 2e4
-    digits = {1: (1, 2, 3, 4, 6, 8), 2: (1, 2, 5)}.get(math.ceil(decades + 0.35), (1,))
-    if not plain and len(digits) > 3:
-        digits = (1, 2, 5)
+    digits = (1, 2, 5) if decades < 2 else (1,)
 
     def write(value: float, _: int | None = None) -> str:
-        if value == 0:
-            return "0"
+        if value <= 0:
+            return "0" if value == 0 else ""
         power = math.floor(math.log10(value) + 1e-9)
-        digit = round(value / 10.0**power)
-        if digit not in digits:
+        digit = value / 10.0**power
+        if decades >= NARROW and min(abs(digit - d) for d in digits) > 1e-6:
             return ""
         if plain:
-            return f"{value:g}"
-        return rf"${digit} \cdot 10^{{{power}}}$" if digit > 1 else rf"$10^{{{power}}}$"
+            return f"{value:.6g}"
+        return rf"${digit:.3g} \cdot 10^{{{power}}}$" if abs(digit - 1) > 1e-6 else rf"$10^{{{power}}}$"
 
     axis.set_major_formatter(FuncFormatter(write))
-    if axis.get_scale() == "log":
+    axis.set_minor_formatter(NullFormatter())
+    if axis.get_scale() != "log":
+        return
+    if decades < NARROW:
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(LogLocator(10, subs=digits, numticks=8))
         axis.set_minor_locator(LogLocator(10, subs=(2, 3, 4, 5, 6, 7, 8, 9), numticks=60))
-    axis.set_minor_formatter(FuncFormatter(write) if len(digits) > 1 else NullFormatter())
 
 
 def _draw_cells(figure: Any, axes: Any, cells: Cells) -> None:

@@ -94,33 +94,20 @@ def label_axis(axis: str) -> str:
     return PROTOCOL_AXES.get(axis, axis)
 
 
-SUBSCRIPT = re.compile(r"([A-Za-zΑ-Ωα-ω]+)_(\{[^}]*\}|[A-Za-z0-9]+)")
-OVERRIDE = re.compile(r"[a-z_0-9]+\.[a-z_.0-9]+|[a-z]+_[a-z_]+")
-SYMBOL = re.compile(r"^(?:Tr|ln|Δ|−|-)*\s*[A-ZΑ-Ωα-ω]{1,2}$")
+# A single letter with an index; `train_size` and `hidden_0` are names, not symbols.
+SUBSCRIPT = re.compile(r"(?<![A-Za-z0-9_.])([A-Za-zΑ-Ωα-ω])_([A-Za-z0-9]+)(?![A-Za-z0-9_.]*=)")
 
 
 def to_math(text: str) -> str:
-    """Return text with symbols such as `Γ_min` as matplotlib's math; names of overrides stay as they are."""
-    text = text.replace("$", r"\$")
-    if OVERRIDE.search(text):
-        return text
-
-    def lower(match: re.Match) -> str:
-        base, index = match.group(1), match.group(2).strip("{}")
-        italic = base if len(base) == 1 else rf"\mathrm{{{base}}}"
-        return f"${italic}_{{\\mathrm{{{index}}}}}$"
-
-    return SUBSCRIPT.sub(lower, text)
+    """Return text with symbols such as `Γ_min` as matplotlib's math."""
+    return SUBSCRIPT.sub(lambda m: rf"${m[1]}_{{\mathrm{{{m[2]}}}}}$", text.replace("$", r"\$"))
 
 
 def to_markup(text: str) -> str:
-    """Return text with symbols such as `Γ_min` lowered by <sub>, everything else escaped."""
+    """Return text as HTML: escaped, symbols such as `Γ_min` with a lowered index."""
     from markupsafe import escape
 
-    if OVERRIDE.search(text):
-        return str(escape(text))
-    escaped = str(escape(text))
-    return SUBSCRIPT.sub(lambda m: f"{m.group(1)}<sub>{m.group(2).strip('{}')}</sub>", escaped)
+    return SUBSCRIPT.sub(lambda m: f"{m[1]}<sub>{m[2]}</sub>", str(escape(text)))
 
 
 def format_number(value: float, digits: int = 3) -> str:

@@ -1,5 +1,6 @@
 """Observables against the axis: means, seeds, fits and their bands; the affine law of the trace; what makes β fall."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import numpy as np
 from ntklens.analysis.observables import OBSERVABLES
 from ntklens.analysis.powerlaw import Fit, Law
 from ntklens.analysis.study import Study
-from ntklens.report.chart import Chart, Panel, Series, make_keys
+from ntklens.report.chart import Chart, Key, Panel, Series, make_keys
 from ntklens.report.charts.groups import Members, average, list_groups
 from ntklens.report.style import format_interval, format_number, label_axis
 
@@ -17,6 +18,8 @@ SHOWN = (
     "minimum_effective_rank",
 )  # fmt: skip
 CURVE_POINTS = 80
+MOST_COLOURS = 4  # groups that are told apart without an order
+NUMBER = re.compile(r"[^=,]+=[-+.e0-9]+")
 MOST_DOTS = 3000  # single seeds in a panel
 
 
@@ -104,8 +107,10 @@ def _split_axes(study: Study) -> dict[str, list[Members]]:
     return axes
 
 
-def _make_group_keys(groups: list[Members]) -> list:
-    return make_keys(((g.label, g.label.replace(",", ", ") or "all runs") for g in groups), ordered=False)
+def _make_group_keys(groups: list[Members]) -> list[Key]:
+    """Return a key for each group: along the ramp where they are many values of one number."""
+    ordered = len(groups) > MOST_COLOURS and all(NUMBER.fullmatch(g.label) for g in groups)
+    return make_keys(((g.label, g.label.replace(",", ", ") or "all runs") for g in groups), ordered)
 
 
 def _is_positive(groups: list[Members]) -> bool:
@@ -130,6 +135,8 @@ def _chart_observable(
         if law is not None:
             series += _draw_fits(law, form, scale)
             notes.append(_describe_law(law, form, group.label if len(groups) > 1 else ""))
+    if len({note.split(": ", 1)[-1] for note in notes}) == 1:
+        notes = [notes[0].split(": ", 1)[-1]] if len(notes) > 1 else notes
     values = np.concatenate([s.y for s in series]) if series else np.zeros(0)
     log = bool((values[np.isfinite(values)] > 0).all())
     label = ("−" if sign < 0 else "") + read_symbol(name)

@@ -19,6 +19,7 @@ def chart_layers(study: Study, group: Members) -> Chart:
     """Chart β, Γ and the change of the weights of each layer against the axis; runs in order where there is none."""
     runs = [select_run(study.data, run) for run in group.runs]
     layers = [str(layer) for layer in study.data.layer.values]
+    order = sorted(layers, key=lambda layer: layer == "readout")  # of networks of several depths it is not the last
     x = group.x if group.axis else np.arange(1.0, len(runs) + 1)
     panels = []
     for name, label, log in QUANTITIES:
@@ -26,7 +27,7 @@ def chart_layers(study: Study, group: Members) -> Chart:
         series = [s for number, layer in enumerate(layers) for s in _draw_layer(layer, x, [v[:, number] for v in values])]
         log = log or all(s.y[np.isfinite(s.y)].min(initial=1) > 0 for s in series)
         panels.append(Panel(name, group.title or "run", label, series, x_log=bool(group.axis), y_log=log))
-    keys = make_keys(((layer, layer) for layer in layers), ordered=False)
+    keys = make_keys(((layer, layer) for layer in order), ordered=False)
     present = {s.key for panel in panels for s in panel.series}
     caption = "Mean over seeds ± s.e.m. of each layer's share of Θ; the change of a layer's weights is relative to the start."
     return Chart(

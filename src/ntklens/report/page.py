@@ -1,0 +1,239 @@
+"""The page: one file, no network."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.resources import files
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ntklens.analysis.powerlaw import Interval
+from ntklens.analysis.study import Study
+from ntklens.report.chart import Chart
+from ntklens.report.charts.groups import list_swept
+from ntklens.report.charts.laws import read_symbol
+from ntklens.report.interactive import describe_family, encode_json, list_colours
+from ntklens.report.style import format_interval, format_number, to_markup
+from ntklens.report.tables import list_fits
+
+TABLES = ("observables.csv", "fits.csv", "claims.csv")
+CONTENTS = (
+    ("summary", "Summary"), ("claims", "Claims"), ("figures", "Figures"), ("fits", "Fits"),
+    ("diagnostics", "Diagnostics"), ("configuration", "Configuration"), ("provenance", "Provenance"),
+)  # fmt: skip
+FINISHED = ("done", "diverged")
+MOST_ROWS = 200  # of runs in the table of differences
+FIT_HEADS = (
+    ("", ""), ("observable", ""), ("axis", ""), ("group", ""), ("form", ""), ("α", "number"), ("other parameters", ""),
+    ("points", "number"), ("misfit", "number"), ("R²", "number"), ("AICc", "number"), ("hold-out", "number"),
+    ("α without top octave", "number"), ("α without bottom octave", "number"), ("bootstrap", "number"),
+)  # fmt: skip
+BADGES = {"supported": ("supported", "✓"), "contradicted": ("contradicted", "✗")}
+FACTS = {
+    "git_commit": "git commit", "git_dirty": "uncommitted changes", "packages": "versions", "python": "Python",
+    "device": "device", "host": "host", "precision": "precision", "data": "data", "data_checksum": "data checksum",
+    "schema_version": "schema",
+}  # fmt: skip
+
+
+def build_page(study: Study, charts: Sequence[Chart], drawn: Mapping[str, Sequence[str]], plans: Sequence[dict]) -> str:
+    """Return the report as HTML.
+
+    Args:
+      study: what was found.
+      charts: as `build_charts` made them.
+      drawn: a chart's stem → its files, relative to the page, the PNG among them; only charts that were drawn on paper.
+      plans: what was asked for: the plan.json of each sweep that has one.
+    """
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "markup": lambda text: Markup(to_markup(str(text))),
+        "interval": lambda i: format_interval(i.value, i.low, i.high),
+        "number": format_number,
+        "symbol": read_symbol,
+        "badge": lambda verdict: BADGES.get(verdict, ("open", ""))[0],
+        "sign": lambda verdict: BADGES.get(verdict, ("", "–"))[1],
+    }
+    families = {name: list(members) for name, members in groupby(charts, key=lambda chart: chart.family)}
+    template = environment.from_string(_read("report.html.jinja"))
+    return template.render(
+        title=" + ".join(study.names),
+        version=version("ntklens"),
+        line=_describe_origin(study),
+        contents=CONTENTS,
+        incomplete=describe_incomplete(study.states),
+        summary=study.summary,
+        states=[(state, count) for state, count in study.states.items() if count],
+        unreadable=json.loads(study.data.attrs.get("unreadable", "[]")),
+        tables=TABLES,
+        claims=study.claims,
+        families=[_describe_section(name, members, drawn) for name, members in families.items()],
+        most=len(drawn),
+        fit_heads=FIT_HEADS,
+        fits=_list_fit_rows(study),
+        **_list_refusals(study),
+        transitions=study.transitions,
+        diagnoses=study.diagnoses,
+        differences=_list_differences(study.data),
+        first_run=str(study.data.run.values[0]) if study.data.sizes["run"] else "",
+        config=_list_config(study.data),
+        commands=[str(plan["command"]) for plan in plans if plan.get("command")],
+        facts=_list_facts(study, plans),
+        css=Markup(_read("report.css")),
+        colours=Markup(encode_json(list_colours())),
+        data=Markup(encode_json({name: describe_family(members) for name, members in families.items()})),
+        plotly=Markup(get_plotlyjs()),
+        script=Markup(_read("report.js")),
+    )
+
+
+def describe_incomplete(states: Mapping[str, int]) -> str:
+    """Return what is missing of a sweep in a sentence; empty if nothing is."""
+    missing = {state: count for state, count in states.items() if count and state not in FINISHED}
+    if not missing:
+        return ""
+    told = ", ".join(f"{count:,} {state}" for state, count in missing.items())
+    total = sum(states.values())
+    return f"This sweep is not complete: of {total:,} seeds {told}. What follows is of the other {total - sum(missing.values()):,}."
+
+
+def _read(name: str) -> str:
+    return (files("ntklens.report") / name).read_text(encoding="utf-8")
+
+
+def _describe_origin(study: Study) -> str:
+    seen = _read_provenance(study.data)
+    runs, seeds = study.data.sizes["run"], int(np.isin(study.data.state.values.astype(str), FINISHED).sum())
+    parts = [f"{runs:,} configuration{'s' if runs != 1 else ''}, {seeds:,} trajector{'ies' if seeds != 1 else 'y'}"]
+    parts += [str(device) for device in seen.get("device", [])[:2]]
+    parts += [f"commit {str(commit)[:8]}" for commit in seen.get("git_commit", [])[:2] if commit]
+    parts += [f"ntklens {version('ntklens')}", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"]
+    return " · ".join(parts)
+
+
+def _describe_section(name: str, charts: Sequence[Chart], drawn: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    panels = [panel for chart in charts for panel in chart.panels]
+    return {
+        "name": name,
+        "title": charts[0].title,
+        "seeds": any(series.role == "seed" for panel in panels for series in panel.series),
+        "axes": bool(panels),
+        "variants": [
+            {
+                "name": chart.variant or "all runs",
+                "caption": chart.caption,
+                "files": drawn.get(chart.stem, ()),
+                "image": next((file for file in drawn.get(chart.stem, ()) if file.endswith(".png")), ""),
+            }
+            for chart in charts
+        ],
+    }
+
+
+def _list_fit_rows(study: Study) -> list[dict[str, Any]]:
+    """Return the rows of the table of fits: what is shown, and what it is sorted by."""
+    rows = []
+    for law in study.laws:
+        for row, fit in zip(list_fits(law), law.fits.values(), strict=False):
+            alpha, boot = fit.parameters.get("exponent", Interval(math.nan, math.nan, math.nan)), fit.bootstrap
+            others = [
+                f"{name} {format_interval(i.value, i.low, i.high)}"
+                for name, i in fit.parameters.items()
+                if name != "exponent"
+            ]
+            sign = "−" if fit.sign < 0 else ""
+            cells = [
+                _cell("●" if row["preferred"] else "", 0 if row["preferred"] else 1),
+                _cell(sign + read_symbol(law.observable), kind="names"),
+                _cell(law.axis, kind="names"),
+                _cell(law.group, kind="names"),
+                _cell(fit.form.replace("_", " "), kind="names form"),
+                _cell(format_interval(alpha.value, alpha.low, alpha.high), alpha.value),
+                _cell(", ".join(others), kind="names"),
+                _cell(f"{len(fit.x)}", len(fit.x)),
+                _cell("–" if math.isnan(fit.misfit) else f"{fit.misfit:.1%}", fit.misfit),
+                *(_cell(format_number(value), value) for value in (fit.r2, fit.aicc, fit.holdout)),
+                *(_cell(format_number(value), value) for value in (fit.without_top.value, fit.without_bottom.value)),
+                _cell(f"[{format_number(boot.low)}, {format_number(boot.high)}]" if math.isfinite(boot.low) else "–",
+                      boot.high - boot.low),
+            ]  # fmt: skip
+            rows.append({"preferred": row["preferred"], "cells": cells})
+    return rows
+
+
+def _cell(text: str, value: float | None = None, kind: str = "") -> dict[str, Any]:
+    if value is None:
+        return {"text": text, "value": None, "kind": kind}
+    return {"text": text, "value": f"{value:.9g}" if math.isfinite(value) else "", "kind": "number"}
+
+
+def _list_refusals(study: Study) -> dict[str, Any]:
+    rows = [
+        (read_symbol(law.observable), law.axis, law.group, form.replace("_", " "), reason)
+        for law in study.laws
+        for form, reason in law.refusals.items()
+    ]
+    return {"refusals": rows, "refusal_reasons": list(dict.fromkeys(row[-1] for row in rows))[:12]}
+
+
+def _list_differences(data: xr.Dataset) -> dict[str, Any]:
+    names = list_swept(data)
+    done = (data.state.values.astype(str) == "done").sum(axis=1)
+    rows = [
+        {"run": str(run), "values": [_format_value(data[name].values[row]) for name in names], "done": int(done[row])}
+        for row, run in enumerate(data.run.values[:MOST_ROWS])
+    ]
+    return {"names": names, "rows": rows, "left_out": max(0, data.sizes["run"] - MOST_ROWS)}
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, float | np.floating):
+        return "null" if math.isnan(value) else f"{value:g}"
+    return str(value)
+
+
+def _list_config(data: xr.Dataset) -> list[tuple[str, str]]:
+    """Return the configuration of the first run, each setting under its override's name."""
+    if "config" not in data.coords or not data.sizes["run"] or not data["config"].values[0]:
+        return []
+    return [(name, json.dumps(value, ensure_ascii=False)) for name, value in _flatten(json.loads(data["config"].values[0]))]
+
+
+def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _read_provenance(data: xr.Dataset) -> dict[str, list[Any]]:
+    return json.loads(data.attrs.get("provenance", "{}"))
+
+
+def _list_facts(study: Study, plans: Sequence[dict]) -> list[tuple[str, list[str]]]:
+    seen = _read_provenance(study.data)
+    facts = [(FACTS.get(name, name), _describe_values(seen[name])) for name in (*FACTS, *sorted(seen.keys() - FACTS)) if name in seen]
+    facts.append(("page written", [f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by ntklens {version('ntklens')}"]))
+    launched = [str(plan["time"])[:16].replace("T", " ") + " UTC" for plan in plans if plan.get("time")]
+    return [("launched", launched), *facts] if launched else facts
+
+
+def _describe_values(values: Sequence[Any]) -> list[str]:
+    """Return values as lines of text; of what is nested, `name value` pairs."""
+    lines = []
+    for value in values:
+        if isinstance(value, dict):
+            lines += [f"{name}: {inner}" for name, inner in _flatten(value) if inner is not None]
+        else:
+            lines.append(str(value))
+    return lines

@@ -1,0 +1,260 @@
+"use strict";
+(() => {
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const families = read("data-families"), colours = read("data-colours");
+  const root = document.documentElement;
+  const wishesDark = matchMedia("(prefers-color-scheme: dark)");
+  let dark = false, printing = false;
+  const blocks = [];
+
+  const pick = (key) => {
+    const side = dark && !printing ? 1 : 0;
+    if (key.place === null) { const c = colours.categories[side]; return c[key.number % c.length]; }
+    const ramp = colours.ramp[side];
+    return ramp[Math.round(key.place * (ramp.length - 1))];
+  };
+  const fade = (hex, alpha) => {
+    const n = parseInt(hex.slice(1), 16);
+    return `rgba(${n >> 16},${(n >> 8) & 255},${n & 255},${alpha})`;
+  };
+  const ink = (name) => getComputedStyle(root).getPropertyValue(name).trim();
+
+  class Block {
+    constructor(section) {
+      this.section = section;
+      this.family = families[section.dataset.family];
+      this.hidden = new Set();
+      this.seeds = false; this.xlog = null; this.ylog = null; this.near = false; this.variant = 0;
+      this.grid = section.querySelector(".plots");
+      this.chips = section.querySelector(".chips");
+      this.select = section.querySelector("select.variant");
+      if (this.select) this.select.addEventListener("change", () => this.choose(Number(this.select.value)));
+      for (const button of section.querySelectorAll("button[data-do]"))
+        button.addEventListener("click", () => this.act(button));
+      this.choose(0);
+    }
+
+    get current() { return this.family.variants[this.variant]; }
+
+    choose(number) {
+      this.variant = number; this.hidden.clear();
+      this.section.querySelectorAll("[data-variant]").forEach((e) => { e.hidden = Number(e.dataset.variant) !== number; });
+      this.plots && this.plots.forEach((p) => Plotly.purge(p.div));
+      this.grid.replaceChildren(); this.plots = [];
+      this.xlog = this.ylog = null;
+      for (const panel of this.current.panels) {
+        const figure = document.createElement("figure"), div = document.createElement("div");
+        div.className = "plot"; div.setAttribute("role", "img");
+        div.setAttribute("aria-label", `${strip(panel.y)} against ${strip(panel.x)}. ${panel.note.map(strip).join("; ")}`);
+        figure.append(div);
+        if (panel.note.length) {
+          const caption = document.createElement("figcaption");
+          caption.innerHTML = panel.note.join("<br>");
+          figure.append(caption);
+        }
+        this.grid.append(figure); this.plots.push({ div, panel });
+      }
+      this.grid.dataset.count = Math.min(3, this.plots.length);
+      this.makeChips(); this.mark(); if (this.near) this.draw();
+    }
+
+    makeChips() {
+      this.chips.replaceChildren();
+      const keys = this.current.keys;
+      if (keys.length < 2) return;
+      const title = document.createElement("span");
+      title.className = "chips-title"; title.innerHTML = this.current.title; this.chips.append(title);
+      for (const key of keys) {
+        const chip = document.createElement("button");
+        chip.type = "button"; chip.className = "chip"; chip.dataset.key = key.name;
+        chip.innerHTML = `<i></i>${key.label}`;
+        chip.title = "show or hide; double click: only this one";
+        chip.addEventListener("click", () => { this.hidden.has(key.name) ? this.hidden.delete(key.name) : this.hidden.add(key.name); this.refresh(); });
+        chip.addEventListener("dblclick", () => { this.hidden = new Set(keys.map((k) => k.name).filter((n) => n !== key.name)); this.refresh(); });
+        this.chips.append(chip);
+      }
+      const all = document.createElement("button");
+      all.type = "button"; all.className = "chip all"; all.textContent = "all / none";
+      all.addEventListener("click", () => { this.hidden = this.hidden.size ? new Set() : new Set(keys.map((k) => k.name)); this.refresh(); });
+      this.chips.append(all);
+    }
+
+    mark() {
+      for (const chip of this.chips.querySelectorAll("[data-key]")) {
+        const key = this.current.keys.find((k) => k.name === chip.dataset.key);
+        chip.style.setProperty("--chip", pick(key));
+        chip.setAttribute("aria-pressed", String(!this.hidden.has(key.name)));
+      }
+      const first = this.current.panels[0] || {};
+      const on = { mean: !this.seeds, seeds: this.seeds, xlog: this.xlog ?? first.xlog ?? false, ylog: this.ylog ?? first.ylog ?? false };
+      for (const button of this.section.querySelectorAll("button[data-do]"))
+        button.setAttribute("aria-pressed", String(Boolean(on[button.dataset.do])));
+    }
+
+    act(button) {
+      const pressed = button.getAttribute("aria-pressed") === "true";
+      if (button.dataset.do === "mean") this.seeds = false;
+      if (button.dataset.do === "seeds") this.seeds = true;
+      if (button.dataset.do === "xlog") this.xlog = !pressed;
+      if (button.dataset.do === "ylog") this.ylog = !pressed;
+      this.refresh();
+    }
+
+    refresh() { this.mark(); if (this.near) this.draw(); }
+
+    draw() {
+      for (const { div, panel } of this.plots) {
+        const traces = panel.cells ? [heat(panel.cells)] : this.trace(panel);
+        Plotly.react(div, traces, this.lay(panel), {
+          responsive: true, displaylogo: false, locale: "en-US",
+          toImageButtonOptions: { format: "png", scale: 3, filename: `${this.section.id}-${panel.name}` },
+          modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+          modeBarButtonsToAdd: [{ name: "download SVG", icon: Plotly.Icons.disk, click: (gd) => Plotly.downloadImage(gd, { format: "svg", filename: `${this.section.id}-${panel.name}` }) }],
+        });
+      }
+    }
+
+    trace(panel) {
+      const keys = new Map(this.current.keys.map((k) => [k.name, k]));
+      const xlog = this.xlog ?? panel.xlog, ylog = this.ylog ?? panel.ylog;
+      const traces = [];
+      const order = ["seed", "rival", "fit", "reference", "mean", "minimum"];
+      for (const s of [...panel.series].sort((a, b) => order.indexOf(a.role) - order.indexOf(b.role))) {
+        if (this.hidden.has(s.key)) continue;
+        const lawful = s.points && (s.role === "seed" || s.role === "mean");
+        if (s.role === "seed" && !this.seeds && !lawful) continue;
+        if (s.role === "mean" && this.seeds && !s.points) continue;
+        const key = keys.get(s.key), colour = pick(key);
+        const x = s.start === undefined ? s.x : [xlog ? s.start : 0, ...s.x.slice(1)];
+        const single = this.current.keys.length < 2;
+        const head = single ? "" : `<b>${this.current.title ? this.current.title + " " : ""}${key.label}</b><br>`;
+        const values = `${panel.x} %{customdata[0]}<br>${panel.y} = %{y:.5~g}`;
+        if (s.low && s.role !== "minimum" && !(s.points)) {
+          const there = s.y.map((_, i) => i).filter((i) => s.low[i] !== null && s.high[i] !== null && (!ylog || s.low[i] > 0));
+          traces.push({ type: "scatter", x: [...there, ...[...there].reverse()].map((i) => x[i]),
+            y: [...there.map((i) => s.high[i]), ...[...there].reverse().map((i) => s.low[i])],
+            fill: "toself", fillcolor: fade(colour, 0.18), line: { width: 0 }, mode: "lines", hoverinfo: "skip", showlegend: false });
+        }
+        const error = (i) => (s.low && s.low[i] !== null && s.role === "mean" ? ` ± ${short((s.high[i] - s.low[i]) / 2)}` : "");
+        const custom = s.x.map((v, i) => [v === null ? "" : short(v), error(i), s.seeds ? `<br>seed ${s.seeds[i]}` : ""]);
+        const trace = { type: "scatter", x, y: s.y, customdata: custom, name: strip(key.label), meta: { key: s.key, role: s.role }, showlegend: false,
+          connectgaps: false, line: { color: colour, width: s.role === "seed" ? 1 : 2, dash: s.dashed ? "dash" : "solid" },
+          hovertemplate: `${head}${values}%{customdata[1]}%{customdata[2]}${s.detail && s.role !== "mean" ? "<br>" + s.detail : ""}<extra>${s.role === "mean" ? (s.points ? "" : s.detail) : s.role}</extra>` };
+        if (s.points) {
+          trace.mode = "markers";
+          trace.marker = { color: colour, symbol: colours.markers[key.number % colours.markers.length], size: s.role === "seed" ? 5 : s.role === "minimum" ? 10 : 8,
+            opacity: s.role === "seed" ? (this.seeds ? 0.75 : 0.3) : 1, line: { width: s.role === "minimum" ? 1.5 : 0, color: ink("--paper") } };
+          if (s.low) trace.error_y = { type: "data", symmetric: false, array: s.y.map((v, i) => s.high[i] - v), arrayminus: s.y.map((v, i) => v - s.low[i]), thickness: 1.3, width: 0, color: colour };
+        } else {
+          trace.mode = s.role === "mean" && s.y.length <= 14 ? "lines+markers" : "lines";
+          trace.marker = { color: colour, size: 6, symbol: colours.markers[key.number % colours.markers.length] };
+          if (s.role === "seed") trace.opacity = 0.6;
+        }
+        traces.push(trace);
+      }
+      return traces;
+    }
+
+    lay(panel) {
+      const text = ink("--ink"), soft = ink("--soft"), grid = ink("--grid");
+      const axis = (label, log) => ({ title: { text: label, standoff: 6, font: { size: 13 } }, type: log ? "log" : "linear", color: soft, gridcolor: grid, linecolor: soft,
+        zeroline: false, showline: true, ticks: "outside", ticklen: 4, tickcolor: soft, automargin: true, exponentformat: "power", showexponent: "all", minorloglabels: "none", minor: { ticks: log ? "outside" : "", ticklen: 2 } });
+      const narrow = this.grid.clientWidth < 480;
+      const layout = { font: { family: "system-ui, sans-serif", size: 12, color: text }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+        margin: { l: 56, r: 12, t: 14, b: 46 }, height: narrow ? 270 : 310, hovermode: "closest", showlegend: false, dragmode: narrow ? false : "zoom",
+        uirevision: `${this.variant}`, hoverlabel: { bgcolor: ink("--card"), bordercolor: soft, font: { color: text } }, transition: { duration: 0 } };
+      if (panel.cells) {
+        layout.xaxis = { ...axis(panel.x, false), type: "category", showline: false, minor: {} };
+        layout.yaxis = { ...axis(panel.y, false), type: "category", showline: false, minor: {} };
+        layout.title = { text: panel.cells.label, font: { size: 14 } }; layout.margin.t = 36;
+        return layout;
+      }
+      const xlog = this.xlog ?? panel.xlog;
+      layout.xaxis = { ...axis(panel.x, xlog), ...(panel.reversed ? { autorange: "reversed" } : {}) };
+      layout.yaxis = axis(panel.y, this.ylog ?? panel.ylog);
+      mark(layout.xaxis, panel.series.flatMap((s) => s.x)); mark(layout.yaxis, panel.series.filter((s) => s.role !== "seed").flatMap((s) => s.y));
+      const started = panel.series.find((s) => s.start !== undefined);
+      if (xlog && started) start(layout.xaxis, panel, started.start);
+      return layout;
+    }
+  }
+
+  const strip = (html) => { const e = document.createElement("div"); e.innerHTML = html; return e.textContent; };
+  const short = (v) => { const a = Math.abs(v); return a !== 0 && (a < 1e-3 || a >= 1e6) ? v.toExponential(3) : String(Number(v.toPrecision(5))); };
+  // Ticks of a logarithmic axis that spans little: 1, 2, 5; else powers of ten.
+  const mark = (axis, values) => {
+    const there = values.filter((v) => v > 0);
+    if (axis.type !== "log" || !there.length) return;
+    let low = Infinity, high = 0;
+    for (const v of there) { low = Math.min(low, v); high = Math.max(high, v); }
+    const decades = Math.log10(high / low);
+    axis.dtick = decades < 0.5 ? undefined : decades < 2 ? "D2" : Math.max(1, Math.ceil(decades / 6));
+    if (high < 1e5 && low >= 1e-3) axis.exponentformat = "none";
+  };
+  // Epoch 0 has no place on a logarithmic axis: it stands beside the first update, under its own name.
+  const start = (axis, panel, at) => {
+    let high = 0;
+    for (const s of panel.series) for (const v of s.x) if (v > high) high = v;
+    const ticks = [], first = Math.ceil(Math.log10(2 * at) - 1e-9), step = Math.max(1, Math.ceil((Math.log10(high) - first) / 5));
+    for (let power = first; power <= Math.log10(high); power += step) ticks.push(10 ** power);
+    axis.tickvals = [at, ...ticks]; axis.ticktext = ["0", ...ticks.map((v) => short(v))]; delete axis.dtick;
+  };
+  const heat = (cells) => {
+    const ramp = colours.ramp[0];
+    const z = cells.log ? cells.z.map((row) => row.map((v) => (v > 0 ? Math.log10(v) : null))) : cells.z;
+    return { type: "heatmap", x: cells.x, y: cells.y, z, text: cells.text, texttemplate: "%{text}", showscale: false, xgap: 2, ygap: 2, hoverongaps: false,
+      colorscale: ramp.map((c, i) => [i / (ramp.length - 1), c]), hovertemplate: "%{x}, %{y}: %{text}<extra></extra>" };
+  };
+
+  const redraw = (all) => { for (const block of blocks) { block.mark(); if (all) block.near = true; if (block.near) block.draw(); } };
+  const paint = (value) => {
+    dark = value; root.dataset.theme = dark ? "dark" : "light";
+    const toggle = document.getElementById("theme");
+    toggle.setAttribute("aria-pressed", String(dark)); toggle.textContent = dark ? "Light" : "Dark";
+    redraw(false);
+  };
+  const remembered = () => { try { return localStorage.getItem("ntklens-theme"); } catch { return null; } };
+  const remember = (value) => { try { localStorage.setItem("ntklens-theme", value); } catch { /* a page from disk may have no storage */ } };
+  document.getElementById("theme").addEventListener("click", () => { paint(!dark); remember(dark ? "dark" : "light"); });
+  wishesDark.addEventListener("change", (event) => { if (!remembered()) paint(event.matches); });
+  paint(remembered() ? remembered() === "dark" : wishesDark.matches);
+
+  // Only what is near the screen is drawn: a page of many runs opens at once.
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      const block = blocks.find((b) => b.section === entry.target);
+      if (entry.isIntersecting && !block.near) { block.near = true; block.draw(); }
+    }
+  }, { rootMargin: "600px" });
+  for (const section of document.querySelectorAll("[data-family]")) { const block = new Block(section); blocks.push(block); watcher.observe(section); }
+  addEventListener("beforeprint", () => { printing = true; root.dataset.print = "yes"; redraw(true); for (const d of document.querySelectorAll("details")) d.open = true; });
+  addEventListener("afterprint", () => { printing = false; delete root.dataset.print; redraw(false); });
+  window.ntklens = { blocks, drawAll: () => redraw(true) };
+
+  for (const table of document.querySelectorAll("table.sortable")) {
+    table.querySelectorAll("thead th").forEach((head, column) => {
+      const button = head.querySelector("button");
+      button.addEventListener("click", () => {
+        const up = head.getAttribute("aria-sort") !== "ascending";
+        table.querySelectorAll("thead th").forEach((h) => h.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", up ? "ascending" : "descending");
+        const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
+        const rows = [...table.tBodies[0].rows].sort((a, b) => {
+          const [p, q] = [value(a), value(b)], [m, n] = [Number(p), Number(q)];
+          if (p === "" || q === "") return (p === "") - (q === "");
+          return (Number.isNaN(m) || Number.isNaN(n) ? p.localeCompare(q) : m - n) * (up ? 1 : -1);
+        });
+        table.tBodies[0].append(...rows);
+      });
+    });
+  }
+  // Marks the part of the page that is read, in the contents at its side.
+  const links = new Map([...document.querySelectorAll("nav.contents a")].map((a) => [a.hash.slice(1), a]));
+  const spy = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting) {
+      links.forEach((a) => a.removeAttribute("aria-current"));
+      links.get(entry.target.id)?.setAttribute("aria-current", "true");
+    }
+  }, { rootMargin: "-10% 0px -80% 0px" });
+  links.forEach((_, id) => { const target = document.getElementById(id); if (target) spy.observe(target); });
+})();
