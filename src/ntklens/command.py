@@ -99,7 +99,7 @@ def run_task(cfg: DictConfig) -> None:
     single = hydra_cfg.mode == RunMode.RUN
     status = 0
     try:
-        if single and hydra_cfg.sweeper.params and not cfg.task._target_.endswith("show_status"):
+        if single and hydra_cfg.sweeper.params and cfg.task._target_.endswith((".train", ".show_plan")):
             raise InputError(describe_missing_multirun(hydra_cfg))
         launcher = str(hydra_cfg.runtime.choices.get("hydra/launcher"))
         if single and launcher not in ("local", "basic") and cfg.task._target_.endswith("train"):

@@ -199,7 +199,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
-    name: str = MISSING
+    name: Any = MISSING  # text; for task=report also a list of texts
     seed: int = MISSING
     ensemble: int = MISSING
     precision: str = MISSING
@@ -255,6 +255,15 @@ def _one_of(*options: str) -> tuple[Callable[[Any], bool], str]:
     return lambda value: value in options, f"must be one of {', '.join(options)}"
 
 
+def list_names(name: Any) -> list[str]:
+    """Return the names of sweeps that `name` holds: it is one, or a list of them."""
+    return [str(one) for one in name] if OmegaConf.is_list(name) else [str(name)]
+
+
+def _is_folder_name(name: str) -> bool:
+    return 0 < len(name) <= 200 and name not in (".", "..") and not set(name) & set("/\\\0\n")
+
+
 def _positive() -> tuple[Callable[[Any], bool], str]:
     return lambda value: math.isfinite(value) and value > 0, "must be a positive number"
 
@@ -298,7 +307,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "precision": _one_of("float32", "float64"),
     "paths.results": (bool, "must name a folder"),
     "name": (
-        lambda value: 0 < len(value) <= 200 and value not in (".", "..") and not set(value) & set("/\\\0\n"),
+        lambda value: all(_is_folder_name(name) for name in list_names(value)) and bool(list_names(value)),
         "must be a folder's name: 1 to 200 characters, no slash",
     ),
 }
@@ -322,6 +331,10 @@ def validate(cfg: DictConfig) -> None:
     Raises:
       InputError: naming the override to type.
     """
+    if not OmegaConf.is_list(cfg.name):
+        cfg.name = str(cfg.name)
+    elif not cfg.task._target_.endswith(".report"):
+        raise InputError(f"name={list_names(cfg.name)}: several names are for task=report")
     for group in ("model", "dataset", "optimizer", "tracking", "task"):
         if not OmegaConf.is_dict(cfg[group]):
             raise InputError(f"{group}={cfg[group]}: must be one of conf/{group}")

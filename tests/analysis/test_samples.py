@@ -59,3 +59,15 @@ def test_variances_that_truly_differ_stay_apart():
 
 def test_one_seed_tells_nothing_of_the_variance():
     assert summarise(np.array([1.0, 2.0]), np.array([[1.0], [2.0]])).variance.tolist() == [0, 0]
+
+
+def test_the_same_networks_along_the_axis_move_together():
+    """As along the amount of data: what a seed does at all points moves the size of y, not its exponent."""
+    rng = np.random.default_rng(0)
+    common = 0.1 * rng.standard_normal((1, 40))
+    y = CURVES["power"](WIDTHS)[:, None] * np.exp(common + 0.01 * rng.standard_normal((7, 40)))
+    samples = summarise(WIDTHS, y, ("same seed",))
+    np.testing.assert_allclose(np.sqrt(samples.variance), 0.01 / np.sqrt(40), rtol=0.3)
+    assert samples.common == pytest.approx(0.1**2 / 40, rel=0.4)
+    exact = summarise(WIDTHS, np.ones((7, 1)) * np.exp(common), ("same seed",))
+    assert exact.variance.max() < 1e-20

@@ -121,7 +121,9 @@ def study_of_data(data, names=("sweep",), states=None, **parts):
         Claim("Γ(Θ_min) grows, then saturates", "model.width", "", "paper", NOTHING, "not testable",
               "type: python -m ntklens.run -m scaling=width model.width=16,32,64,128,256,512,1024"),
     ]  # fmt: skip
-    counted = {str(s): int(n) for s, n in zip(*np.unique(data.state.values.astype(str), return_counts=True), strict=True)}
+    counted = {
+        str(s): int(n) for s, n in zip(*np.unique(data.state.values.astype(str), return_counts=True), strict=True)
+    }
     content = dict(
         names=list(names), data=data, observables=observables, groups=groups, laws=laws,
         transitions=[Transition("trace_ratio", "model.width", "", Interval(310.0, 180.0, 520.0), True,
@@ -218,8 +220,12 @@ def make_data(axes=None, seeds=3, records=30, modes=24, diverged=(), missing=(),
 
 
 def make_study(axes=None, **options):
-    parts = {name: options.pop(name) for name in ("names", "states", "summary", "claims", "diagnoses") if name in options}
-    return study_of_data(make_data({"model.width": [16, 32, 64, 128, 256]} if axes is None else axes, **options), **parts)
+    parts = {
+        name: options.pop(name) for name in ("names", "states", "summary", "claims", "diagnoses") if name in options
+    }
+    return study_of_data(
+        make_data({"model.width": [16, 32, 64, 128, 256]} if axes is None else axes, **options), **parts
+    )
 
 
 def study_of(folder):

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from ntklens.analysis.observables import OBSERVABLES
-from ntklens.analysis.samples import DRAW, SEED
+from ntklens.analysis.samples import DRAW, SAME_SEED, SEED
 
 RANDOM = {"dataset.data_seed": DRAW, "dataset.probe_seed": "probe"}  # overrides that draw something anew
 ORDER = ("model.width", "dataset.train_size", "model.depth")  # of two axes that move together the first is meant
@@ -127,4 +127,5 @@ def arrange_samples(observables: xr.Dataset, group: Group, name: str) -> tuple[n
     y = np.full(shape, np.nan)
     for run, place in enumerate(np.searchsorted(x, group.x)):
         y[(place, *(numbers[run] for numbers in levels.values()))] = values[run]
-    return x, y, (*levels, SEED)
+    # A seed is the same initial network wherever the model is the same.
+    return x, y, (*levels, SEED if group.axis.startswith("model.") else SAME_SEED)

@@ -102,6 +102,11 @@ class Fit:
         return self.samples.sign
 
     @property
+    def is_degenerate(self) -> bool:
+        """Whether ψ lies at the end of where it is looked for: the data ask for another form, the limit of this one."""
+        return len(self.profile.psi) > 1 and self.profile.best in (0, len(self.profile.psi) - 1)
+
+    @property
     def exponent(self) -> Interval:
         """α with its interval; NaN for forms without one."""
         return self.parameters.get("exponent", NOTHING)
@@ -211,7 +216,8 @@ def _read_parameters(fitted: Profile, samples: Samples) -> dict[str, Interval]:
         else:
             parameters[name] = _widen(interval, interval.value, fitted.degrees, samples)
     if family.nonlinear == "exponent":
-        parameters["exponent"] = Interval(float(fitted.psi[fitted.best]), *fitted.find_psi_interval())
+        low, high = fitted.find_psi_interval()
+        parameters["exponent"] = Interval(float(fitted.psi[fitted.best]), low, min(high, 0.0))
     elif family.nonlinear == "scale":
         low, high = fitted.find_psi_interval()
         parameters["scale"] = Interval(float(fitted.psi[fitted.best]), max(0.0, low), high)
@@ -361,7 +367,8 @@ def choose_form(fits: dict[str, Fit]) -> str | None:
     The power law, unless another, no richer than it needs to be, has an AICc lower by more than 2 and foresees the top
     octave no worse. AICc counts seeds, not means: on a few means it could never choose the richer form.
     """
-    order = sorted(fits, key=lambda name: (FORMS[name].size, CANDIDATES.index(name)))
+    candidates = [name for name, fit in fits.items() if not fit.is_degenerate]
+    order = sorted(candidates, key=lambda name: (FORMS[name].size, CANDIDATES.index(name)))
     best = order[0] if order else None
     for name in order[1:]:
         assert best is not None
@@ -400,15 +407,15 @@ def _describe(fits: dict[str, Fit], preferred: str | None, refusals: dict[str, s
     fit, power = fits[preferred], fits.get("power")
     if preferred == "power":
         return _describe_exponent(fit)
-    text = (
-        f"{'grows' if fit.mean[-1] > fit.mean[0] else 'falls'} as {FORMS[preferred].formula} (misfit {fit.misfit:.1%})"
-    )
+    text = f"{'grows' if fit.mean[-1] > fit.mean[0] else 'falls'} as {FORMS[preferred].formula}"
+    if "exponent" in fit.parameters:
+        text += f" with {_say_exponent(fit.exponent)}"
+    text += f" (misfit {fit.misfit:.1%})"
     if power is None:
         return text
     return (
-        f"{text}, better than a power law (misfit {power.misfit:.1%}, AICc higher by "
-        f"{power.aicc - fit.aicc:.0f}), whose "
-        f"mean slope is {_say_exponent(power.exponent)}"
+        f"{text}, better than a power law with {_say_exponent(power.exponent)} (misfit {power.misfit:.1%}, "
+        f"AICc higher by {power.aicc - fit.aicc:.0f})"
     )
 
 

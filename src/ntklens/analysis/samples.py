@@ -11,6 +11,7 @@ from scipy.special import digamma, polygamma
 from ntklens.errors import InputError
 
 SEED = "seed"  # drawn anew at every point of the axis; all other factors are shared by the points
+SAME_SEED = "same seed"  # the same networks at every point: along an axis that leaves the model as it is
 LEAST_TREND = 3  # points beyond which variances may have a trend
 DRAW = "draw"  # of the training set: each has seeds of its own, while probes look at the same networks
 
@@ -70,7 +71,7 @@ def summarise(x: np.ndarray, y: np.ndarray, factors: Sequence[str] = (SEED,)) ->
     Args:
       x: axis values, shape (K,).
       y: the observable, shape (K, …); one dimension for each of `factors`; NaN where missing.
-      factors: names of the random factors; `seed` is nested in x.
+      factors: names of the random factors; `seed` is nested in x, `same seed` is not.
 
     Returns:
       The samples, points without a finite value left out, in ascending order of x.
@@ -90,13 +91,16 @@ def summarise(x: np.ndarray, y: np.ndarray, factors: Sequence[str] = (SEED,)) ->
     sign = -1 if len(x) and mean[0] < 0 else 1
     relative = flat.reshape(y.shape) / mean.reshape(-1, *[1] * (y.ndim - 1)) - 1
     variance, common, levels = np.zeros(len(x)), 0.0, 0
-    for number in sorted(range(len(factors)), key=lambda number: factors[number] != SEED):
+    for number in sorted(range(len(factors)), key=lambda number: factors[number] not in (SEED, SAME_SEED)):
         size = y.shape[number + 1]
         if size < 2 or not len(x):
             continue
         rows = _average_within_levels(relative, number + 1)
         if factors[number] == SEED:
             variance = _measure_nested(rows, x)
+        elif factors[number] == SAME_SEED:
+            variance, common = _measure_same(rows, x)
+            levels = size
         else:
             noise = variance * size if factors[number] == DRAW else np.zeros(len(x))
             own, together = _measure_shared(rows, noise)
@@ -119,6 +123,26 @@ def _measure_nested(rows: np.ndarray, x: np.ndarray) -> np.ndarray:
     degrees = np.maximum(number - 1, 0)
     variance = np.where(degrees > 0, np.nansum(centred**2, axis=1) / np.maximum(degrees, 1), np.nan)
     return squeeze_variances(variance, degrees, x) / np.maximum(number, 1)
+
+
+def _measure_same(rows: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return what the mean over seeds owes to chance at each point, (K,), and what at all points together.
+
+    With r[k, s] = b_s + c_ks: the b_s, weighted means over k, are taken out before the scatter about them is measured.
+    """
+    own = _measure_nested(rows, x)
+    size = rows.shape[1]
+    whole = rows[:, np.isfinite(rows).all(axis=0)]
+    if whole.shape[1] < 2 or len(rows) < 2:
+        return own, 0.0
+    whole = whole - whole.mean(axis=1, keepdims=True)
+    weights = 1 / floor_variance(own)
+    weights /= weights.sum()
+    together = weights @ whole
+    left = np.sum((whole - together) ** 2, axis=1) / (whole.shape[1] - 1) / np.maximum(1 - weights, 0.1)
+    own = squeeze_variances(left, np.full(len(rows), whole.shape[1] - 1), x)
+    common = float(np.sum(together**2)) / (whole.shape[1] - 1) - float(np.sum(weights**2 * own))
+    return own / np.maximum(np.isfinite(rows).sum(axis=1), 1), max(0.0, common) / size
 
 
 def _measure_shared(rows: np.ndarray, noise: np.ndarray) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from ntklens.analysis.claims import Claim, judge_claims
+from ntklens.analysis.claims import WIDTH, Claim, judge_claims
 from ntklens.analysis.diagnostics import Diagnosis, diagnose
 from ntklens.analysis.forms import FORMS
 from ntklens.analysis.groups import Group, arrange_samples, find_groups
@@ -84,8 +84,8 @@ def analyse(
             if name not in observables:
                 continue
             laws.append(_fit(observables, group, name))
-            if name in TRANSITIONS and (transition := _look_for_transition(observables, group, name)):
-                transitions.append(transition)
+            if group.axis == WIDTH and name in TRANSITIONS:
+                transitions += _look_for_transition(observables, group, name)
     surfaces = _fit_surfaces(observables)
     counted = dict(states or {}) or _count_states(data)
     claims = judge_claims(data, groups, laws, transitions)
@@ -108,11 +108,12 @@ def _fit(observables: xr.Dataset, group: Group, name: str) -> Law:
     return law
 
 
-def _look_for_transition(observables: xr.Dataset, group: Group, name: str) -> Transition | None:
+def _look_for_transition(observables: xr.Dataset, group: Group, name: str) -> list[Transition]:
+    """Return what an observable says of the transition; nothing if it changes sign."""
     try:
-        return find_transition(summarise(*arrange_samples(observables, group, name)), name, group.axis, group.label)
+        return [find_transition(summarise(*arrange_samples(observables, group, name)), name, group.axis, group.label)]
     except InputError:
-        return None
+        return []
 
 
 def _fit_surfaces(observables: xr.Dataset) -> list[Surface]:

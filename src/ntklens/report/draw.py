@@ -75,7 +75,9 @@ def _save(figure: Any, chart: Chart, folder: Path) -> list[Path]:
 def _draw_panel(axes: Any, panel: Panel, keys: Sequence[Key]) -> None:
     known = {key.name: key for key in keys}
     _set_scales(axes, panel)
-    for series in sorted(panel.series, key=lambda s: ("seed", "rival", "fit", "reference", "mean", "minimum").index(s.role)):
+    for series in sorted(
+        panel.series, key=lambda s: ("seed", "rival", "fit", "reference", "mean", "minimum").index(s.role)
+    ):
         _draw_series(axes, series, known[series.key], panel)
     axes.set_xlabel(to_math(panel.x_label))
     axes.set_ylabel(to_math(panel.y_label))
@@ -214,7 +216,9 @@ def _add_legend(figure: Any, axes: Sequence[Any], spare: Sequence[Any], chart: C
     for key in chart.keys[:MOST_NAMES]:
         colour = pick_colour(key.place, key.number)
         marker = MARKERS[key.number % len(MARKERS)]
-        handles.append(Line2D([], [], color=colour, ls="-" if lines else "", marker=marker, ms=4, label=to_math(key.label)))
+        handles.append(
+            Line2D([], [], color=colour, ls="-" if lines else "", marker=marker, ms=4, label=to_math(key.label))
+        )
     if len(chart.keys) > MOST_NAMES:
         handles.append(Line2D([], [], ls="", label=f"and {len(chart.keys) - MOST_NAMES} more"))
     title = to_math(chart.key_title) or None

@@ -205,7 +205,9 @@ def _list_config(data: xr.Dataset) -> list[tuple[str, str]]:
     """Return the configuration of the first run, each setting under its override's name."""
     if "config" not in data.coords or not data.sizes["run"] or not data["config"].values[0]:
         return []
-    return [(name, json.dumps(value, ensure_ascii=False)) for name, value in _flatten(json.loads(data["config"].values[0]))]
+    return [
+        (name, json.dumps(value, ensure_ascii=False)) for name, value in _flatten(json.loads(data["config"].values[0]))
+    ]
 
 
 def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
@@ -222,7 +224,11 @@ def _read_provenance(data: xr.Dataset) -> dict[str, list[Any]]:
 
 def _list_facts(study: Study, plans: Sequence[dict]) -> list[tuple[str, list[str]]]:
     seen = _read_provenance(study.data)
-    facts = [(FACTS.get(name, name), _describe_values(seen[name])) for name in (*FACTS, *sorted(seen.keys() - FACTS)) if name in seen]
+    facts = [
+        (FACTS.get(name, name), _describe_values(seen[name]))
+        for name in (*FACTS, *sorted(seen.keys() - FACTS))
+        if name in seen
+    ]
     facts.append(("page written", [f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC by ntklens {version('ntklens')}"]))
     launched = [str(plan["time"])[:16].replace("T", " ") + " UTC" for plan in plans if plan.get("time")]
     return [("launched", launched), *facts] if launched else facts

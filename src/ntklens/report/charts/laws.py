@@ -27,7 +27,9 @@ def chart_laws(study: Study) -> Iterator[Chart]:
     """Chart the main observables against each axis, groups of the rest side by side, with the fits."""
     for axis, groups in _split_axes(study).items():
         panels = [_chart_observable(study, name, axis, groups) for name in SHOWN if name in study.observables]
-        caption = "Means over seeds ± s.e.m., single seeds faint. Solid: the preferred form with its pointwise 95 % band;"
+        caption = (
+            "Means over seeds ± s.e.m., single seeds faint. Solid: the preferred form with its pointwise 95 % band;"
+        )
         caption += " dashed: its closest rival."
         yield Chart(
             "laws", axis, f"laws-{Members(axis, '', [], [], '', np.zeros(0)).stem}", "Scaling laws",
@@ -40,7 +42,9 @@ def chart_trace_law(study: Study) -> Iterator[Chart]:
     """Chart Tr Θ_0 / (N C) against each axis with its affine fit: its scale is where the two terms are equal."""
     size = count_outputs(study)
     for axis, groups in _split_axes(study).items():
-        laws = [law for g in groups if (law := find_law(study, "initial_trace", axis, g.label)) and "affine" in law.fits]
+        laws = [
+            law for g in groups if (law := find_law(study, "initial_trace", axis, g.label)) and "affine" in law.fits
+        ]
         if not laws or not np.isfinite(size):
             continue
         panel = _chart_observable(study, "initial_trace", axis, groups, form="affine", scale=1 / size)
@@ -70,9 +74,7 @@ def chart_ratio_split(study: Study) -> Iterator[Chart]:
 
 def find_law(study: Study, observable: str, axis: str, group: str) -> Law | None:
     """Return the law of an observable in a group; None if there is none."""
-    return next(
-        (law for law in study.laws if (law.observable, law.axis, law.group) == (observable, axis, group)), None
-    )
+    return next((law for law in study.laws if (law.observable, law.axis, law.group) == (observable, axis, group)), None)
 
 
 def read_symbol(name: str) -> str:
@@ -141,7 +143,9 @@ def _chart_observable(
     log = bool((values[np.isfinite(values)] > 0).all())
     label = ("−" if sign < 0 else "") + read_symbol(name)
     title = label_axis(axis) if axis else groups[0].title or "run"
-    return Panel(name, title, label, series, x_log=bool(axis) and _is_positive(groups), y_log=log, note="\n".join(notes))
+    return Panel(
+        name, title, label, series, x_log=bool(axis) and _is_positive(groups), y_log=log, note="\n".join(notes)
+    )
 
 
 def _find_sign(study: Study, name: str, groups: list[Members], laws: dict[str, Law | None]) -> int:

@@ -24,12 +24,16 @@ def chart_layers(study: Study, group: Members) -> Chart:
     panels = []
     for name, label, log in QUANTITIES:
         values = [_measure(run, name) for run in runs]
-        series = [s for number, layer in enumerate(layers) for s in _draw_layer(layer, x, [v[:, number] for v in values])]
+        series = [
+            s for number, layer in enumerate(layers) for s in _draw_layer(layer, x, [v[:, number] for v in values])
+        ]
         log = log or all(s.y[np.isfinite(s.y)].min(initial=1) > 0 for s in series)
         panels.append(Panel(name, group.title or "run", label, series, x_log=bool(group.axis), y_log=log))
     keys = make_keys(((layer, layer) for layer in order), ordered=False)
     present = {s.key for panel in panels for s in panel.series}
-    caption = "Mean over seeds ± s.e.m. of each layer's share of Θ; the change of a layer's weights is relative to the start."
+    caption = (
+        "Mean over seeds ± s.e.m. of each layer's share of Θ; the change of a layer's weights is relative to the start."
+    )
     return Chart(
         "layers", group.variant, f"layers-{group.stem}", "Layer by layer", caption,
         [key for key in keys if key.name in present], "layer", panels,

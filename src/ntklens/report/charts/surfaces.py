@@ -22,7 +22,9 @@ def chart_surfaces(study: Study) -> Iterator[Chart]:
     if len(numeric) < 2:
         return
     x_name, y_name = sorted(numeric, key=lambda name: -len(np.unique(data[name].values)))[:2]
-    x, y = (np.unique(v[np.isfinite(v)]) for v in (data[x_name].values.astype(float), data[y_name].values.astype(float)))
+    x, y = (
+        np.unique(v[np.isfinite(v)]) for v in (data[x_name].values.astype(float), data[y_name].values.astype(float))
+    )
     if len(x) * len(y) > MOST_CELLS:
         return
     cells = []
