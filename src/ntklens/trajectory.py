@@ -6,9 +6,9 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -45,6 +45,26 @@ VARIABLES: dict[str, tuple[tuple[str, ...], str]] = {
     "effective_rank_layer": (("layer",), "Γ of a layer's share of Θ"),
     "eigenvalues": (("mode",), "eigenvalues of Θ, descending"),
 }
+PREFIXES = {"": ("record",), "minimum_": (), "crossing_": ("level",)}  # of a name → its leading dimension
+BARE = ("record", "mode")  # dimensions without coordinates
+# Everything else in a file: name → (dimensions, attributes).
+SCHEMA: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "layer": (("layer",), {}),
+    "level": (("level",), {"long_name": "train loss crossed"}),
+} | {
+    prefix + name: ((*leading, *dims), {"long_name": description})
+    for prefix, leading in PREFIXES.items()
+    for name, (dims, description) in VARIABLES.items()
+}
+FLOATS = {size: np.dtype(f"f{size}") for size in (2, 4, 8)}  # bytes → type
+
+
+class Stored(NamedTuple):
+    """A variable as it lies in a file."""
+
+    dims: tuple[str, ...]
+    values: np.ndarray
+    attrs: dict[str, str]
 
 
 def build_trajectory(
@@ -67,16 +87,13 @@ def build_trajectory(
       The trajectory.
     """
     data: dict[str, tuple] = {}
-    for prefix, leading, values in (
-        ("", ("record",), records),
-        ("minimum_", (), minimum),
-        ("crossing_", ("level",), crossings),
-    ):
-        for name, (dims, description) in VARIABLES.items():
-            data[prefix + name] = ((*leading, *dims), values[name], {"long_name": description})
-    attrs = {key: _encode(value) for key, value in attributes.items()}
-    coords = {"layer": layers, "level": ("level", np.array(LEVELS), {"long_name": "train loss crossed"})}
-    return xr.Dataset(data, coords, {"schema_version": SCHEMA_VERSION, **attrs})
+    for prefix, values in zip(PREFIXES, (records, minimum, crossings), strict=True):
+        for name in VARIABLES:
+            dims, attrs = SCHEMA[prefix + name]
+            data[prefix + name] = (dims, values[name], attrs)
+    encoded = {key: _encode(value) for key, value in attributes.items()}
+    coords = {"layer": layers, "level": ("level", np.array(LEVELS), SCHEMA["level"][1])}
+    return xr.Dataset(data, coords, {"schema_version": SCHEMA_VERSION, **encoded})
 
 
 def _encode(value: Any) -> Any:
@@ -178,8 +195,6 @@ def _put_in_place(temporary: Path, path: Path) -> bool:
 def read_trajectory(path: Path) -> xr.Dataset:
     """Read one trajectory into memory.
 
-    With h5py: twenty times faster than xarray's own reader, which matters for thousands of files.
-
     Args:
       path: a trajectory.nc.
 
@@ -189,35 +204,100 @@ def read_trajectory(path: Path) -> xr.Dataset:
     Raises:
       InputError: if the file cannot be read, or was written in a newer schema.
     """
+    attrs, stored = read_contents(path)
+    variables = {name: xr.Variable(*variable) for name, variable in stored.items()}
+    coords = {name: variables.pop(name) for name in list(variables) if variables[name].dims == (name,)}
+    return xr.Dataset(variables, coords, attrs)
+
+
+def read_contents(path: Path, leave: str | None = None) -> tuple[dict[str, Any], dict[str, Stored]]:
+    """Read one trajectory as plain arrays, also variables that this version of ntklens does not know.
+
+    With HDF5's own calls, and dimensions and descriptions from the schema: ten times faster than by what h5py offers
+    for looking them up in the file, which matters for thousands of files.
+
+    Args:
+      path: a trajectory.nc.
+      leave: a dimension; variables that have it are not read: their values are NaN, in no memory of their own.
+
+    Returns:
+      The attributes, and the variables by name.
+
+    Raises:
+      InputError: if the file cannot be read, or was written in a newer schema.
+    """
+    with _open_trajectory(path) as file:
+        attrs = {key: _decode(value) for key, value in file.attrs.items() if not key.startswith("_NC")}
+        check_schema(int(attrs["schema_version"]), path)
+        return attrs, {name: _read_variable(file, name, leave) for name in file if _holds_values(file, name)}
+
+
+def read_variables(path: Path, names: Collection[str]) -> dict[str, Stored]:
+    """Read some variables of a trajectory whose schema has been checked.
+
+    Args:
+      path: a trajectory.nc.
+      names: which; those that it does not have are left out.
+
+    Raises:
+      InputError: if the file cannot be read.
+    """
+    with _open_trajectory(path) as file:
+        return {name: _read_variable(file, name) for name in names if name in file}
+
+
+@contextlib.contextmanager
+def _open_trajectory(path: Path) -> Iterator[Any]:
+    """Open a copy in memory, which takes no lock and needs few calls to the file system."""
     import h5py
 
     try:
-        with path.open("rb") as stream, h5py.File(stream, "r") as file:
-            attrs = {key: _decode(value) for key, value in file.attrs.items() if not key.startswith("_NC")}
-            check_schema(int(attrs["schema_version"]), path)
-            data = {name: _read_variable(node) for name, node in file.items() if not _is_bare_dimension(node)}
+        content = path.read_bytes()
+        try:
+            image = h5py.h5f.open_file_image(content)
+        except (ValueError, OSError) as error:
+            raise ValueError(f"truncated, or no NetCDF4 file: {len(content)} bytes") from error
+        with h5py.File(image) as file:
+            yield file
     except InputError:
         raise
     except UNREADABLE as error:
         raise UnreadableTrajectory(f"{path}: not a readable trajectory ({error})") from error
-    coords = {name: data.pop(name) for name in list(data) if data[name].dims == (name,)}
-    return xr.Dataset(data, coords, attrs)
 
 
-def _is_bare_dimension(node: Any) -> bool:
-    return str(_decode(node.attrs.get("NAME", ""))).startswith("This is a netCDF dimension but not a netCDF variable")
+def _holds_values(file: Any, name: str) -> bool:
+    """Return whether a name is of a variable, and not of a dimension without coordinates."""
+    if name in SCHEMA or name in BARE:
+        return name in SCHEMA
+    label = str(_decode(file[name].attrs.get("NAME", "")))
+    return not label.startswith("This is a netCDF dimension but not a netCDF variable")
 
 
-def _read_variable(node: Any) -> xr.Variable:
-    """Return a NetCDF variable, its dimensions named by the scales attached to it."""
+def _read_variable(file: Any, name: str, leave: str | None = None) -> Stored:
+    import h5py
+
+    node = h5py.h5d.open(file.id, name.encode())
+    dims, attrs = SCHEMA[name] if name in SCHEMA else _describe_variable(file[name])
+    # The schema's numbers are floats, and to ask for their size alone is quicker.
+    known = name in SCHEMA and name != "layer"
+    dtype, shape = FLOATS[node.get_type().get_size()] if known else node.dtype, node.shape
+    if len(dims) != len(shape):
+        raise ValueError(f"{name} has {len(shape)} dimensions, not {len(dims)}")
+    if leave in dims:
+        return Stored(dims, np.broadcast_to(np.array(np.nan, dtype), shape), attrs)
+    values = np.empty(shape, dtype)
+    node.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
+    if dtype.kind == "O":
+        values = np.array([text.decode() for text in values.flat]).reshape(shape)
+    return Stored(dims, values, attrs)
+
+
+def _describe_variable(node: Any) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the dimensions, named by the scales attached to a variable, and its description."""
+    attrs = {"long_name": str(_decode(node.attrs["long_name"]))} if "long_name" in node.attrs else {}
     if node.attrs.get("CLASS", b"") == b"DIMENSION_SCALE":
-        dims: tuple[str, ...] = (node.name.lstrip("/"),)
-    else:
-        dims = tuple(dim[0].name.lstrip("/") for dim in node.dims)
-    values = node.asstr()[()].astype(str) if node.dtype.kind == "O" else node[()]
-    return xr.Variable(
-        dims, values, {"long_name": _decode(node.attrs["long_name"])} if "long_name" in node.attrs else {}
-    )
+        return (node.name.lstrip("/"),), attrs
+    return tuple(dim[0].name.lstrip("/") for dim in node.dims), attrs
 
 
 def _decode(value: Any) -> Any:
