@@ -5,6 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ntklens.analysis.load import load as load
+    from ntklens.analysis.observables import measure_observables as measure_observables
+    from ntklens.analysis.powerlaw import fit_form as fit_form
+    from ntklens.analysis.powerlaw import fit_law as fit_law
+    from ntklens.analysis.samples import summarise as summarise
+    from ntklens.analysis.study import analyse as analyse
+    from ntklens.analysis.transition import find_transition as find_transition
     from ntklens.ntk.metrics import effective_rank as effective_rank
     from ntklens.ntk.metrics import trace as trace
     from ntklens.ntk.structured import kernel as kernel
@@ -13,6 +19,12 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "load": "ntklens.analysis.load",
+    "measure_observables": "ntklens.analysis.observables",
+    "summarise": "ntklens.analysis.samples",
+    "fit_form": "ntklens.analysis.powerlaw",
+    "fit_law": "ntklens.analysis.powerlaw",
+    "find_transition": "ntklens.analysis.transition",
+    "analyse": "ntklens.analysis.study",
     "kernel": "ntklens.ntk.structured",
     "layer_kernels": "ntklens.ntk.structured",
     "layer_traces": "ntklens.ntk.structured",

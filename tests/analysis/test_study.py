@@ -122,7 +122,9 @@ def test_what_must_not_count_does_not_count():
     study = analyse(spoilt)
     for name in ("minimum_loss", "minimum_effective_rank"):
         ours, theirs = (find_law(one, name).fits["power"].exponent for one in (study, rest))
-        np.testing.assert_allclose([ours.value, ours.low, ours.high], [theirs.value, theirs.low, theirs.high], rtol=1e-9)
+        np.testing.assert_allclose(
+            [ours.value, ours.low, ours.high], [theirs.value, theirs.low, theirs.high], rtol=1e-9
+        )
     told = " ".join(diagnosis.sentence for diagnosis in study.diagnoses)
     for words in (
         "7 of 56 seeds diverged",

@@ -18,6 +18,7 @@ REPLICATES = 200  # of a bootstrap that only has to give a standard deviation
 ROUNDS = 30  # of weights and fit in turns
 CLEAR = 2.0  # by how much AICc must fall before a richer form is preferred
 CONSTANT = 0.05  # exponents within ± this are no trend (SCIENCE: verdict rules)
+STEEPEST = 20.0  # an exponent beyond is that of a regime outside the sweep: no bound
 CANDIDATES = ("power", "affine", "offset_power", "plateau_power", "power_plateau", "crossover")
 
 
@@ -212,7 +213,10 @@ def _read_parameters(fitted: Profile, samples: Samples) -> dict[str, Interval]:
             logs = _widen(interval, 1.0, fitted.degrees, samples)
             parameters[name] = Interval(*(_exponential(v) for v in (logs.value, logs.low, logs.high)))
         elif family.logarithmic:
-            parameters[name] = interval
+            ends = (
+                end if abs(end) < STEEPEST else math.copysign(math.inf, end) for end in (interval.low, interval.high)
+            )
+            parameters[name] = Interval(interval.value, *ends)
         else:
             parameters[name] = _widen(interval, interval.value, fitted.degrees, samples)
     if family.nonlinear == "exponent":

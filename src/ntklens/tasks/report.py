@@ -4,6 +4,8 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import xarray as xr
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -47,30 +49,41 @@ def study_sweeps(results: Path, names: list[str], statuses: list[SweepStatus]) -
       results: the folder of all sweeps.
       names: of the sweeps.
       statuses: of the sweeps: what was asked for, and what became of it.
+
+    Raises:
+      InputError: if nothing can be read.
     """
     folders = [results / name for name in names]
-    states: Counter[str] = Counter()
-    for status in statuses:
-        states.update(status.count_states())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # unreadable files: the diagnoses name them
+        warnings.simplefilter("ignore", UserWarning)  # of unreadable files, which the diagnoses name
         try:
             data = load(folders if len(folders) > 1 else folders[0])
         except InputError as error:
-            told = ", ".join(f"{count} {state}" for state, count in states.items() if count) or "nothing was launched"
-            raise InputError(f"name={'+'.join(names)}: no trajectory to report on ({told}): {error}") from error
-    unreadable = int((data["state"].values == "unreadable").sum())
-    if unreadable:  # by their status.json they may be done
-        taken = min(unreadable, states["done"])
-        states["done"] -= taken
-        states["unreadable"] += unreadable
-        states["queued"] -= min(states["queued"], unreadable - taken)
+            told = _join(sum((Counter(status.count_states()) for status in statuses), Counter[str]()))
+            raise InputError(f"name={'+'.join(names)}: nothing to report on yet ({told}): {error}") from error
     failures = [
-        f"{unit.details.get('error', 'unknown')}" for status in statuses for _, unit in status.list_units("failed")
+        str(unit.details.get("error", "unknown")) for status in statuses for _, unit in status.list_units("failed")
     ]
-    return analyse(
-        data, names, {state: count for state, count in states.items() if count}, list(dict.fromkeys(failures))
+    return analyse(data, names, _count_states(data, statuses), list(dict.fromkeys(failures)))
+
+
+def _count_states(data: xr.Dataset, statuses: list[SweepStatus]) -> dict[str, int]:
+    """Return state → units asked for; `unreadable` if their file is, whatever its status.json says."""
+    rows, columns = np.nonzero(data["state"].values == "unreadable")
+    runs = [str(name).rpartition("/")[2] for name in data["run"].values[rows]]
+    unreadable = set(zip(runs, data["seed"].values[columns].tolist(), strict=True))
+    return dict(
+        Counter(
+            "unreadable" if (run.run, unit.seed) in unreadable else unit.state
+            for status in statuses
+            for run in status.runs
+            for unit in run.units
+        )
     )
+
+
+def _join(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing was launched"
 
 
 def print_summary(study: Study, console: Console) -> None:
@@ -78,8 +91,7 @@ def print_summary(study: Study, console: Console) -> None:
     for sentence in study.summary:
         console.print(sentence, highlight=False, markup=False)
     verdicts = Counter(claim.verdict for claim in study.claims)
-    told = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
-    console.print(f"claims   {told}", highlight=False)
+    console.print(f"claims   {_join(verdicts)}", highlight=False)
     for diagnosis in study.diagnoses:
         console.print(_say(diagnosis), highlight=False, markup=False)
 
