@@ -120,7 +120,7 @@ def _draw_series(axes: Any, series: Series, key: Key, panel: Panel) -> None:
 
 
 def _set_scales(axes: Any, panel: Panel) -> None:
-    """Set the axes' scales; a logarithmic axis that holds the start of training, epoch 0, is linear up to its first tick."""
+    """Set the axes' scales; a logarithmic axis that holds epoch 0 is linear up to its next point."""
     x = np.concatenate([s.x for s in panel.series]) if panel.series else np.zeros(0)
     x = x[np.isfinite(x)]
     if panel.x_log and len(x):

@@ -52,7 +52,7 @@ def build_page(study: Study, charts: Sequence[Chart], drawn: Mapping[str, Sequen
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
-    from plotly.offline import get_plotlyjs
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
@@ -69,7 +69,7 @@ def build_page(study: Study, charts: Sequence[Chart], drawn: Mapping[str, Sequen
         title=" + ".join(study.names),
         version=version("ntklens"),
         line=_describe_origin(study),
-        contents=CONTENTS,
+        contents=_list_contents(families),
         incomplete=describe_incomplete(study.states),
         summary=study.summary,
         states=[(state, count) for state, count in study.states.items() if count],
@@ -77,7 +77,6 @@ def build_page(study: Study, charts: Sequence[Chart], drawn: Mapping[str, Sequen
         tables=TABLES,
         claims=study.claims,
         families=[_describe_section(name, members, drawn) for name, members in families.items()],
-        most=len(drawn),
         fit_heads=FIT_HEADS,
         fits=_list_fit_rows(study),
         **_list_refusals(study),
@@ -96,6 +95,16 @@ def build_page(study: Study, charts: Sequence[Chart], drawn: Mapping[str, Sequen
     )
 
 
+def _list_contents(families: Mapping[str, Sequence[Chart]]) -> list[tuple[str, str, bool]]:
+    """Return the parts of the page as (id, name, whether it is a part of the part before)."""
+    contents = []
+    for part, name in CONTENTS:
+        contents.append((part, name, False))
+        if part == "figures":
+            contents += [(f"figure-{family}", charts[0].title, True) for family, charts in families.items()]
+    return contents
+
+
 def describe_incomplete(states: Mapping[str, int]) -> str:
     """Return what is missing of a sweep in a sentence; empty if nothing is."""
     missing = {state: count for state, count in states.items() if count and state not in FINISHED}
@@ -103,7 +112,8 @@ def describe_incomplete(states: Mapping[str, int]) -> str:
         return ""
     told = ", ".join(f"{count:,} {state}" for state, count in missing.items())
     total = sum(states.values())
-    return f"This sweep is not complete: of {total:,} seeds {told}. What follows is of the other {total - sum(missing.values()):,}."
+    rest = total - sum(missing.values())
+    return f"This sweep is not complete: of {total:,} seeds {told}. What follows is of the other {rest:,}."
 
 
 def _read(name: str) -> str:
@@ -131,6 +141,7 @@ def _describe_section(name: str, charts: Sequence[Chart], drawn: Mapping[str, Se
             {
                 "name": chart.variant or "all runs",
                 "caption": chart.caption,
+                "stem": drawn[chart.stem][0].rsplit(".", 1)[0] if chart.stem in drawn else "",
                 "files": drawn.get(chart.stem, ()),
                 "image": next((file for file in drawn.get(chart.stem, ()) if file.endswith(".png")), ""),
             }
@@ -158,7 +169,7 @@ def _list_fit_rows(study: Study) -> list[dict[str, Any]]:
                 _cell(law.group, kind="names"),
                 _cell(fit.form.replace("_", " "), kind="names form"),
                 _cell(format_interval(alpha.value, alpha.low, alpha.high), alpha.value),
-                _cell(", ".join(others), kind="names"),
+                _cell(", ".join(others), kind="words"),
                 _cell(f"{len(fit.x)}", len(fit.x)),
                 _cell("–" if math.isnan(fit.misfit) else f"{fit.misfit:.1%}", fit.misfit),
                 *(_cell(format_number(value), value) for value in (fit.r2, fit.aicc, fit.holdout)),

@@ -108,8 +108,7 @@
         Plotly.react(div, traces, this.lay(panel), {
           responsive: true, displaylogo: false, locale: "en-US",
           toImageButtonOptions: { format: "png", scale: 3, filename: `${this.section.id}-${panel.name}` },
-          modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-          modeBarButtonsToAdd: [{ name: "download SVG", icon: Plotly.Icons.disk, click: (gd) => Plotly.downloadImage(gd, { format: "svg", filename: `${this.section.id}-${panel.name}` }) }],
+          modeBarButtons: [["toImage", { name: "download SVG", icon: Plotly.Icons.disk, click: (gd) => Plotly.downloadImage(gd, { format: "svg", filename: `${this.section.id}-${panel.name}` }) }], ["zoom2d", "pan2d", "resetScale2d"]],
         });
       }
     }
@@ -158,15 +157,15 @@
     lay(panel) {
       const text = ink("--ink"), soft = ink("--soft"), grid = ink("--grid");
       const axis = (label, log) => ({ title: { text: label, standoff: 6, font: { size: 13 } }, type: log ? "log" : "linear", color: soft, gridcolor: grid, linecolor: soft,
-        zeroline: false, showline: true, ticks: "outside", ticklen: 4, tickcolor: soft, automargin: true, exponentformat: "power", showexponent: "all", minorloglabels: "none", minor: { ticks: log ? "outside" : "", ticklen: 2 } });
+        zeroline: false, showline: true, ticks: "outside", ticklen: 4, tickcolor: soft, automargin: true, exponentformat: "power", showexponent: "all", minorloglabels: "complete", minor: { ticks: log ? "outside" : "", ticklen: 2 } });
       const narrow = this.grid.clientWidth < 480;
       const layout = { font: { family: "system-ui, sans-serif", size: 12, color: text }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-        margin: { l: 56, r: 12, t: 14, b: 46 }, height: narrow ? 270 : 310, hovermode: "closest", showlegend: false, dragmode: narrow ? false : "zoom",
+        margin: { l: 56, r: 12, t: 14, b: 46 }, hovermode: "closest", showlegend: false, modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: text }, dragmode: narrow ? false : "zoom",
         uirevision: `${this.variant}`, hoverlabel: { bgcolor: ink("--card"), bordercolor: soft, font: { color: text } }, transition: { duration: 0 } };
       if (panel.cells) {
         layout.xaxis = { ...axis(panel.x, false), type: "category", showline: false, minor: {} };
         layout.yaxis = { ...axis(panel.y, false), type: "category", showline: false, minor: {} };
-        layout.title = { text: panel.cells.label, font: { size: 14 } }; layout.margin.t = 36;
+        layout.title = { text: panel.cells.label, font: { size: 14 }, x: 0.02, xanchor: "left" }; layout.margin.t = 36;
         return layout;
       }
       const xlog = this.xlog ?? panel.xlog;
@@ -197,7 +196,7 @@
     for (const s of panel.series) for (const v of s.x) if (v > high) high = v;
     const ticks = [], first = Math.ceil(Math.log10(2 * at) - 1e-9), step = Math.max(1, Math.ceil((Math.log10(high) - first) / 5));
     for (let power = first; power <= Math.log10(high); power += step) ticks.push(10 ** power);
-    axis.tickvals = [at, ...ticks]; axis.ticktext = ["0", ...ticks.map((v) => short(v))]; delete axis.dtick;
+    axis.tickvals = [at, ...ticks]; axis.ticktext = ["0", ...ticks.map((v) => short(v))]; delete axis.dtick; axis.minor = {};
   };
   const heat = (cells) => {
     const ramp = colours.ramp[0];

@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from functools import cache
 
 COLUMN, TWO_COLUMNS = 3.35, 7.0  # inches: widths of figures in a paper of two columns
-# Okabe & Ito's palette, from dark to light as grey sees it: told apart by colour-blind readers. Yellow is left out, white
-# paper swallows it. On dark ground black gives way to white.
-CATEGORIES = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-BLUE, ORANGE = CATEGORIES[1:3]
-CATEGORIES_DARK = ("#F2F2F2", "#56B4E9", "#F0843C", "#2FC49A", "#E3A3C6", "#E69F00", "#9AD4F5")
+# Okabe & Ito's palette, told apart by colour-blind readers; neighbours differ in grey. Yellow is left out, white paper
+# swallows it. On dark ground black gives way to white.
+BLUE, ORANGE = "#0072B2", "#D55E00"
+CATEGORIES = ("#000000", ORANGE, BLUE, "#E69F00", "#009E73", "#56B4E9", "#CC79A7")
+CATEGORIES_DARK = ("#F2F2F2", "#F0843C", "#56B4E9", "#F5C04A", "#2FC49A", "#A8DCF7", "#E3A3C6")
 # Viridis, perceptually uniform; its ends would vanish on white and on black.
 RAMP, RAMP_LIGHT, RAMP_DARK = "viridis", (0.0, 0.86), (0.28, 1.0)
 RAMP_STEPS = 33
+MOST_DECIMALS = 5
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
 PROTOCOL_AXES = {
@@ -56,7 +57,7 @@ def apply_style() -> Iterator[None]:
     """Give matplotlib the style of the report for a while."""
     import matplotlib
 
-    with matplotlib.rc_context(PARAMETERS):
+    with matplotlib.rc_context(PARAMETERS):  # type: ignore[arg-type]
         yield
 
 
@@ -125,17 +126,16 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_interval(value: float, low: float, high: float, digits: int = 3) -> str:
-    """Return a number with its interval, all to the same decimals: 0.482 [0.455, 0.509]."""
+    """Return a number with its interval, all to two digits of the interval's width: 0.482 [0.455, 0.509]."""
     if math.isnan(value):
         return "–"
     if math.isnan(low) or math.isnan(high):
         return format_number(value, digits)
     size = max(abs(number) for number in (value, low, high) if math.isfinite(number))
-    if size and not 1e-2 <= size < 1e6:
+    width = high - low if math.isfinite(high - low) and high > low else size * 10.0 ** (2 - digits)
+    decimals = max(0, 1 - math.floor(math.log10(width))) if width else 0
+    if size >= 1e6 or decimals > MOST_DECIMALS:
         return f"{format_number(value, digits)} [{format_number(low, digits)}, {format_number(high, digits)}]"
-    decimals = max(0, digits - 1 - math.floor(math.log10(size))) if size else 0
-    if math.isfinite(high - low) and high > low:
-        decimals = min(6, max(decimals, 1 - math.floor(math.log10(high - low))))
 
     def show(number: float) -> str:
         return f"{number:,.{decimals}f}".replace("-", "−") if math.isfinite(number) else format_number(number)

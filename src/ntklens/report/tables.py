@@ -62,7 +62,8 @@ def list_fits(law: Law) -> list[dict[str, object]]:
             "holdout": fit.holdout, "exponent_without_top": fit.without_top.value,
             "exponent_without_bottom": fit.without_bottom.value, "bootstrap_low": fit.bootstrap.low,
             "bootstrap_high": fit.bootstrap.high, "x_min": float(np.min(fit.x)), "x_max": float(np.max(fit.x)),
-            "seeds": int(np.sum(fit.count)), "preferred": form == law.preferred, "note": "of −y" if fit.sign < 0 else "",
+            "seeds": int(np.sum(fit.count)), "preferred": form == law.preferred,
+            "note": "of −y" if fit.sign < 0 else "",
         }  # fmt: skip
         for name, interval in fit.parameters.items():
             if name != "exponent":

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart
 from ntklens.report.charts.groups import list_groups
-from ntklens.report.charts.layers import chart_layers
 from ntklens.report.charts.laws import chart_laws, chart_ratio_split, chart_trace_law
+from ntklens.report.charts.layers import chart_layers
 from ntklens.report.charts.spectra import chart_spectra
 from ntklens.report.charts.surfaces import chart_surfaces
 from ntklens.report.charts.trajectories import chart_adaptation, chart_trajectories

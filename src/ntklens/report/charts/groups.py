@@ -54,13 +54,13 @@ def list_swept(data: xr.Dataset) -> list[str]:
 
 
 def list_groups(study: Study) -> list[Members]:
-    """Return the groups to draw: those of the study, or all runs where no number was swept."""
+    """Return the groups to draw, longest axis first: those of the study, or all runs where no number was swept."""
     groups = [
         Members(g.axis, g.label, list(g.runs), [f"{x:g}" for x in g.x], label_axis(g.axis), np.asarray(g.x, float))
         for g in study.groups
         if len(g.runs)
     ]
-    return groups or [_join_runs(study)]
+    return sorted(groups, key=lambda group: -len(np.unique(group.x))) or [_join_runs(study)]
 
 
 def _join_runs(study: Study) -> Members:

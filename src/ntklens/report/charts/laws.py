@@ -20,6 +20,7 @@ SHOWN = (
 CURVE_POINTS = 80
 MOST_COLOURS = 4  # groups that are told apart without an order
 NUMBER = re.compile(r"[^=,]+=[-+.e0-9]+")
+LEAST_POINTS = 3  # of an axis, to speak of a slope
 MOST_DOTS = 3000  # single seeds in a panel
 
 
@@ -49,7 +50,7 @@ def chart_trace_law(study: Study) -> Iterator[Chart]:
             continue
         panel = _chart_observable(study, "initial_trace", axis, groups, form="affine", scale=1 / size)
         panel = replace(panel, y_label="Tr Θ_0 / (N C)")
-        caption = f"Affine: a + b x, N C = {size:.0f}; the scale a/b is where the term that knows no width is as large as the other."
+        caption = f"Affine: a + b x, N C = {size:.0f}; at the scale a/b both terms are as large."
         stem = f"trace-law-{Members(axis, '', [], [], '', np.zeros(0)).stem}"
         yield Chart(
             "trace_law", axis, stem, "The trace before training is affine", caption,
@@ -67,7 +68,7 @@ def chart_ratio_split(study: Study) -> Iterator[Chart]:
             continue
         positive = all((s.y[np.isfinite(s.y)] > 0).all() for s in series)
         panel = Panel("trace_ratio", label_axis(axis), "β", series, x_log=_is_positive(groups), y_log=positive)
-        caption = "Points: β as measured, ± s.e.m. Dashed: mean ΔTr over the axis divided by Tr Θ_0, that is β if ΔTr were constant."
+        caption = "Points: β as measured, ± s.e.m. Dashed: β if ΔTr were constant, mean ΔTr / Tr Θ_0."
         stem = f"ratio-split-{Members(axis, '', [], [], '', np.zeros(0)).stem}"
         yield Chart("ratio_split", axis, stem, "What makes β fall", caption, _make_group_keys(groups), "", [panel])
 
@@ -222,8 +223,8 @@ def _split_ratio(study: Study, group: Members) -> list[Series]:
         select_values(study, name, group.runs) for name in ("trace_ratio", "trace_change", "initial_trace")
     )
     points = [s for s in _draw_points(_place(group), beta, group, study) if s.role == "mean"]
-    if len(group.runs) < 2 or not np.isfinite(change).any():
-        return points
+    if len(np.unique(group.x)) < LEAST_POINTS or not np.isfinite(change).any():
+        return []
     unique = np.unique(group.x)
     by_place = [average(initial[group.x == place].ravel())[0] for place in unique]
     changes = [average(change[group.x == place].ravel())[0] for place in unique]

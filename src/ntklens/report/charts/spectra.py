@@ -20,7 +20,8 @@ def chart_spectra(study: Study, group: Members) -> Chart:
         for run_name, key in zip(group.runs, group.labels, strict=True):
             series += _draw_spectrum(select_run(study.data, run_name), name, key, max(1, MOST_SEEDS // len(group.runs)))
         panels.append(Panel(name, "mode k", f"eigenvalue λ_k {label}", series, y_log=True))
-    caption = f"Eigenvalues of Θ, descending; {MODES} modes or fewer of each spectrum, evenly spread in ln k; geometric mean over seeds."
+    caption = f"Eigenvalues of Θ, descending: {MODES} modes or fewer of each spectrum, evenly spread in ln k."
+    caption += " Geometric mean over seeds, band ± s.e.m. of the logarithm."
     return Chart(
         "spectra", group.variant, f"spectra-{group.stem}", "Spectra", caption, group.make_keys(), group.title, panels
     )  # fmt: skip
@@ -30,8 +31,8 @@ def _draw_spectrum(run: xr.Dataset, name: str, key: str, most: int) -> list[Seri
     variable = "eigenvalues" if name == "initial" else "minimum_eigenvalues"
     if variable not in run or not run.sizes["seed"]:
         return []
-    values = run[variable]
-    values = (values.isel(record=0) if name == "initial" else values).values.astype(float)
+    whole = run[variable]
+    values = (whole.isel(record=0) if name == "initial" else whole).values.astype(float)
     values = values[:, np.isfinite(values).any(axis=0)]
     if not values.size:
         return []

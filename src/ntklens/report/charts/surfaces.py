@@ -35,9 +35,9 @@ def chart_surfaces(study: Study) -> Iterator[Chart]:
             if there.any():
                 runs = [str(run) for run in data.run.values[there]]
                 values[row, column] = average(select_values(study, name, runs).ravel())[0]
-        labels = [[f"{v:g}" for v in axis] for axis in (x, y)]
+        columns, rows = ([f"{v:g}" for v in axis] for axis in (x, y))
         log = bool(np.nanmin(values, initial=np.inf) > 0)
-        cells.append(Cells(name, label_axis(x_name), label_axis(y_name), read_symbol(name), *labels, values, log))
+        cells.append(Cells(name, label_axis(x_name), label_axis(y_name), read_symbol(name), columns, rows, values, log))
     rest = [name for name in list_swept(data) if name not in (x_name, y_name)]
     caption = "Mean over seeds" + (f" and over {', '.join(rest)}" if rest else "") + "; empty where nothing is done."
     yield Chart("surfaces", "", "surfaces", "Over two axes", caption, [], "", cells=cells)

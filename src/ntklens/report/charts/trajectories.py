@@ -10,6 +10,7 @@ from ntklens.report.chart import Chart, Panel, Series
 from ntklens.report.charts.groups import Members, average, select_run
 
 MOST_SEEDS = 400  # lines of single seeds in one chart, all panels apart: a browser draws no more with ease
+BEYOND = 4.0  # factor of the train loss by which paths are drawn beyond the minimum: χ ends there
 MOST_RECORDS = 160  # points of a curve: more than a screen has room for on a logarithmic axis
 CURVES = (
     ("loss", "loss", True, (("test_loss", False, "test"), ("train_loss", True, "train"))),
@@ -47,8 +48,9 @@ def chart_adaptation(study: Study, group: Members) -> Chart:
         series += _draw_slope(run, key, average(rate.values)[0].item())
     panel = Panel("trace", "train loss L_train", "Tr Θ", series, x_reversed=True)
     caption = (
-        "Training runs from left to right. Dashed: the straight line in ln L_train whose slope is χ, the mean over seeds,"
-        " from the start to the minimum of the test loss (symbol)."
+        "Training runs from left to right. Dashed: the straight line in ln L_train whose slope is χ, the mean over"
+        " seeds, from the start to the minimum of the test loss (symbol). Paths end where the train loss is a"
+        " quarter of that at the minimum."
     ) + describe_left_out(runs)
     return Chart(
         "adaptation", group.variant, f"adaptation-{group.stem}", "Trace against train loss: χ", caption,
@@ -124,14 +126,20 @@ def _draw_path(run: xr.Dataset, key: str, seeds: int) -> list[Series]:
     if not len(records):
         return []
     loss, trace = run.train_loss.values[:, records].astype(float), run.trace.values[:, records].astype(float)
-    loss = np.where(loss > 0, loss, np.nan)
+    least = average(run.minimum_train_loss.values)[0] / BEYOND if "minimum_train_loss" in run else 0.0
+    loss = np.where((loss > 0) & (loss >= least), loss, np.nan)
     mean, error, _ = average(trace)
     alone = np.isnan(error).all()
     path = Series(
-        key, "mean", np.exp(average(np.log(loss))[0]), mean,
+        key, "mean", _average_losses(loss), mean,
         None if alone else mean - error, None if alone else mean + error,
     )  # fmt: skip
     return [path, join_seeds(run, key, loss, trace, seeds)]
+
+
+def _average_losses(loss: np.ndarray) -> np.ndarray:
+    """Return the geometric mean over seeds, NaN from where a seed's path has ended."""
+    return np.exp(np.log(loss).mean(axis=0))
 
 
 def _draw_slope(run: xr.Dataset, key: str, rate: float) -> list[Series]:

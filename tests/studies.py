@@ -124,19 +124,19 @@ def study_of_data(data, names=("sweep",), states=None, **parts):
     counted = {
         str(s): int(n) for s, n in zip(*np.unique(data.state.values.astype(str), return_counts=True), strict=True)
     }
-    content = dict(
-        names=list(names), data=data, observables=observables, groups=groups, laws=laws,
-        transitions=[Transition("trace_ratio", "model.width", "", Interval(310.0, 180.0, 520.0), True,
+    content = {
+        "names": list(names), "data": data, "observables": observables, "groups": groups, "laws": laws,
+        "transitions": [Transition("trace_ratio", "model.width", "", Interval(310.0, 180.0, 520.0), True,
                                 "plateau → power", 0.31, "β leaves its plateau near m = 310 [180, 520]; no break.")],
-        surfaces=[],
-        diagnoses=[
+        "surfaces": [],
+        "diagnoses": [
             Diagnosis("warning", "3 seeds per width: too few for the intervals of L_min.", "ensemble=10"),
             Diagnosis("note", "χ has R² below 0.95 in 4 of 12 runs: no single χ exists.", "protocol=resolved"),
         ],
-        claims=claims,
-        states=counted if states is None else states,
-        summary=["L_min hardly falls with width: α = −0.02 [−0.05, 0.01].", "Tr Θ_0 is affine in the width."],
-    )  # fmt: skip
+        "claims": claims,
+        "states": counted if states is None else states,
+        "summary": ["L_min hardly falls with width: α = −0.02 [−0.05, 0.01].", "Tr Θ_0 is affine in the width."],
+    }  # fmt: skip
     return Study(**(content | parts))
 
 
@@ -188,8 +188,9 @@ def make_data(axes=None, seeds=3, records=30, modes=24, diverged=(), missing=(),
     variables["effective_rank"] = (along, np.broadcast_to(ranks, shape) * (1 if rank else np.nan))
     last = 60 * width[..., 0] ** 0.2 * 0.6 * noise[..., 0]
     variables["minimum_effective_rank"] = (("run", "seed"), last * (1 if rank else np.nan))
-    variables["effective_rank_layer"] = ((*along, "layer"), variables["effective_rank"][1][..., None] * (0.5 + layer))
-    variables["minimum_effective_rank_layer"] = (("run", "seed", "layer"), variables["minimum_effective_rank"][1][..., None] * (0.5 + layer))  # fmt: skip
+    for name in ("effective_rank", "minimum_effective_rank"):
+        dims, values = variables[name]
+        variables[f"{name}_layer"] = ((*dims, "layer"), values[..., None] * (0.5 + layer))
     empty = np.full((*shape, modes), np.nan)
     if rank:
         empty[:, :, 0] = trace[:, :, :1] * spectrum

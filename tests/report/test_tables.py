@@ -1,0 +1,57 @@
+"""The tables that other programs read."""
+
+import csv
+import math
+
+import pytest
+
+from ntklens.report.tables import write_claims, write_fits, write_observables
+from studies import make_study
+
+
+def read(path):
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_observables_have_a_row_for_every_run_and_seed_and_empty_fields_for_what_is_missing(tmp_path):
+    study = make_study(diverged=[(0, 1)], missing=[(1, 2)])
+    write_observables(tmp_path / "observables.csv", study)
+    rows = read(tmp_path / "observables.csv")
+    assert len(rows) == 5 * 3
+    assert list(rows[0])[:4] == ["run", "seed", "state", "model.width"]
+    first = rows[0]
+    assert (first["seed"], first["state"], first["model.width"]) == ("0", "done", "16")
+    assert float(first["minimum_loss"]) == pytest.approx(float(study.observables.minimum_loss[0, 0]))
+    assert rows[1]["state"] == "diverged"
+    missing = rows[5]
+    assert missing["state"] == "missing"
+    assert missing["minimum_loss"] == missing["trace_ratio"] == ""
+    assert "nan" not in (tmp_path / "observables.csv").read_text().lower()
+
+
+def test_fits_have_a_row_for_every_form_and_refused_ones_say_why(tmp_path):
+    study = make_study()
+    write_fits(tmp_path / "fits.csv", study)
+    rows = read(tmp_path / "fits.csv")
+    assert list(rows[0])[:8] == ["observable", "axis", "group", "form", "exponent", "low", "high", "n"]
+    assert len(rows) == sum(len(law.fits) + len(law.refusals) for law in study.laws)
+    power = next(r for r in rows if (r["observable"], r["form"]) == ("initial_trace", "power"))
+    law = next(law for law in study.laws if law.observable == "initial_trace")
+    assert float(power["exponent"]) == law.fits["power"].parameters["exponent"].value
+    assert (power["n"], power["seeds"], power["preferred"]) == ("5", "15", "true")
+    affine = next(r for r in rows if (r["observable"], r["form"]) == ("initial_trace", "affine"))
+    assert affine["exponent"] == ""
+    assert float(affine["scale"]) == pytest.approx(2e4 / 60, rel=0.5)
+    refused = next(r for r in rows if r["form"] == "crossover")
+    assert refused["exponent"] == refused["n"] == refused["aicc"] == ""
+    assert refused["note"].startswith("needs 6 points")
+
+
+def test_claims_are_written_as_the_contract_says(tmp_path):
+    write_claims(tmp_path / "claims.csv", make_study())
+    rows = read(tmp_path / "claims.csv")
+    assert list(rows[0])[:6] == ["claim", "protocol", "value", "low", "high", "verdict"]
+    assert [row["verdict"] for row in rows] == ["contradicted", "supported", "not testable"]
+    assert rows[2]["value"] == ""
+    assert math.isclose(float(rows[1]["low"]), 0.92)
