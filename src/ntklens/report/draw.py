@@ -23,7 +23,8 @@ DPI = 200
 MOST_KEYS = 8  # in a legend; more along an axis get a colour bar
 MOST_NAMES = 14  # in a legend of keys without order
 NARROW = 0.75  # decades below which round numbers say more than powers of ten
-PANEL_HEIGHT = 2.15  # inches
+PANEL_HEIGHT, LINE_HEIGHT = 2.15, 0.17  # inches
+LEGEND_LETTERS = 75  # in a row
 
 
 def draw_chart(chart: Chart, folder: Path) -> list[Path]:
@@ -44,7 +45,8 @@ def draw_chart(chart: Chart, folder: Path) -> list[Path]:
     columns, rows = choose_grid(count)
     width = TWO_COLUMNS * min(1.0, max(0.62, columns / 3))
     with apply_style():
-        figure = Figure(figsize=(width, PANEL_HEIGHT * rows + 0.3), layout="constrained")
+        height = PANEL_HEIGHT * rows + 0.3 + LINE_HEIGHT * count_legend_rows(chart)
+        figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
         for place, panel in zip(axes, chart.panels, strict=False):
@@ -225,9 +227,17 @@ def _add_legend(figure: Any, axes: Sequence[Any], spare: Sequence[Any], chart: C
     if spare:
         spare[0].legend(handles=handles, title=title, loc="center left")
     else:
-        longest = max(len(key.label) for key in chart.keys)
-        columns = len(handles) if longest < 9 else max(1, 90 // (longest + 6))
+        columns = -(-len(handles) // count_legend_rows(chart))
         figure.legend(handles=handles, title=title, loc="outside lower center", ncols=columns)
+
+
+def count_legend_rows(chart: Chart) -> int:
+    """Return how many rows a legend below the panels needs; 0 without one."""
+    names = min(len(chart.keys), MOST_NAMES + 1)
+    if names < 2 or (chart.is_ordered and names > MOST_KEYS):
+        return 0
+    longest = max(len(key.label) for key in chart.keys[:MOST_NAMES])
+    return math.ceil(names / max(1, LEGEND_LETTERS // (longest + 6)))
 
 
 def _add_colour_bar(figure: Any, axes: Sequence[Any], chart: Chart) -> None:

@@ -15,6 +15,7 @@ import xarray as xr
 from ntklens.analysis.powerlaw import Interval
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart
+from ntklens.report.charts import MOST_GROUPS
 from ntklens.report.charts.groups import list_swept
 from ntklens.report.charts.laws import read_symbol
 from ntklens.report.interactive import describe_family, encode_json, list_colours
@@ -27,6 +28,7 @@ CONTENTS = (
     ("diagnostics", "Diagnostics"), ("configuration", "Configuration"), ("provenance", "Provenance"),
 )  # fmt: skip
 FINISHED = ("done", "diverged")
+MOST_FITS = 1000  # rows of the table of fits
 MOST_ROWS = 200  # of runs in the table of differences
 FIT_HEADS = (
     ("", ""), ("observable", ""), ("axis", ""), ("group", ""), ("form", ""), ("α", "number"), ("other parameters", ""),
@@ -78,9 +80,10 @@ def build_page(study: Study, charts: Sequence[Chart], drawn: Mapping[str, Sequen
         claims=study.claims,
         families=[_describe_section(name, members, drawn) for name, members in families.items()],
         fit_heads=FIT_HEADS,
-        fits=_list_fit_rows(study),
+        **_select_fit_rows(study),
         **_list_refusals(study),
         transitions=study.transitions,
+        groups_left_out=max(0, len(study.groups) - MOST_GROUPS),
         diagnoses=study.diagnoses,
         differences=_list_differences(study.data),
         first_run=str(study.data.run.values[0]) if study.data.sizes["run"] else "",
@@ -150,6 +153,13 @@ def _describe_section(name: str, charts: Sequence[Chart], drawn: Mapping[str, Se
     }
 
 
+def _select_fit_rows(study: Study) -> dict[str, Any]:
+    """Return the rows of fits to show: all, or of very many the preferred ones."""
+    rows = _list_fit_rows(study)
+    shown = rows if len(rows) <= MOST_FITS else [row for row in rows if row["preferred"]][:MOST_FITS]
+    return {"fits": shown, "fits_left_out": len(rows) - len(shown)}
+
+
 def _list_fit_rows(study: Study) -> list[dict[str, Any]]:
     """Return the rows of the table of fits: what is shown, and what it is sorted by."""
     rows = []
@@ -193,7 +203,11 @@ def _list_refusals(study: Study) -> dict[str, Any]:
         for law in study.laws
         for form, reason in law.refusals.items()
     ]
-    return {"refusals": rows, "refusal_reasons": list(dict.fromkeys(row[-1] for row in rows))[:12]}
+    return {
+        "refusals": rows[:MOST_FITS],
+        "refused": len(rows),
+        "refusal_reasons": list(dict.fromkeys(row[-1] for row in rows))[:12],
+    }
 
 
 def _list_differences(data: xr.Dataset) -> dict[str, Any]:

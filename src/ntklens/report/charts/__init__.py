@@ -11,6 +11,10 @@ from ntklens.report.charts.spectra import chart_spectra
 from ntklens.report.charts.surfaces import chart_surfaces
 from ntklens.report.charts.trajectories import chart_adaptation, chart_trajectories
 
+MOST_GROUPS = 24  # with charts of their own: a page of hundreds is neither read nor opened
+MOST_LINES_A_CHART = 400  # of single seeds, in each panel: a browser draws no more with ease
+MOST_LINES = 1600  # in all charts of a family: they are in the page whether looked at or not
+
 
 def build_charts(study: Study) -> list[Chart]:
     """Return every chart that a study has data for, family by family in the order of the page."""
@@ -18,12 +22,13 @@ def build_charts(study: Study) -> list[Chart]:
 
 
 def _build_all(study: Study) -> Iterator[Chart]:
-    groups = list_groups(study)
+    groups = list_groups(study)[:MOST_GROUPS]
+    lines = min(MOST_LINES_A_CHART, MOST_LINES // len(groups))
     yield from chart_laws(study)
-    yield from (chart_trajectories(study, group) for group in groups)
-    yield from (chart_adaptation(study, group) for group in groups)
+    yield from (chart_trajectories(study, group, lines) for group in groups)
+    yield from (chart_adaptation(study, group, lines) for group in groups)
     yield from chart_trace_law(study)
     yield from chart_ratio_split(study)
-    yield from (chart_spectra(study, group) for group in groups)
+    yield from (chart_spectra(study, group, lines // 4) for group in groups)
     yield from (chart_layers(study, group) for group in groups)
     yield from chart_surfaces(study)

@@ -18,6 +18,8 @@ SHOWN = (
     "minimum_effective_rank",
 )  # fmt: skip
 CURVE_POINTS = 80
+MOST_TOGETHER = 12  # groups in one chart
+MOST_NOTES = 6  # of their fits, written below a panel
 MOST_COLOURS = 4  # groups that are told apart without an order
 NUMBER = re.compile(r"[^=,]+=[-+.e0-9]+")
 LEAST_POINTS = 3  # of an axis, to speak of a slope
@@ -32,6 +34,9 @@ def chart_laws(study: Study) -> Iterator[Chart]:
             "Means over seeds ± s.e.m., single seeds faint. Solid: the preferred form with its pointwise 95 % band;"
         )
         caption += " dashed: its closest rival."
+        most = sum(g.axis == axis for g in study.groups)
+        if most > len(groups):
+            caption += f" {len(groups)} of {most} groups are drawn; fits.csv has all."
         yield Chart(
             "laws", axis, f"laws-{Members(axis, '', [], [], '', np.zeros(0)).stem}", "Scaling laws",
             caption if axis else "Means over seeds ± s.e.m., single seeds faint.",
@@ -107,7 +112,13 @@ def _split_axes(study: Study) -> dict[str, list[Members]]:
     axes: dict[str, list[Members]] = {}
     for group in list_groups(study):
         axes.setdefault(group.axis, []).append(group)
-    return axes
+    return {axis: _spread(groups) for axis, groups in axes.items()}
+
+
+def _spread(groups: list[Members]) -> list[Members]:
+    """Return the groups that are drawn together: all, or some of many."""
+    kept = np.unique(np.linspace(0, len(groups) - 1, min(len(groups), MOST_TOGETHER)).round().astype(int))
+    return [groups[number] for number in kept]
 
 
 def _make_group_keys(groups: list[Members]) -> list[Key]:
@@ -145,8 +156,19 @@ def _chart_observable(
     label = ("−" if sign < 0 else "") + read_symbol(name)
     title = label_axis(axis) if axis else groups[0].title or "run"
     return Panel(
-        name, title, label, series, x_log=bool(axis) and _is_positive(groups), y_log=log, note="\n".join(notes)
+        name,
+        title,
+        label,
+        series,
+        x_log=bool(axis) and _is_positive(groups),
+        y_log=log,
+        note="\n".join(_shorten(notes)),
     )
+
+
+def _shorten(notes: list[str]) -> list[str]:
+    rest = len(notes) - MOST_NOTES
+    return [*notes[:MOST_NOTES], f"and {rest} more: see the table of fits"] if rest > 1 else notes
 
 
 def _find_sign(study: Study, name: str, groups: list[Members], laws: dict[str, Law | None]) -> int:

@@ -6,19 +6,18 @@ import xarray as xr
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series
 from ntklens.report.charts.groups import Members, average, select_run
-from ntklens.report.charts.trajectories import join_seeds
+from ntklens.report.charts.trajectories import join_seeds, share_seeds
 
 MODES = 90  # of a spectrum that are drawn: spread evenly over a logarithmic axis
-MOST_SEEDS = 60  # spectra of single seeds in one chart
 
 
-def chart_spectra(study: Study, group: Members) -> Chart:
+def chart_spectra(study: Study, group: Members, lines: int) -> Chart:
     """Chart eigenvalues against their number, the mean over seeds, at the start and at the minimum."""
     panels = []
     for name, label in (("initial", "at the start"), ("minimum", "at the minimum")):
         series = []
         for run_name, key in zip(group.runs, group.labels, strict=True):
-            series += _draw_spectrum(select_run(study.data, run_name), name, key, max(1, MOST_SEEDS // len(group.runs)))
+            series += _draw_spectrum(select_run(study.data, run_name), name, key, share_seeds(lines, len(group.runs)))
         panels.append(Panel(name, "mode k", f"eigenvalue λ_k {label}", series, y_log=True))
     caption = f"Eigenvalues of Θ, descending: {MODES} modes or fewer of each spectrum, evenly spread in ln k."
     caption += " Geometric mean over seeds, band ± s.e.m. of the logarithm."

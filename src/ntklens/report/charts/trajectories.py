@@ -9,7 +9,6 @@ from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series
 from ntklens.report.charts.groups import Members, average, select_run
 
-MOST_SEEDS = 400  # lines of single seeds in one chart, all panels apart: a browser draws no more with ease
 BEYOND = 4.0  # factor of the train loss by which paths are drawn beyond the minimum: χ ends there
 MOST_RECORDS = 160  # points of a curve: more than a screen has room for on a logarithmic axis
 CURVES = (
@@ -19,54 +18,54 @@ CURVES = (
 )
 
 
-def chart_trajectories(study: Study, group: Members) -> Chart:
-    """Chart losses, Tr Θ and Γ against epoch, the mean over seeds ± s.e.m., and the minimum."""
+def chart_trajectories(study: Study, group: Members, lines: int) -> Chart:
+    """Chart losses, Tr Θ and Γ against epoch, the mean over seeds ± s.e.m., and the minimum; at most `lines` seeds."""
     runs = [select_run(study.data, run) for run in group.runs]
     panels = []
     for name, label, log, curves in CURVES:
         series = []
         for key, run in zip(group.labels, runs, strict=True):
             for variable, dashed, detail in curves:
-                series += _draw_curve(run, variable, key, dashed, detail, share_seeds(len(runs)))
+                series += _draw_curve(run, variable, key, dashed, detail, share_seeds(lines, len(runs)))
             series += _mark_minimum(run, curves[0][0], key)
         panels.append(Panel(name, "epoch", label, series, y_log=log))
     caption = "Mean over seeds, band ± s.e.m.; the symbol marks the minimum of the test loss."
-    caption += " Test loss solid, train loss dashed." + describe_left_out(runs)
+    caption += " Test loss solid, train loss dashed." + describe_left_out(runs, lines)
     return Chart(
         "trajectories", group.variant, f"trajectories-{group.stem}", "Learning curves", caption,
         group.make_keys(), group.title, panels,
     )  # fmt: skip
 
 
-def chart_adaptation(study: Study, group: Members) -> Chart:
+def chart_adaptation(study: Study, group: Members, lines: int) -> Chart:
     """Chart Tr Θ against ln L_train and, from the start to the minimum, the straight line whose slope is χ."""
     runs = [select_run(study.data, run) for run in group.runs]
     series = []
     for name, key, run in zip(group.runs, group.labels, runs, strict=True):
         rate = study.observables.adaptation_rate.sel(run=name, seed=run.seed)
-        series += _draw_path(run, key, share_seeds(len(runs)))
+        series += _draw_path(run, key, share_seeds(lines, len(runs)))
         series += _draw_slope(run, key, average(rate.values)[0].item())
     panel = Panel("trace", "train loss L_train", "Tr Θ", series, x_reversed=True)
     caption = (
         "Training runs from left to right. Dashed: the straight line in ln L_train whose slope is χ, the mean over"
         " seeds, from the start to the minimum of the test loss (symbol). Paths end where the train loss is a"
         " quarter of that at the minimum."
-    ) + describe_left_out(runs)
+    ) + describe_left_out(runs, lines)
     return Chart(
         "adaptation", group.variant, f"adaptation-{group.stem}", "Trace against train loss: χ", caption,
         group.make_keys(), group.title, [panel],
     )  # fmt: skip
 
 
-def share_seeds(runs: int) -> int:
+def share_seeds(lines: int, runs: int) -> int:
     """Return how many seeds of each run may be drawn one by one."""
-    return max(1, MOST_SEEDS // max(1, runs))
+    return max(1, lines // max(1, runs))
 
 
-def describe_left_out(runs: list[xr.Dataset]) -> str:
+def describe_left_out(runs: list[xr.Dataset], lines: int) -> str:
     """Return what a chart leaves out of seeds and records, in words; empty if nothing."""
     text = ""
-    seeds, most = sum(run.sizes["seed"] for run in runs), share_seeds(len(runs))
+    seeds, most = sum(run.sizes["seed"] for run in runs), share_seeds(lines, len(runs))
     drawn = sum(min(most, run.sizes["seed"]) for run in runs)
     if drawn < seeds:
         text += f" Of single seeds {drawn:,} of {seeds:,} are drawn; means are of all."
