@@ -39,7 +39,9 @@ def test_fits_have_a_row_for_every_form_and_refused_ones_say_why(tmp_path):
     power = next(r for r in rows if (r["observable"], r["form"]) == ("initial_trace", "power"))
     law = next(law for law in study.laws if law.observable == "initial_trace")
     assert float(power["exponent"]) == law.fits["power"].parameters["exponent"].value
-    assert (power["n"], power["seeds"], power["preferred"]) == ("5", "15", "true")
+    assert (power["n"], power["seeds"], power["preferred"]) == ("5", "15", "false")
+    chosen = [r["form"] for r in rows if r["observable"] == "initial_trace" and r["preferred"] == "true"]
+    assert chosen == [law.preferred]
     affine = next(r for r in rows if (r["observable"], r["form"]) == ("initial_trace", "affine"))
     assert affine["exponent"] == ""
     assert float(affine["scale"]) == pytest.approx(2e4 / 60, rel=0.5)
@@ -49,9 +51,11 @@ def test_fits_have_a_row_for_every_form_and_refused_ones_say_why(tmp_path):
 
 
 def test_claims_are_written_as_the_contract_says(tmp_path):
-    write_claims(tmp_path / "claims.csv", make_study())
+    study = make_study()
+    write_claims(tmp_path / "claims.csv", study)
     rows = read(tmp_path / "claims.csv")
     assert list(rows[0])[:6] == ["claim", "protocol", "value", "low", "high", "verdict"]
-    assert [row["verdict"] for row in rows] == ["contradicted", "supported", "not testable"]
-    assert rows[2]["value"] == ""
-    assert math.isclose(float(rows[1]["low"]), 0.92)
+    assert [row["verdict"] for row in rows] == [claim.verdict for claim in study.claims]
+    for row, claim in zip(rows, study.claims, strict=True):
+        assert (row["value"] == "") == math.isnan(claim.measured.value)
+        assert row["value"] == "" or math.isclose(float(row["low"]), claim.measured.low)
