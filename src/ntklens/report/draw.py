@@ -23,6 +23,7 @@ DPI = 200
 MOST_KEYS = 8  # in a legend; more along an axis get a colour bar
 MOST_NAMES = 14  # in a legend of keys without order
 NARROW = 0.75  # decades below which round numbers say more than powers of ten
+MOST_NOTES = 3  # on fits, above a panel
 PANEL_HEIGHT, LINE_HEIGHT = 2.15, 0.17  # inches
 LEGEND_LETTERS = 75  # in a row
 
@@ -83,9 +84,10 @@ def _draw_panel(axes: Any, panel: Panel, keys: Sequence[Key]) -> None:
         _draw_series(axes, series, known[series.key], panel)
     axes.set_xlabel(to_math(panel.x_label))
     axes.set_ylabel(to_math(panel.y_label))
-    if panel.note:
-        axes.set_title("\n".join(_wrap(to_math(line)) for line in panel.note.split("\n")[:3]), fontsize=6.5, loc="left",
-                       color="0.25")  # fmt: skip
+    notes = panel.note.split("\n")
+    if panel.note and len(notes) <= MOST_NOTES:  # more would leave no room for the panel; fits.csv has them
+        text = "\n".join(_wrap(to_math(line)) for line in notes)
+        axes.set_title(text, fontsize=6.5, loc="left", color="0.25")
     if panel.x_reversed:
         axes.invert_xaxis()
 

@@ -55,13 +55,14 @@ def _write_all(study: Study, folder: Path, plans: Sequence[dict]) -> None:
 
 
 def select_drawn(charts: Sequence[Chart]) -> list[Chart]:
-    """Return the charts to draw on paper: of each family those with the most keys, in their order."""
-    kept, count = set(), Counter[str]()
-    for chart in sorted(charts, key=lambda chart: -len(chart.keys)):
+    """Return the charts to draw on paper: the first of each family, which are of the longest axis."""
+    count = Counter[str]()
+    drawn = []
+    for chart in charts:
         count[chart.family] += 1
         if count[chart.family] <= MOST_VARIANTS:
-            kept.add(chart.stem)
-    return [chart for chart in charts if chart.stem in kept]
+            drawn.append(chart)
+    return drawn
 
 
 def _read_plans(names: Sequence[str], folder: Path) -> list[dict]:

@@ -151,8 +151,8 @@ def _chart_observable(
             notes.append(_describe_law(law, form, group.label if len(groups) > 1 else ""))
     if len({note.split(": ", 1)[-1] for note in notes}) == 1:
         notes = [notes[0].split(": ", 1)[-1]] if len(notes) > 1 else notes
-    values = np.concatenate([s.y for s in series]) if series else np.zeros(0)
-    log = bool((values[np.isfinite(values)] > 0).all())
+    means = [s.y for s in series if s.role == "mean"]
+    log = all(bool((mean[np.isfinite(mean)] > 0).all()) for mean in means)
     label = ("−" if sign < 0 else "") + read_symbol(name)
     title = label_axis(axis) if axis else groups[0].title or "run"
     return Panel(
@@ -226,7 +226,7 @@ def _draw_fit(fit: Fit, key: str, role: str, scale: float) -> list[Series]:
 
 def _describe_law(law: Law, form: str | None, prefix: str) -> str:
     """Return the exponent with its interval, or why there is none, in a few words."""
-    lead = f"{prefix.split('=')[0].split('.')[-1]} {prefix.split('=')[-1]}: " if prefix else ""
+    lead = f"{prefix.replace(',', ', ')}: " if prefix else ""
     chosen = form or law.preferred
     if chosen is None or chosen not in law.fits:
         reason = next(iter(law.refusals.values()), law.finding)
