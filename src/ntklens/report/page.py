@@ -28,6 +28,7 @@ CONTENTS = (
     ("diagnostics", "Diagnostics"), ("configuration", "Configuration"), ("provenance", "Provenance"),
 )  # fmt: skip
 FINISHED = ("done", "diverged")
+MOST_SENTENCES = 14  # of the summary that are seen at once
 MOST_FITS = 1000  # rows of the table of fits
 MOST_ROWS = 200  # of runs in the table of differences
 FIT_HEADS = (
@@ -74,6 +75,7 @@ def build_page(study: Study, charts: Sequence[Chart], drawn: Mapping[str, Sequen
         contents=_list_contents(families),
         incomplete=describe_incomplete(study.states),
         summary=study.summary,
+        most_sentences=MOST_SENTENCES,
         states=[(state, count) for state, count in study.states.items() if count],
         unreadable=json.loads(study.data.attrs.get("unreadable", "[]")),
         tables=TABLES,

@@ -126,14 +126,14 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_interval(value: float, low: float, high: float, digits: int = 3) -> str:
-    """Return a number with its interval, all to two digits of the interval's width: 0.482 [0.455, 0.509]."""
+    """Return a number with its interval, all to two digits of half the interval's width: 0.482 [0.455, 0.509]."""
     if math.isnan(value):
         return "–"
     if math.isnan(low) or math.isnan(high):
         return format_number(value, digits)
     size = max(abs(number) for number in (value, low, high) if math.isfinite(number))
     width = high - low if math.isfinite(high - low) and high > low else size * 10.0 ** (2 - digits)
-    decimals = max(0, 1 - math.floor(math.log10(width))) if width else 0
+    decimals = max(0, 1 - math.floor(math.log10(width / 2))) if width else 0
     if size >= 1e6 or decimals > MOST_DECIMALS:
         return f"{format_number(value, digits)} [{format_number(low, digits)}, {format_number(high, digits)}]"
 
