@@ -22,7 +22,7 @@ SMOOTH = ("power", "affine", "inverse_affine", "plateau_power", "power_plateau")
 
 
 def draw(form, repeat, seeds, misfit, draws):
-    return draw_values(CURVES[form](WIDTHS), np.random.default_rng([repeat, seeds, draws]), seeds, misfit, draws)
+    return draw_values(CURVES[form](WIDTHS), np.random.default_rng([1, repeat, seeds, draws]), seeds, misfit, draws)
 
 
 def measure_coverage(form, seeds, misfit, draws, repeats):

@@ -18,7 +18,7 @@ def measure_coverage(form, seeds, misfit, draws, repeats, fit=fit_form):
     """{parameter: share of repeats whose 95 % interval holds the truth}."""
     hits = dict.fromkeys(TRUTH[form], 0)
     for repeat in range(repeats):
-        rng = np.random.default_rng([repeat, seeds, draws])
+        rng = np.random.default_rng([1, repeat, seeds, draws])
         y = draw_values(CURVES[form](WIDTHS), rng, seeds, misfit, draws)
         parameters = fit(summarise(WIDTHS, y, ("draw", "seed")), form).parameters
         for name, value in TRUTH[form].items():

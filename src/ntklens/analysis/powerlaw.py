@@ -210,7 +210,7 @@ def _read_parameters(fitted: Profile, samples: Samples) -> dict[str, Interval]:
         gradient[:, number] = 1
         interval = Interval(*fitted.find_interval(gradient))
         if family.logarithmic and number == 0:
-            logs = _widen(interval, 1.0, fitted.degrees, samples)
+            logs = _widen(interval, None, fitted.degrees, samples)
             parameters[name] = Interval(*(_exponential(v) for v in (logs.value, logs.low, logs.high)))
         elif family.logarithmic:
             ends = (
@@ -239,22 +239,32 @@ def _exponential(value: float) -> float:
     return math.exp(min(value, 700.0))
 
 
-def _widen(interval: Interval, size: float, degrees: int, samples: Samples) -> Interval:
-    """Add what all points share, a relative error, to the interval of a parameter in units of y.
+def _widen(interval: Interval, size: float | None, degrees: int, samples: Samples) -> Interval:
+    """Add what all points share, a factor e^b, to the interval of a parameter in units of y.
 
     Variances add up; their degrees of freedom by Welch & Satterthwaite.
+
+    Args:
+      interval: without it.
+      size: of the parameter; None: the parameter is the logarithm of a size, and b is added.
+      degrees: of freedom of the interval.
+      samples: know the variance of b.
     """
-    shared = samples.common * size**2
-    if shared == 0:
+    if samples.common == 0:
         return interval
 
-    def combine(half: float) -> float:
+    def combine(half: float, direction: int) -> float:
         own = (half / float(student.ppf((1 + LEVEL) / 2, degrees))) ** 2
+        shared = samples.common * (1 if size is None else size**2)
         together = (own + shared) ** 2 / (own**2 / degrees + shared**2 / max(1, samples.levels - 1))
-        return float(student.ppf((1 + LEVEL) / 2, together)) * math.sqrt(own + shared)
+        quantile = float(student.ppf((1 + LEVEL) / 2, together))
+        factor = quantile * math.sqrt(samples.common)
+        moved = factor if size is None else abs(size) * abs(math.expm1(direction * factor))
+        return math.hypot(quantile * math.sqrt(own), moved)
 
     value = interval.value
-    return Interval(value, value - combine(value - interval.low), value + combine(interval.high - value))
+    away = 1 if size is None or size > 0 else -1
+    return Interval(value, value - combine(value - interval.low, -away), value + combine(interval.high - value, away))
 
 
 def divide(fitted: Profile, above: int, below: int) -> Interval:

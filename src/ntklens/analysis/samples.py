@@ -157,8 +157,8 @@ def _measure_shared(rows: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
     weights = 1 / (noise + max(float(noise.mean()) / 20, 1e-12))
     together = weights @ rows / weights.sum()
     own = solve_excess(rows - together, np.repeat(noise[:, None], size, axis=1), (points - 1) * (size - 1))
-    left = float(np.sum(weights**2 * (noise + own)) / weights.sum() ** 2)
-    return own, max(0.0, float(np.sum(together**2)) / (size - 1) - left)
+    # The noise of the weighted means is left in: a few levels tell too little of Var(b) to take it out.
+    return own, float(np.sum(together**2)) / (size - 1)
 
 
 def solve_excess(residuals: np.ndarray, variance: np.ndarray, degrees: float) -> float:
