@@ -19,7 +19,7 @@ class Group:
 
     Attributes:
       axis: the override that was swept.
-      label: values of what else was swept, `key=value`, joined by commas; empty if nothing was.
+      label: what tells it from the axis' other groups, `key=value`, joined by commas; empty if there is no other.
       runs: their names, in the order of x.
       x: axis value of each run, ascending; equal for runs that differ in a random factor.
       tied: other settings that change along with the axis.
@@ -40,8 +40,8 @@ class Group:
 def find_groups(observables: xr.Dataset) -> list[Group]:
     """Return every axis with every combination of the other settings that were swept.
 
-    An axis is a setting with at least two different positive numbers. Settings that change whenever an axis does, and
-    never otherwise, are tied to it: they make no groups, and are named.
+    An axis is a setting with at least two different positive numbers. If no two runs differ in it alone, settings that
+    it decides are tied to it: they make no groups, and are named.
 
     Args:
       observables: with one coordinate along `run` for each swept parameter.
@@ -55,25 +55,45 @@ def find_groups(observables: xr.Dataset) -> list[Group]:
         (name for name, values in swept.items() if name not in RANDOM and _is_axis(values)),
         key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name),
     )
-    tied = {axis: [other for other in swept if other != axis and other not in RANDOM and _is_tied(swept, axis, other)]
-            for axis in axes}  # fmt: skip
     groups: list[Group] = []
     for axis in axes:
-        if any(axis in tied[earlier] for earlier in axes[: axes.index(axis)]):
-            continue
-        others = [name for name in swept if name != axis and name not in RANDOM and name not in tied[axis]]
-        labels = [
-            ", ".join(f"{name}={_say(swept[name][run])}" for name in others) for run in range(observables.sizes["run"])
-        ]
-        for label in dict.fromkeys(labels):
-            members = [run for run, own in enumerate(labels) if own == label and isinstance(swept[axis][run], float)]
-            if len({swept[axis][run] for run in members}) < 2:
-                continue
-            x = np.array([swept[axis][run] for run in members], float)
-            order = np.argsort(x, kind="stable")
-            names = [str(observables["run"].values[run]) for run in np.array(members)[order]]
-            groups.append(Group(axis, label, names, x[order], tuple(tied[axis])))
+        others = [name for name in swept if name != axis and name not in RANDOM]
+        tied = [other for other in others if _is_tied(swept, axis, other)]
+        if own := _split(observables, swept, axis, others, ()):
+            groups += own
+        elif not any(axis in group.tied for group in groups):
+            groups += _split(observables, swept, axis, [name for name in others if name not in tied], tuple(tied))
     return groups
+
+
+def _split(
+    observables: xr.Dataset, swept: dict[str, list[object]], axis: str, others: list[str], tied: tuple[str, ...]
+) -> list[Group]:
+    """Return the runs of each combination of the other settings, as far as they differ along the axis."""
+    found: dict[tuple[object, ...], list[int]] = {}
+    for run, value in enumerate(swept[axis]):
+        if isinstance(value, float):
+            found.setdefault(tuple(swept[name][run] for name in others), []).append(run)
+    found = {key: runs for key, runs in found.items() if len({swept[axis][run] for run in runs}) > 1}
+    telling = _select_telling(others, list(found))
+    groups = []
+    for key, runs in found.items():
+        x = np.array([swept[axis][run] for run in runs], float)
+        order = np.argsort(x, kind="stable")
+        names = [str(observables["run"].values[run]) for run in np.array(runs)[order]]
+        label = ", ".join(f"{name}={_say(value)}" for name, value in zip(others, key, strict=True) if name in telling)
+        groups.append(Group(axis, label, names, x[order], tied))
+    return groups
+
+
+def _select_telling(names: list[str], keys: list[tuple[object, ...]]) -> list[str]:
+    """Return the settings that it takes to tell groups from each other, the best known ones if there is a choice."""
+    telling = sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    for name in reversed(telling.copy()):
+        rest = [names.index(one) for one in telling if one != name]
+        if len({tuple(key[number] for number in rest) for key in keys}) == len(keys):
+            telling.remove(name)
+    return telling
 
 
 def _normalise(value: object) -> object:

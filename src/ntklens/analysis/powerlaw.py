@@ -421,6 +421,8 @@ def _describe(fits: dict[str, Fit], preferred: str | None, refusals: dict[str, s
     fit, power = fits[preferred], fits.get("power")
     if preferred == "power":
         return _describe_exponent(fit)
+    if power is not None and power.exponent.is_inside(-CONSTANT, CONSTANT):
+        return f"{_describe_exponent(power)} (though {FORMS[preferred].formula} describes it better)"
     text = f"{'grows' if fit.mean[-1] > fit.mean[0] else 'falls'} as {FORMS[preferred].formula}"
     if "exponent" in fit.parameters:
         text += f" with {_say_exponent(fit.exponent)}"

@@ -37,6 +37,7 @@ class Series:
       seeds: seed of each point, shape (K,), for the role seed.
       points: drawn as points, not as a line.
       dashed: told from a solid line of the same colour.
+      hollow: points that are shown, but were left out of a fit.
       detail: what a hover says beside the numbers.
       start: whether the first point is the start of training, which a logarithmic axis puts beside its first tick.
     """
@@ -50,6 +51,7 @@ class Series:
     seeds: np.ndarray | None = None
     points: bool = False
     dashed: bool = False
+    hollow: bool = False
     detail: str = ""
     start: bool = False
 

@@ -112,7 +112,10 @@ def _draw_series(axes: Any, series: Series, key: Key, panel: Panel) -> None:
         errors = None
         if series.low is not None and series.high is not None:
             errors = np.stack([series.y - series.low, series.high - series.y])
-        axes.errorbar(series.x, series.y, errors, ls="", marker=marker, ms=3.8, color=colour, elinewidth=0.9, zorder=4)
+        face = "white" if series.hollow else colour
+        axes.errorbar(
+            series.x, series.y, errors, ls="", marker=marker, ms=3.8, color=colour, mfc=face, elinewidth=0.9, zorder=4
+        )
     else:
         style = "--" if series.dashed else "-"
         width = 0.9 if series.role in FIT_ROLES else 1.1

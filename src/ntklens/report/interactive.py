@@ -70,6 +70,7 @@ def _describe_series(series: Series) -> dict[str, Any]:
         "y": _round(series.y),
         "points": series.points,
         "dashed": series.dashed,
+        "hollow": series.hollow,
         "detail": to_markup(series.detail),
     }
     if series.low is not None and series.high is not None:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ntklens.analysis.claims import Claim
 from ntklens.analysis.powerlaw import Interval
 from ntklens.analysis.study import Study
+from ntklens.analysis.surface import describe_surface
 from ntklens.report.chart import Chart
 from ntklens.report.charts import MOST_GROUPS
 from ntklens.report.charts.groups import list_swept
@@ -79,7 +81,8 @@ def build_page(study: Study, charts: Sequence[Chart], drawn: Mapping[str, Sequen
         states=[(state, count) for state, count in study.states.items() if count],
         unreadable=json.loads(study.data.attrs.get("unreadable", "[]")),
         tables=TABLES,
-        claims=study.claims,
+        **_pivot_claims(study.claims),
+        surfaces=[(surface, describe_surface(surface)) for surface in study.surfaces],
         families=[_describe_section(name, members, drawn) for name, members in families.items()],
         fit_heads=FIT_HEADS,
         **_select_fit_rows(study),
@@ -160,6 +163,21 @@ def _select_fit_rows(study: Study) -> dict[str, Any]:
     rows = _list_fit_rows(study)
     shown = rows if len(rows) <= MOST_FITS else [row for row in rows if row["preferred"]][:MOST_FITS]
     return {"fits": shown, "fits_left_out": len(rows) - len(shown)}
+
+
+def _pivot_claims(claims: Sequence[Claim]) -> dict[str, Any]:
+    """Return the arms of the protocol, and one row for each claim and group with what each arm says of it."""
+    arms = list(dict.fromkeys(claim.protocol for claim in claims))
+    rows: dict[tuple[str, str, str], dict[str, Claim]] = {}
+    for claim in claims:
+        rows.setdefault((claim.claim, claim.axis, claim.group), {})[claim.protocol] = claim
+    return {
+        "arms": arms,
+        "claims": [
+            {"claim": claim, "axis": axis, "group": group, "arms": [by_arm.get(arm) for arm in arms]}
+            for (claim, axis, group), by_arm in rows.items()
+        ],
+    }
 
 
 def _list_fit_rows(study: Study) -> list[dict[str, Any]]:

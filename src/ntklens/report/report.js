@@ -141,8 +141,8 @@
           hovertemplate: `${head}${values}%{customdata[1]}%{customdata[2]}${s.detail && s.role !== "mean" ? "<br>" + s.detail : ""}<extra>${s.role === "mean" ? (s.points ? "" : s.detail) : s.role}</extra>` };
         if (s.points) {
           trace.mode = "markers";
-          trace.marker = { color: colour, symbol: colours.markers[key.number % colours.markers.length], size: s.role === "seed" ? 5 : s.role === "minimum" ? 10 : 8,
-            opacity: s.role === "seed" ? (this.seeds ? 0.75 : 0.3) : 1, line: { width: s.role === "minimum" ? 1.5 : 0, color: ink("--paper") } };
+          trace.marker = { color: colour, symbol: colours.markers[key.number % colours.markers.length] + (s.hollow ? "-open" : ""), size: s.role === "seed" ? 5 : s.role === "minimum" ? 10 : 8,
+            opacity: s.role === "seed" ? (this.seeds ? 0.75 : 0.3) : 1, line: s.hollow ? { width: 1.5, color: colour } : { width: s.role === "minimum" ? 1.5 : 0, color: ink("--paper") } };
           if (s.low) trace.error_y = { type: "data", symmetric: false, array: s.y.map((v, i) => s.high[i] - v), arrayminus: s.y.map((v, i) => v - s.low[i]), thickness: 1.3, width: 0, color: colour };
         } else {
           trace.mode = s.role === "mean" && s.y.length <= 14 ? "lines+markers" : "lines";

@@ -96,6 +96,7 @@ def label_axis(axis: str) -> str:
 
 
 # A single letter with an index; `train_size` and `hidden_0` are names, not symbols.
+MINUS = re.compile(r"(?<=[\s\[(])-(?=\d)")  # not that of a name or a range
 SUBSCRIPT = re.compile(r"(?<![A-Za-z0-9_.])([A-Za-zΑ-Ωα-ω])_([A-Za-z0-9]+)(?![A-Za-z0-9_.]*=)")
 
 
@@ -105,10 +106,10 @@ def to_math(text: str) -> str:
 
 
 def to_markup(text: str) -> str:
-    """Return text as HTML: escaped, symbols such as `Γ_min` with a lowered index."""
+    """Return text as HTML: escaped, symbols such as `Γ_min` with a lowered index, minus signs before numbers."""
     from markupsafe import escape
 
-    return SUBSCRIPT.sub(lambda m: f"{m[1]}<sub>{m[2]}</sub>", str(escape(text)))
+    return MINUS.sub("−", SUBSCRIPT.sub(lambda m: f"{m[1]}<sub>{m[2]}</sub>", str(escape(text))))
 
 
 def format_number(value: float, digits: int = 3) -> str:

@@ -33,7 +33,7 @@ def chart_laws(study: Study) -> Iterator[Chart]:
         caption = (
             "Means over seeds ± s.e.m., single seeds faint. Solid: the preferred form with its pointwise 95 % band;"
         )
-        caption += " dashed: its closest rival."
+        caption += " dashed: its closest rival; hollow: left out of the fits (unresolved or dead)."
         most = sum(g.axis == axis for g in study.groups)
         if most > len(groups):
             caption += f" {len(groups)} of {most} groups are drawn; fits.csv has all."
@@ -145,7 +145,9 @@ def _chart_observable(
     notes: list[str] = []
     for group in groups:
         law = laws[group.label]
-        series += _draw_points(_place(group), sign * scale * select_values(study, name, group.runs), group, study)
+        values = sign * scale * select_values(study, name, group.runs)
+        fit = next(iter(law.fits.values()), None) if law is not None else None
+        series += _draw_points(_place(group), values, group, study, fit, scale)
         if law is not None:
             series += _draw_fits(law, form, scale)
             notes.append(_describe_law(law, form, group.label if len(groups) > 1 else ""))
@@ -181,7 +183,10 @@ def _find_sign(study: Study, name: str, groups: list[Members], laws: dict[str, L
     return -1 if len(values) and (values < 0).all() else 1
 
 
-def _draw_points(x: np.ndarray, values: np.ndarray, group: Members, study: Study) -> list[Series]:
+def _draw_points(
+    x: np.ndarray, values: np.ndarray, group: Members, study: Study, fit: Fit | None = None, scale: float = 1.0
+) -> list[Series]:
+    """Return the seeds, the means as they were fitted, and hollow the means of what was left out of the fits."""
     seeds = np.broadcast_to(study.data.seed.values[None, :], values.shape)
     places = np.broadcast_to(x[:, None], values.shape)
     there = np.isfinite(values)
@@ -191,12 +196,26 @@ def _draw_points(x: np.ndarray, values: np.ndarray, group: Members, study: Study
     dots = Series(
         group.label, "seed", places[there][::step], values[there][::step], seeds=seeds[there][::step], points=True
     )
-    unique = np.unique(x[there.any(axis=1)])
+    series = [dots]
+    fitted = np.zeros(0) if fit is None else fit.x
+    if fit is not None:
+        mean, error = scale * fit.mean, scale * fit.sem
+        counts = ", ".join(f"{count}" for count in fit.count) if len(fitted) <= 12 else ""
+        series.append(Series(group.label, "mean", fitted, mean, mean - error, mean + error, points=True, detail=counts))
+    unique = np.setdiff1d(np.unique(x[there.any(axis=1)]), fitted)
+    if not len(unique):
+        return series
     together = [average(values[x == place].ravel()) for place in unique]
     mean, error = (np.array([part[number] for part in together], float) for number in (0, 1))
     error = np.nan_to_num(error)
     counts = ", ".join(f"{part[2]}" for part in together) if len(together) <= 12 else ""
-    return [dots, Series(group.label, "mean", unique, mean, mean - error, mean + error, points=True, detail=counts)]
+    left_out = fit is not None
+    series.append(
+        Series(
+            group.label, "mean", unique, mean, mean - error, mean + error, points=True, hollow=left_out, detail=counts
+        )
+    )
+    return series
 
 
 def _draw_fits(law: Law, form: str | None, scale: float) -> list[Series]:
