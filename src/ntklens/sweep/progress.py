@@ -187,8 +187,13 @@ def _scan(folder: Path) -> list[os.DirEntry]:
 
 
 def _list_runs(folder: Path) -> list[str]:
-    """Return the names of the runs' directories."""
-    return sorted(entry.name for entry in _scan(folder) if os.path.exists(os.path.join(entry.path, "config.yaml")))
+    """Return the names of the runs' directories: those with a configuration, or with a seed."""
+    return sorted(
+        entry.name
+        for entry in _scan(folder)
+        if os.path.exists(os.path.join(entry.path, "config.yaml"))
+        or any(SEED.fullmatch(inner.name) for inner in _scan(Path(entry.path)))
+    )
 
 
 def _list_seeds(run: Path) -> list[int]:

@@ -253,8 +253,8 @@ def _describe_law(law: Law, form: str | None, prefix: str) -> str:
     fit = law.fits[chosen]
     words = chosen.replace("_", " ")
     for name, symbol in (("exponent", "α"), ("scale", "scale")):
-        if name in fit.parameters:
-            interval = fit.parameters[name]
+        interval = fit.parameters.get(name)
+        if interval is not None and not (np.isinf(interval.low) and np.isinf(interval.high)):
             return f"{lead}{words}, {symbol} = {format_interval(interval.value, interval.low, interval.high)}"
     return f"{lead}{words}"
 
