@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from laws import CURVES, TRUTH, WIDTHS, draw_values
 from ntklens.analysis.powerlaw import fit_form
 from ntklens.analysis.samples import summarise
-from ntklens.analysis.transition import check_break, find_transition
+from ntklens.analysis.transition import find_transition
 
 SETTINGS = [(seeds, misfit, draws) for seeds in (5, 20) for misfit, draws in ((0.0, 1), (0.03, 1), (0.03, 4), (0.0, 4))]
 SMOOTH = ("power", "affine", "inverse_affine", "plateau_power", "power_plateau")
@@ -53,9 +53,9 @@ def measure_false(form, seeds, misfit, repeats):
     breaks = crossovers = 0
     for repeat in range(repeats):
         samples = summarise(WIDTHS, draw(form, repeat, seeds, misfit, 1)[:, 0])
-        rng = np.random.default_rng(repeat)
-        breaks += check_break(samples, rng)[1] < 0.05
-        crossovers += find_transition(samples, "trace_ratio", "model.width", rng=rng).within
+        found = find_transition(samples, "trace_ratio", "model.width", rng=np.random.default_rng(repeat))
+        breaks += found.break_p < 0.05
+        crossovers += found.within
     return breaks / repeats, crossovers / repeats
 
 

@@ -172,12 +172,13 @@ def fit_form(samples: Samples, form: str) -> Fit:
     logs, misfit = np.log(samples.mean), 0.0
     fitted = None
     for _ in range(ROUNDS):
-        fitted = profile(family, samples.x, logs, 1 / floor_variance(samples.variance + misfit))
+        fitted = profile(family, samples.x, logs, 1 / floor_variance(samples.variance + misfit), rounds=1)
         if fitted is None:
             raise InputError("no curve of this form is positive at every point")
         previous, misfit = misfit, solve_excess(fitted.residuals, samples.variance, fitted.degrees)
         if abs(misfit - previous) <= 1e-3 * (misfit + previous):
             break
+    fitted = profile(family, samples.x, logs, 1 / floor_variance(samples.variance + misfit))
     assert fitted is not None
     likelihood = _measure_likelihood(fitted.residuals, samples.variance)
     size, seeds = family.size + 1, int(samples.count.sum())

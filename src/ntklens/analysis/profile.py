@@ -173,7 +173,7 @@ def _measure_loss(basis: np.ndarray, coefficients: np.ndarray, logs: np.ndarray,
     return np.where(np.isfinite(residuals).all(axis=1), np.sum(weights * residuals**2, axis=1), np.inf)
 
 
-def profile(form: Form, x: np.ndarray, logs: np.ndarray, weights: np.ndarray) -> Profile | None:
+def profile(form: Form, x: np.ndarray, logs: np.ndarray, weights: np.ndarray, rounds: int = ROUNDS) -> Profile | None:
     """Fit a form, and follow the least loss over ψ.
 
     Args:
@@ -181,6 +181,7 @@ def profile(form: Form, x: np.ndarray, logs: np.ndarray, weights: np.ndarray) ->
       x: axis values, shape (K,), ascending.
       logs: ln y, shape (K,).
       weights: inverse variances of ln y, shape (K,).
+      rounds: in which the grid of ψ is refined.
 
     Returns:
       The profile; None if no member of the family is positive at every x.
@@ -190,7 +191,7 @@ def profile(form: Form, x: np.ndarray, logs: np.ndarray, weights: np.ndarray) ->
     if not np.isfinite(loss).any():
         return None
     degrees = len(x) - form.size
-    for _ in range(ROUNDS if len(psi) > 1 else 0):
+    for _ in range(rounds if len(psi) > 1 else 0):
         psi, loss = _refine(form, x, logs, weights, psi, loss, degrees)
     coefficients, loss, jacobian = solve(form.basis(x, psi), logs, weights, form.logarithmic)
     whitened = jacobian * np.sqrt(weights)[:, None]
