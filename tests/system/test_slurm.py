@@ -235,8 +235,10 @@ def test_a_launch_that_is_killed_while_it_submits_submits_nothing_twice(tmp_path
     finish(tmp_path, undisturbed)
 
 
-def test_a_time_limit_is_no_end(tmp_path, hurry):
+@pytest.mark.parametrize("minutes", ["0.002", "1000000"])  # a run is long, or short, by what it will take in the end
+def test_a_time_limit_is_no_end(tmp_path, hurry, minutes):
     words = (*SWEEP, "training.epochs=1000000000", "model.width=3", "ensemble=1", "hydra.launcher.minutes=1")
+    words += (f"checkpoint.minutes={minutes}",)
     assert run_ntklens(*words, cwd=tmp_path).returncode == 0
     wait_for(lambda: "goes back into the queue" in read_log(tmp_path), 90)
     wait_for(lambda: re.search(r"from update [1-9]\d+ of", read_log(tmp_path)), 90)

@@ -133,12 +133,26 @@ def test_with_every_checkpoint_damaged_it_starts_anew(tmp_path, undisturbed, cap
     np.testing.assert_array_equal(read(folder, 0).trace, read(undisturbed, 0).trace)
 
 
-def test_runs_expected_to_be_shorter_than_the_interval_write_none(tmp_path):
+def test_runs_expected_to_be_shorter_than_the_interval_write_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(compute, "WORTH_SECONDS", 1e9)
     folder = tmp_path / "run"
     assert not run(folder, "checkpoint.minutes=60", after=100)[0]
     assert not list(folder.glob("seed=*/checkpoint"))
     assert not run(folder, "checkpoint.minutes=null", after=100)[0]
     assert not list(folder.glob("seed=*/checkpoint"))
+
+
+def test_who_is_asked_to_end_saves_what_is_worth_it_however_short_the_run(tmp_path, monkeypatch, undisturbed):
+    monkeypatch.setattr(compute, "WORTH_SECONDS", 0.0)
+    assert not run(tmp_path / "never", "checkpoint.minutes=null", after=100)[0]
+    assert not list(tmp_path.glob("never/seed=*/checkpoint"))
+    lives, folder = 1, tmp_path / "run"
+    while not run(folder, "checkpoint.minutes=5", after=100)[0]:
+        lives += 1
+        assert lives < 6
+    assert lives > 1
+    for seed in range(3):
+        np.testing.assert_array_equal(read(folder, seed).trace, read(undisturbed, seed).trace)
 
 
 def test_a_checkpoint_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch, capsys):

@@ -57,6 +57,7 @@ from ntklens.training.schedule import choose_sparse, make_geometric_steps
 from ntklens.trajectory import FILE_NAME, build_trajectory, publish_trajectory
 
 HEARTBEAT_SECONDS = 15.0
+WORTH_SECONDS = 10.0  # of work that is saved where the end is asked for, however short the run
 # What a disk says when it is full or gone: no fault of the run, which the next launch continues.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE)
 
@@ -397,13 +398,19 @@ class Pack:
         self.job.watcher.advance(count, "")
         now = time.monotonic()
         minutes = self.job.cfg.checkpoint.minutes
-        due = self.job.stop.requested or (minutes is not None and now - self.saved > 60 * minutes)
-        if due and minutes is not None and self._is_long(now, 60 * minutes):
+        if minutes is not None and self._is_to_be_saved(now - self.saved, self._is_long(now, 60 * minutes), minutes):
             self._save()
             self.saved = time.monotonic()
         self.job.stop.check()
         if now - self.beaten > HEARTBEAT_SECONDS:
             self._beat()
+
+    def _is_to_be_saved(self, unsaved: float, is_long: bool, minutes: float) -> bool:
+        """Return whether a checkpoint is due, so many seconds after the last one."""
+        if not self.job.stop.requested:
+            return is_long and unsaved > 60 * minutes
+        # A job whose time is short would otherwise begin anew in each of its lives.
+        return is_long or (unsaved > WORTH_SECONDS and self.state.step > self.first_step)
 
     def _is_long(self, now: float, seconds: float) -> bool:
         """Return whether the pack is expected to take longer than that, by what it took so far."""

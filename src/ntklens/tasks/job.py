@@ -5,6 +5,8 @@ goes back into the queue. It sends SIGTERM when it will end the job itself, to r
 saved, and SLURM has the last word.
 """
 
+import contextlib
+import json
 import os
 import signal
 import sys
@@ -18,7 +20,7 @@ from ntklens.sweep.cost import split_evenly
 from ntklens.sweep.slurm import find_own_job, requeue_job
 from ntklens.tasks.slices import LogWatcher, compute_slice
 
-IDLE_LIVES = 3  # how often a job may be requeued without having got any further
+IDLE_LIVES = 3  # how often in a row a job may be requeued without having got any further
 TURN_SECONDS = 3.0  # between the processes of one job: a requeue by one of them ends them all
 LAST_WORD_SECONDS = 900.0  # how long a job that was asked to end waits for SLURM to end it
 
@@ -94,15 +96,16 @@ def end_early(stop: Stop, rank: int, progressed: bool) -> None:
     Raises:
       SystemExit: if SLURM does not end it.
     """
-    job, lives = find_own_job(), int(os.environ.get("SLURM_RESTART_COUNT", 0))
-    started = time.monotonic()
+    job, started = find_own_job(), time.monotonic()
+    told = signal.SIGUSR2 in stop.signals  # of a sudden end no time limit is the cause
+    idle = count_idle_lives(job, progressed) if job and (told or progressed) else 0
     deadline = started + LAST_WORD_SECONDS
     say = LogWatcher().say
     say(f"asked to end by {', '.join(signal.Signals(number).name for number in stop.signals)}: seeds are saved")
     while time.monotonic() < deadline:
         if signal.SIGUSR2 in stop.signals and job and time.monotonic() - started >= TURN_SECONDS * rank:
-            if not progressed and lives >= IDLE_LIVES:
-                say(f"not requeued: nothing was gained in {lives + 1} lives; raise the launcher's minutes")
+            if idle > IDLE_LIVES:
+                say(f"not requeued: nothing was gained in {idle} lives in a row; raise the launcher's minutes")
                 sys.exit(1)
             if requeue_job(job):
                 say(f"job {job} goes back into the queue")
@@ -113,3 +116,23 @@ def end_early(stop: Stop, rank: int, progressed: bool) -> None:
             break
         time.sleep(0.2)
     sys.exit(1)
+
+
+def count_idle_lives(job: str, progressed: bool) -> int:
+    """Return how many lives of a job in a row, this one included, gained nothing; kept in a file beside its log.
+
+    SLURM's own count of restarts does not tell: many preemptions in a run that gets on are no reason to give up.
+    """
+    from ntklens.sweep.states import write_atomically
+
+    path = Path(os.environ.get("SUBMITIT_FOLDER", ".")) / f"{job}_idle.json"
+    if progressed:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        return 0
+    lives = {int(os.environ.get("SLURM_RESTART_COUNT", 0))}  # by number: several processes of a life may count it
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        lives |= set(json.loads(path.read_text(encoding="utf-8")))
+    with contextlib.suppress(OSError):
+        write_atomically(path, json.dumps(sorted(lives)) + "\n")
+    return len(lives)
