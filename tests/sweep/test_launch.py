@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from commands import TOY, run_ntklens
 from ntklens.config import SlurmSettings
+from ntklens.sweep import submissions
 from ntklens.sweep.launch import ask_for_memory, ask_for_minutes, cut_into_arrays
 from ntklens.sweep.plan import Slice, Task
-from ntklens.sweep.slurm import Job
+from ntklens.sweep.slurm import Job, expand_number
+from ntklens.sweep.states import write_status
 from ntklens.sweep.submissions import Submission, find_submitted, forget_ended, read_submissions
 from ntklens.tasks.job import share_slices
 
@@ -50,12 +52,13 @@ def tools(tmp_path):
     return folder, kept
 
 
-def submit(tools, tmp_path, *words, **environment):
+def submit(tools, tmp_path, *words, without_sweep=False, **environment):
     folder, kept = tools
     here = tmp_path / "here"
     here.mkdir(exist_ok=True)
     path = f"{folder}:{os.environ['PATH']}"
-    return run_ntklens(*SWEEP, *words, cwd=here, PATH=path, KEPT=str(kept), **environment)
+    sweep = ("name=golden",) if without_sweep else SWEEP
+    return run_ntklens(*sweep, *words, cwd=here, PATH=path, KEPT=str(kept), **environment)
 
 
 @pytest.mark.parametrize("preset", ["slurm_gpu", "slurm_cpu", "slurm_gpu_array", "stock_slurm"])
@@ -91,8 +94,8 @@ def test_what_waits_or_runs_is_not_submitted_again(tools, tmp_path):
     words = ("hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.001")
     assert submit(tools, tmp_path, *words).returncode == 0
     (record,) = (tmp_path / "here" / "multirun" / "golden" / "slurm").glob("*.json")
-    job = json.loads(record.read_text())["job"]
-    lines = [f"{job}_{k}|{state}|None|node1|0:01|any\n" for k, state in enumerate(("RUNNING", "PENDING", "PENDING"))]
+    job, name = (json.loads(record.read_text())[key] for key in ("job", "name"))
+    lines = [f"{job}_{k}|{state}|None|node1|0:01|{name}\n" for k, state in enumerate(("RUNNING", "PENDING", "PENDING"))]
     (tmp_path / "queue").write_text("".join(lines))
     again = submit(tools, tmp_path, *words)
     assert again.returncode == 0, again.stderr
@@ -116,12 +119,12 @@ def test_a_job_whose_launch_died_before_its_files_were_there_is_replaced(tools, 
     words = ("hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.001")
     assert submit(tools, tmp_path, *words).returncode == 0
     (record,) = (tmp_path / "here" / "multirun" / "golden" / "slurm").glob("*.json")
-    job = json.loads(record.read_text())["job"]
-    queue = "".join(f"{job}_{k}|PENDING|Priority||0:00|any\n" for k in range(4))
+    job, name = (json.loads(record.read_text())[key] for key in ("job", "name"))
+    queue = "".join(f"{job}_{k}|PENDING|Priority||0:00|{name}\n" for k in range(4))
     (tmp_path / "queue").write_text(queue)
     assert "0 to run" in submit(tools, tmp_path, *words).stdout
     (record.with_suffix("") / f"{job}_2_submitted.pkl").unlink()
-    left = queue.replace(f"{job}_2|PENDING|Priority||0:00|any\n", "")
+    left = queue.replace(f"{job}_2|PENDING|Priority||0:00|{name}\n", "")
     (tools[0] / "scancel").write_text(
         f"#!/bin/bash\necho $* >>{tmp_path}/cancelled\nprintf '{left}' >{tmp_path}/queue\n"
     )
@@ -133,6 +136,59 @@ def test_a_job_whose_launch_died_before_its_files_were_there_is_replaced(tools, 
     assert len(list(tools[1].iterdir())) == 2
 
 
+def read_records(tmp_path):
+    """What the launches of a sweep have written down, and squeue's line for each task of it."""
+    paths = sorted((tmp_path / "here/multirun/golden/slurm").glob("*.json"))
+    records = [json.loads(path.read_text()) for path in paths]
+    lines = [
+        [f"{record['job']}_{k}|PENDING|Priority||0:00|{record['name']}\n" for k in range(len(record["tasks"]))]
+        for record in records
+    ]
+    return records, lines
+
+
+def test_what_waits_in_a_hidden_partition_or_belongs_to_another_is_not_submitted_again(tools, tmp_path):
+    words = ("hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.001")
+    assert submit(tools, tmp_path, *words).returncode == 0
+    ((record,), (lines,)) = read_records(tmp_path)
+    for needed in ("--all", f"--jobs={record['job']}"):
+        (tools[0] / "squeue").write_text(f"#!/bin/bash\n[[ $* == *{needed}* ]] && printf '{''.join(lines)}'; true\n")
+        again = submit(tools, tmp_path, *words)
+        assert again.returncode == 0, again.stderr
+        assert "0 to run" in again.stdout
+
+
+def test_names_that_are_no_text_and_tasks_told_together_are_read(tools, tmp_path):
+    words = ("hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.001")
+    assert submit(tools, tmp_path, *words).returncode == 0
+    ((record,), _) = read_records(tmp_path)
+    together = f"{record['job']}_[0-1,3%2]|PENDING|Priority||0:00|{record['name']}\n"
+    (tmp_path / "queue").write_bytes(b"7|RUNNING|None|node1|0:01|caf\xe9\n" + together.encode())
+    again = submit(tools, tmp_path, *words)
+    assert again.returncode == 0, again.stderr
+    assert "1 to run" in again.stdout
+    status = submit(tools, tmp_path, "task=status", without_sweep=True)
+    assert status.returncode == 3, status.stderr
+    assert "3 tasks wait" in status.stdout
+
+
+def test_a_failed_seed_is_submitted_once_by_retry(tools, tmp_path):
+    words = ("hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.001")
+    assert submit(tools, tmp_path, *words).returncode == 0
+    (record,), (first,) = read_records(tmp_path)
+    run, ((seed, _),) = record["tasks"][0][0]
+    write_status(tmp_path / "here/multirun/golden" / run / f"seed={seed}", "failed", seed=seed)
+    (tmp_path / "queue").write_text("".join(first))  # requeued: it waits, and will not try it again
+    retry = submit(tools, tmp_path, *words, "retry=true")
+    assert "1 to run" in retry.stdout, retry.stderr
+    records, (first, second) = read_records(tmp_path)
+    assert [record["retry"] for record in records] == [False, True]
+    second[0] = second[0].replace("_0|", "|").replace("PENDING", "RUNNING")  # a job of one task, not at it yet
+    (tmp_path / "queue").write_text("".join(first + second))
+    assert "0 to run" in submit(tools, tmp_path, *words, "retry=true").stdout
+    assert len(list(tools[1].iterdir())) == 2
+
+
 def make_submission(path, job="12", tasks=3):
     return Submission(path, "name.abc", [[("run", [k]), ("other", [k])] for k in range(tasks)], job)
 
@@ -141,7 +197,14 @@ def make_job(number, name="name.abc"):
     return Job(number, "RUNNING", "None", "node1", "0:01", name)
 
 
-def test_submissions_are_found_by_their_number_or_by_their_name(tmp_path):
+def test_numbers_stand_for_jobs():
+    assert expand_number("12_[0-2,7,10-14:2%2]") == [f"12_{k}" for k in (0, 1, 2, 7, 10, 12, 14)]
+    assert expand_number("12_3") == ["12_3"]
+    assert expand_number("12") == ["12"]
+    assert expand_number("nonsense") == []
+
+
+def test_submissions_are_found_by_their_number_and_by_their_name(tmp_path, monkeypatch):
     known = make_submission(tmp_path / "slurm" / "a.json")
     known.store()
     unknown = make_submission(tmp_path / "slurm" / "b.json", job=None)  # its launch died before it knew
@@ -150,12 +213,18 @@ def test_submissions_are_found_by_their_number_or_by_their_name(tmp_path):
     (tmp_path / "slurm" / "c.json").write_text('{"name": 3}')
     read = read_submissions(tmp_path)
     assert read == [known, unknown]
-    jobs = {job.number: job for job in (make_job("12_1", "other"), make_job("13", "name.def"), make_job("9_0", "else"))}
+    numbers = {"12_1": "name.abc", "12_2": "another.def", "13": "name.def", "9_0": "else"}
+    jobs = {number: make_job(number, name) for number, name in numbers.items()}
     submitted = find_submitted(read, jobs)
     assert {key: job.number for key, job in submitted.items()} == {
         ("run", 1): "12_1", ("other", 1): "12_1", ("run", 0): "13", ("other", 0): "13",
     }  # fmt: skip
-    forget_ended(read, {"13": make_job("13", "name.def")})
+    here = {"13": make_job("13", "name.def")}
+    monkeypatch.setattr(submissions.os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
+    forget_ended(read, here)  # another's
+    monkeypatch.undo()
+    assert len(list((tmp_path / "slurm").iterdir())) == 3
+    forget_ended(read, here)
     assert [path.name for path in (tmp_path / "slurm").iterdir()] == ["b.json", "c.json"]
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 ANSWER_SECONDS = 30.0
 DEFAULT_MAX_ARRAY = 1001  # SLURM's own, where the cluster cannot be asked
 JOBS_PER_QUESTION = 500
+ARRAY = re.compile(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]")  # tasks told together: `12_[0-3,7%2]`
 PERSONAL = ("SQUEUE_", "SACCT_", "SCANCEL_", "SLURM_CLUSTERS")  # what users set for their own eyes, and changes answers
 
 
@@ -35,8 +36,17 @@ def ask(*command: str) -> str | None:
     if not shutil.which(command[0]):
         return None
     own = {name: value for name, value in os.environ.items() if not name.startswith(PERSONAL)}
+    own["SLURM_BITSTR_LEN"] = "0"  # ranges of array tasks as a whole
     try:
-        answer = subprocess.run(command, env=own, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+        answer = subprocess.run(
+            command,
+            env=own,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # others name their jobs as they like
+            timeout=ANSWER_SECONDS,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return None if answer.returncode else answer.stdout
@@ -48,20 +58,37 @@ def list_jobs(others: Iterable[str] = ()) -> dict[str, Job] | None:
     Args:
       others: numbers of jobs to ask for as well: a colleague may look at a sweep.
     """
-    command = ["squeue", "--noheader", "--array", "--format=%i|%T|%r|%N|%M|%j"]
+    # --all: also in partitions that are hidden
+    command = ["squeue", "--noheader", "--all", "--array", "--format=%i|%T|%r|%N|%M|%j"]
     answer = ask(*command, f"--user={os.getuid()}")
     if answer is None:
         return None
     jobs = _read_jobs(answer)
     arrays = {number.partition("_")[0] for number in jobs}
-    for number in sorted({number.partition("_")[0] for number in others} - arrays)[:100]:
-        jobs |= _read_jobs(ask(*command, f"--jobs={number}") or "")  # one by one: a number that has ended is an error
+    asked = sorted({number.partition("_")[0] for number in others} - arrays)
+    for first in range(0, len(asked), JOBS_PER_QUESTION):
+        part = asked[first : first + JOBS_PER_QUESTION]
+        more = ask(*command, f"--jobs={','.join(part)}")
+        if more is None and len(part) > 1:
+            return None
+        jobs |= _read_jobs(more or "")  # a single number that has ended is an error
     return jobs
 
 
 def _read_jobs(answer: str) -> dict[str, Job]:
-    jobs = [Job(*fields) for line in answer.splitlines() if len(fields := line.split("|", 5)) == 6]
-    return {job.number: job for job in jobs}
+    # Not by splitlines: a name may hold what Unicode takes for the end of a line.
+    lines = [fields for line in answer.split("\n") if len(fields := line.split("|", 5)) == 6]
+    return {number: Job(number, *fields[1:]) for fields in lines for number in expand_number(fields[0])}
+
+
+def expand_number(number: str) -> list[str]:
+    """Return the jobs that a number stands for: `12_[0-2,7%2]` are four; what is no number of a job stands for none."""
+    if not (ranges := ARRAY.fullmatch(number)):
+        return [number] if re.fullmatch(r"\d+(_\d+)?", number) else []
+    tasks = []
+    for part in re.finditer(r"(\d+)(?:-(\d+)(?::(\d+))?)?", ranges[2]):
+        tasks += range(int(part[1]), int(part[2] or part[1]) + 1, int(part[3] or 1))
+    return [f"{ranges[1]}_{task}" for task in tasks]
 
 
 def explain_jobs(numbers: Iterable[str]) -> dict[str, str]:
@@ -72,7 +99,7 @@ def explain_jobs(numbers: Iterable[str]) -> dict[str, str]:
         part = ",".join(asked[first : first + JOBS_PER_QUESTION])
         answer = ask("sacct", "--noheader", "--parsable2", "--allocations", f"--jobs={part}", "--format=JobID,State")
         lines = [line.split("|") for line in (answer or "").splitlines()]
-        states |= {fields[0]: fields[1] for fields in lines if len(fields) == 2}
+        states |= {number: fields[1] for fields in lines if len(fields) == 2 for number in expand_number(fields[0])}
     return {number: states[number] for number in asked if number in states}
 
 

@@ -6,6 +6,7 @@ that dies in between is found by the job's name, which no other job has.
 
 import contextlib
 import json
+import os
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ntklens.sweep.plan import Plan, Task, decode_ranges, encode_ranges
-from ntklens.sweep.slurm import Job
+from ntklens.sweep.slurm import Job, list_jobs
 from ntklens.sweep.states import write_atomically
 
 FOLDER_NAME = "slurm"
@@ -22,12 +23,21 @@ FOLDER_NAME = "slurm"
 
 @dataclass
 class Submission:
-    """One array, or one job: `tasks[k]` holds (run, seeds) of its k-th task."""
+    """One array, or one job: `tasks[k]` holds (run, seeds) of its k-th task; with `retry` it takes failed seeds too."""
 
     path: Path
     name: str
     tasks: list[list[tuple[str, list[int]]]]
     job: str | None = None
+    retry: bool = False
+
+    @property
+    def owner(self) -> int | None:
+        """The number of the user who submitted it: several people may share a folder."""
+        try:
+            return self.path.stat().st_uid
+        except OSError:
+            return None
 
     @property
     def logs(self) -> Path:
@@ -38,20 +48,25 @@ class Submission:
         """Write its file."""
         tasks = [[[run, encode_ranges(seeds)] for run, seeds in task] for task in self.tasks]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path, json.dumps({"name": self.name, "job": self.job, "tasks": tasks}) + "\n")
+        plain = {"name": self.name, "job": self.job, "retry": self.retry, "tasks": tasks}
+        write_atomically(self.path, json.dumps(plain) + "\n")
 
     def find_jobs(self, jobs: Mapping[str, Job]) -> dict[int, Job]:
         """Return those of its tasks that SLURM still knows, by their number in it."""
         known = {}
         for number, job in jobs.items():
             first, _, index = number.partition("_")
-            mine = first == self.job if self.job else job.name == self.name
+            # Numbers come again, so the name has to be ours as well; its end is enough, SLURM drops a backslash.
+            named = not job.name or job.name.rpartition(".")[2] == self.name.rpartition(".")[2]
+            mine = named and first == self.job if self.job else job.name == self.name
             if mine and int(index or 0) < len(self.tasks):
                 known[int(index or 0)] = job
         return known
 
     def find_orphans(self, jobs: Mapping[str, Job]) -> list[Job]:
         """Return those of its jobs that can only fail: their launch died before submitit's files were in place."""
+        if self.owner != os.getuid():  # another's files may not be for us to see, nor its jobs to cancel
+            return []
         known = self.find_jobs(jobs).values()
         return [job for job in known if not (self.logs / f"{job.number}_submitted.pkl").exists()]
 
@@ -60,7 +75,9 @@ def open_submission(plan: Plan, tasks: Sequence[Task]) -> Submission:
     """Write down that tasks of a plan are about to be submitted."""
     identity = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     pieces = [[(plan.configurations[p.configuration].run.name, p.seeds) for p in task.slices] for task in tasks]
-    submission = Submission(plan.folder / FOLDER_NAME / f"{identity}.json", f"{plan.name}.{identity[-6:]}", pieces)
+    path = plan.folder / FOLDER_NAME / f"{identity}.json"
+    retry = all(configuration.cfg.retry for configuration in plan.configurations)
+    submission = Submission(path, f"{plan.name}.{identity[-6:]}", pieces, retry=retry)
     submission.store()
     return submission
 
@@ -72,8 +89,13 @@ def read_submissions(folder: Path) -> list[Submission]:
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             tasks = [[(str(run), decode_ranges(seeds)) for run, seeds in task] for task in plain["tasks"]]
-            found.append(Submission(path, str(plain["name"]), tasks, plain["job"]))
+            found.append(Submission(path, str(plain["name"]), tasks, plain["job"], bool(plain.get("retry"))))
     return found
+
+
+def ask_for_jobs(submissions: Iterable[Submission]) -> dict[str, Job] | None:
+    """Return this user's jobs and those of the submissions, whose they may be; None if squeue does not answer."""
+    return list_jobs(submission.job for submission in submissions if submission.job)
 
 
 def find_submitted(submissions: Iterable[Submission], jobs: Mapping[str, Job]) -> dict[tuple[str, int], Job]:
@@ -88,9 +110,9 @@ def find_submitted(submissions: Iterable[Submission], jobs: Mapping[str, Job]) -
 
 
 def forget_ended(submissions: Iterable[Submission], jobs: Mapping[str, Job]) -> None:
-    """Remove the files of submissions of which SLURM knows nothing any more; their logs stay."""
+    """Remove the files of one's own submissions of which SLURM knows nothing any more; their logs stay."""
     for submission in submissions:
-        if not submission.find_jobs(jobs):
+        if submission.owner == os.getuid() and not submission.find_jobs(jobs):
             with contextlib.suppress(OSError):
                 for path in submission.logs.glob("*.pkl"):
                     path.unlink()

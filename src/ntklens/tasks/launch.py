@@ -18,8 +18,8 @@ from ntklens.sweep.cost import PROCESS_BYTES, Cost
 from ntklens.sweep.launch import check_slurm, check_together, submit_plan, try_submission
 from ntklens.sweep.plan import Capacity, Configuration, Plan
 from ntklens.sweep.pool import Pool
-from ntklens.sweep.slurm import Job, cancel_jobs, list_jobs
-from ntklens.sweep.submissions import Submission, find_submitted, forget_ended, read_submissions
+from ntklens.sweep.slurm import Job, cancel_jobs
+from ntklens.sweep.submissions import Submission, ask_for_jobs, find_submitted, forget_ended, read_submissions
 from ntklens.tasks.job import do_task
 from ntklens.tracking.sweep_bar import SweepBar
 
@@ -104,7 +104,7 @@ def list_settled_jobs(submissions: Sequence[Submission]) -> dict[str, Job] | Non
     """Return what SLURM knows once no job of these is about to end: it may be gone then, or back in the queue."""
     deadline = time.monotonic() + ENDING_SECONDS
     said = False
-    while (jobs := list_jobs()) is not None and time.monotonic() < deadline:
+    while (jobs := ask_for_jobs(submissions)) is not None and time.monotonic() < deadline:
         ending = {job.number for job in find_submitted(submissions, jobs).values() if job.state == "COMPLETING"}
         if not ending:
             break
@@ -172,10 +172,11 @@ class SlurmLaunch:
                 )
             jobs = {}
         orphans = {job.number for job in find_orphans(plan.folder, submissions, jobs, held)}
-        submitted = {key: job for key, job in find_submitted(submissions, jobs).items() if job.number not in orphans}
-        states = {(c.run.name, unit.seed): unit.state for c in plan.configurations for unit in c.units}
-        # What has failed in a job that goes on with other seeds, that job does not try again.
-        plan.excused = {key for key, job in submitted.items() if job.pends or states.get(key) != "failed"}
+        alive = {number: job for number, job in jobs.items() if number not in orphans}
+        failed = {(c.run.name, u.seed) for c in plan.configurations for u in c.units if u.state == "failed"}
+        # What has failed only a job that retries it tries again.
+        retried = find_submitted([submission for submission in submissions if submission.retry], alive)
+        plan.excused = {key for key in find_submitted(submissions, alive) if key not in failed or key in retried}
         if plan.excused and any(configuration.replaces for configuration in plan.configurations):
             raise InputError(
                 f"replace=true: jobs of {plan.name} wait or run; let them end, or type task=cancel, and then replace"
@@ -207,9 +208,8 @@ class SlurmLaunch:
                 console.print("another launch submits jobs of this sweep at this moment: nothing is submitted twice")
                 taken = True
             else:
-                jobs = list_jobs()
-                if jobs is not None:
-                    submissions = read_submissions(plan.folder)
+                submissions = read_submissions(plan.folder)
+                if (jobs := ask_for_jobs(submissions)) is not None:
                     cancel_jobs([job.number for s in submissions for job in s.find_orphans(jobs)])
                     forget_ended(submissions, jobs)
                 self.excuse(plan, held=True)  # another launch may have submitted since the plan was made
@@ -222,8 +222,9 @@ class SlurmLaunch:
         console.print("waiting for them; to stop waiting is harmless, the jobs go on")
         unknown = 0
         while unknown < GRACE_POLLS:
-            jobs = list_jobs()
-            going = jobs is None or bool(find_submitted(read_submissions(plan.folder), jobs))
+            submissions = read_submissions(plan.folder)
+            jobs = ask_for_jobs(submissions)
+            going = jobs is None or bool(find_submitted(submissions, jobs))
             with claim_submission(plan.folder) as nobody_submits:
                 going |= not nobody_submits
             unknown = 0 if going else unknown + 1

@@ -46,9 +46,9 @@ from ntklens.sweep.plan import (
     write_plan,
 )
 from ntklens.sweep.progress import COMPLETE, FAILED, UNFINISHED, SweepStatus, ask_slurm, read_sweep
-from ntklens.sweep.slurm import cancel_jobs, list_jobs
+from ntklens.sweep.slurm import cancel_jobs
 from ntklens.sweep.states import FINISHED, find_units, set_replaced
-from ntklens.sweep.submissions import find_submitted, read_submissions
+from ntklens.sweep.submissions import ask_for_jobs, find_submitted, read_submissions
 from ntklens.tasks.finish import finish_late
 from ntklens.tasks.launch import Launch, LocalLaunch
 from ntklens.training.checkpoint import measure_write_rate
@@ -368,10 +368,11 @@ def cancel(cfg: DictConfig) -> int:
     """
     folder = Path(cfg.paths.results) / cfg.name
     read_sweep(folder)
-    jobs = list_jobs()
+    submissions = read_submissions(folder)
+    jobs = ask_for_jobs(submissions)
     if jobs is None:
         raise InputError("task=cancel: squeue does not answer; type it where SLURM is, such as a login node")
-    mine = sorted({job.number for job in find_submitted(read_submissions(folder), jobs).values()})
+    mine = sorted({job.number for job in find_submitted(submissions, jobs).values()})
     if not mine:
         print(f"{cfg.name} has no jobs in SLURM")
         return COMPLETE
