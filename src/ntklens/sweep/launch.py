@@ -4,6 +4,7 @@ import contextlib
 import io
 import itertools
 import math
+import re
 import shlex
 import shutil
 import subprocess
@@ -27,6 +28,12 @@ OURS = (
     "array", "job-name", "output", "error", "signal", "requeue", "no-requeue", "open-mode", "time", "mem", "nodes",
     "ntasks-per-node", "ntasks", "cpus-per-task", "gpus-per-task", "partition", "account", "qos", "wrap",
 )  # fmt: skip
+AGAINST_US = ("clusters", "M", "parsable", "quiet", "wait", "test-only")  # sbatch would answer otherwise, or elsewhere
+# What sbatch says where fewer tasks may be taken: a quota, or a limit of arrays that the cluster does not tell.
+TOO_MANY = re.compile(
+    r"Max\w*Submit\w*|submit limit|accounting/QOS policy|Invalid job array|array index", re.IGNORECASE
+)
+UNSURE = re.compile(r"time[ds]?[ -]?out", re.IGNORECASE)  # SLURM may still take what it did not answer in time
 SAFETY = 1.5  # beyond the plan's own factor of error
 # A signal may come before Python can take it: it is held back from the first instruction, until the job is ready.
 BLOCK = (
@@ -49,8 +56,13 @@ def check_settings(settings: SlurmSettings) -> None:
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"hydra.launcher.{name}={value}: must be a positive number, or null")
     for name in settings.more:
-        if name.replace("_", "-") in OURS:
-            raise InputError(f"hydra.launcher.more: {name} is set by the plan, or by another value of the launcher")
+        option = name.replace("_", "-")
+        if option in OURS:
+            raise InputError(
+                f"hydra.launcher.more.{name}: {name} is set by the plan, or by another value of the launcher"
+            )
+        if any(other.startswith(option) for other in AGAINST_US):  # sbatch takes the beginning of an option for it
+            raise InputError(f"hydra.launcher.more.{name}: with it the launcher would not know its jobs; leave it out")
 
 
 def check_together(plan: Plan, settings: SlurmSettings) -> None:
@@ -60,9 +72,10 @@ def check_together(plan: Plan, settings: SlurmSettings) -> None:
       InputError: naming what to change.
     """
     grace = float(plan.configurations[0].cfg.checkpoint.grace)
-    if settings.minutes and 60 * settings.minutes <= grace + LEAST_SECONDS:
+    name, minutes = ("minutes", settings.minutes) if settings.minutes else ("most_minutes", settings.most_minutes)
+    if 60 * minutes <= grace + LEAST_SECONDS:
         raise InputError(
-            f"hydra.launcher.minutes={settings.minutes}: the signal to save would come at once; give it more than "
+            f"hydra.launcher.{name}={minutes}: the signal to save would come at once; give it more than "
             f"checkpoint.grace={grace:g} seconds and half a minute"
         )
     if "%" in str(plan.folder.absolute()):
@@ -130,7 +143,7 @@ def describe_resources(tasks: Sequence[Task], settings: SlurmSettings, error: fl
 def submit_plan(
     plan: Plan, settings: SlurmSettings, do_task: Callable[[dict[str, Any]], None], console: Console
 ) -> bool:
-    """Submit a plan's tasks as arrays of similar tasks, each below the cluster's MaxArraySize.
+    """Submit a plan's tasks as arrays of similar tasks, each below the cluster's MaxArraySize, halved under a quota.
 
     Args:
       plan: with its tasks.
@@ -142,25 +155,32 @@ def submit_plan(
       Whether SLURM took all; if not, what it took goes on, and the next launch submits the rest.
 
     Raises:
-      InputError: if SLURM does not take even the first array.
+      InputError: if SLURM does not take even one task.
     """
     done = 0
-    for tasks in cut_into_arrays(plan.tasks, settings, plan.calibration.error, find_max_array()):
+    left = list(cut_into_arrays(plan.tasks, settings, plan.calibration.error, find_max_array()))
+    while left:
+        tasks = left.pop(0)
         submission = open_submission(plan, tasks)
         try:
             submit_array(plan, tasks, submission, settings, do_task)
         except Exception as error:  # submitit's own kinds, a missing sbatch, a timeout
             reason = explain_refusal(error)
-            if not withdraw(submission):
+            if UNSURE.search(reason) or not withdraw(submission):
                 console.print(f"refused  {reason}")
                 console.print("         whether SLURM took it is not known: type the line again later")
                 return False
+            if TOO_MANY.search(reason) and (half := len(tasks) // 2):
+                left[:0] = [tasks[:half], tasks[half:]]
+                continue
             if not done:
                 raise InputError(f"hydra/launcher: SLURM refuses the job: {reason}") from error
             console.print(f"refused  {reason}")
             console.print(
-                f"         {done} of {len(plan.tasks)} tasks were submitted; type the line again for the rest"
+                f"         {done} of {len(plan.tasks)} tasks were submitted; type the same line later for the rest"
             )
+            if TOO_MANY.search(reason):
+                console.print("         fewer, longer tasks: raise hydra.launcher.task_minutes, lower launch.workers")
             return False
         done += len(tasks)
         minutes, memory = ask_for_minutes(tasks, settings, plan.calibration.error), ask_for_memory(tasks, settings)
@@ -181,6 +201,7 @@ def withdraw(submission: Submission) -> bool:
     if left and not cancel_jobs(left):
         return False
     submission.path.unlink(missing_ok=True)
+    shutil.rmtree(submission.logs, ignore_errors=True)
     return True
 
 

@@ -85,7 +85,7 @@ def expand_number(number: str) -> list[str]:
     """Return the jobs that a number stands for: `12_[0-2,7%2]` are four; what is no number of a job stands for none."""
     if not (ranges := ARRAY.fullmatch(number)):
         return [number] if re.fullmatch(r"\d+(_\d+)?", number) else []
-    tasks = []
+    tasks: list[int] = []
     for part in re.finditer(r"(\d+)(?:-(\d+)(?::(\d+))?)?", ranges[2]):
         tasks += range(int(part[1]), int(part[2] or part[1]) + 1, int(part[3] or 1))
     return [f"{ranges[1]}_{task}" for task in tasks]
@@ -130,9 +130,12 @@ def hide_own_job() -> Iterator[None]:
 
 
 def find_max_array() -> int:
-    """Return how many tasks an array may have."""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", ask("scontrol", "show", "config") or "", re.MULTILINE)
-    return int(found[1]) if found and int(found[1]) > 0 else DEFAULT_MAX_ARRAY
+    """Return how many tasks an array may have; one where the cluster has none."""
+    said = ask("scontrol", "show", "config") or ""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", said, re.MULTILINE)
+    limits = [int(found[1]) if found else DEFAULT_MAX_ARRAY]
+    limits += [int(limit) for limit in re.findall(r"\bmax_array_tasks=(\d+)", said)]
+    return max(1, min(limits))
 
 
 def find_own_job() -> str | None:
