@@ -69,7 +69,12 @@ def claim_submission(folder: Path) -> Iterator[bool]:
     """Try to be the one launch that submits jobs of a sweep, until the context ends; yield whether it is."""
     descriptor = _open(folder / SUBMISSION_NAME)
     try:
-        yield _try_lock(descriptor, 0)
+        mine = _try_lock(descriptor, 0)
+        for _ in range(TRIES):  # whoever waits for jobs holds it for a moment
+            if not mine:
+                time.sleep(0.02)
+                mine = _try_lock(descriptor, 0)
+        yield mine
     finally:
         os.close(descriptor)
 

@@ -151,13 +151,14 @@ class Plan:
         return {"slices": slices, "memory": None if memory is None else memory - PROCESS_BYTES}
 
     def drop_excused(self) -> None:
-        """Take out of the tasks what has meanwhile been taken care of."""
+        """Take out of the tasks what has meanwhile ended or been taken care of."""
+        pending = [set(configuration.find_pending()) for configuration in self.configurations]
         tasks = []
         for task in self.tasks:
             slices = []
             for piece in task.slices:
                 run = self.configurations[piece.configuration].run.name
-                seeds = [seed for seed in piece.seeds if (run, seed) not in self.excused]
+                seeds = [s for s in piece.seeds if s in pending[piece.configuration] and (run, s) not in self.excused]
                 slices += [piece._replace(seeds=seeds)] if seeds else []
             tasks += [task._replace(slices=slices)] if slices else []
         self.tasks = tasks

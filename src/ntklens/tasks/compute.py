@@ -131,7 +131,7 @@ def compute_seeds(
         _latest[0] = trainer
     fitting = _count_fitting(cfg, estimate_need(trainer, dataset), memory)
     _prepare_directory(cfg, run, seeds)
-    use_compilation_cache(Path(cfg.paths.results))
+    use_compilation_cache(run.absolute().parents[1])  # of all runs, wherever a job's own folder is
     with claim_seeds(run, seeds) as claimed:
         set_replaced(run, sorted(set(replaced) & set(claimed)))
         for seed in claimed:

@@ -16,7 +16,7 @@ from ntklens.signals import Stop
 from ntklens.sweep.claims import claim_submission, find_claimed
 from ntklens.sweep.cost import PROCESS_BYTES, Cost
 from ntklens.sweep.launch import check_slurm, check_together, submit_plan, try_submission
-from ntklens.sweep.plan import Capacity, Configuration, Plan
+from ntklens.sweep.plan import Capacity, Configuration, Plan, look_up_units
 from ntklens.sweep.pool import Pool
 from ntklens.sweep.slurm import Job, cancel_jobs
 from ntklens.sweep.submissions import Submission, ask_for_jobs, find_submitted, forget_ended, read_submissions
@@ -212,7 +212,8 @@ class SlurmLaunch:
                 if (jobs := ask_for_jobs(submissions)) is not None:
                     cancel_jobs([job.number for s in submissions for job in s.find_orphans(jobs)])
                     forget_ended(submissions, jobs)
-                self.excuse(plan, held=True)  # another launch may have submitted since the plan was made
+                look_up_units(plan.configurations)  # much may have ended since the plan was made,
+                self.excuse(plan, held=True)  # and another launch may have submitted
                 plan.drop_excused()
                 taken = submit_plan(plan, self.settings, do_task, console)
         return taken
@@ -220,11 +221,18 @@ class SlurmLaunch:
     def wait(self, plan: Plan, stop: Stop, console: Console) -> None:
         """Wait until no job of the sweep waits or runs; what is unknown for a moment may be about to be requeued."""
         console.print("waiting for them; to stop waiting is harmless, the jobs go on")
-        unknown = 0
+        unknown, said = 0, False
         while unknown < GRACE_POLLS:
             submissions = read_submissions(plan.folder)
             jobs = ask_for_jobs(submissions)
-            going = jobs is None or bool(find_submitted(submissions, jobs))
+            if jobs is None:
+                if not said:
+                    print("squeue does not answer: waiting until all seeds are there, or it does", file=sys.stderr)
+                said = True
+                look_up_units(plan.configurations)
+                going = any(configuration.find_pending() for configuration in plan.configurations)
+            else:
+                going = bool(find_submitted(submissions, jobs))
             with claim_submission(plan.folder) as nobody_submits:
                 going |= not nobody_submits
             unknown = 0 if going else unknown + 1

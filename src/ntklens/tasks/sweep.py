@@ -29,7 +29,7 @@ from ntklens.report.sweep_table import (
     describe_unfinished,
 )
 from ntklens.signals import Stop, stop_on_signals
-from ntklens.sweep.claims import claim_launch, claim_seeds, find_claimed
+from ntklens.sweep.claims import claim_launch, claim_seeds, claim_submission, find_claimed
 from ntklens.sweep.cost import Cost
 from ntklens.sweep.key import compute_key, name_run
 from ntklens.sweep.launch import explain_refusal
@@ -368,13 +368,22 @@ def cancel(cfg: DictConfig) -> int:
     """
     folder = Path(cfg.paths.results) / cfg.name
     read_sweep(folder)
+    with claim_submission(folder) as nobody_submits:
+        if not nobody_submits:
+            raise InputError(
+                "task=cancel: a launch submits jobs of this sweep at this moment; type it again once it has"
+            )
+        return _cancel(folder)
+
+
+def _cancel(folder: Path) -> int:
     submissions = read_submissions(folder)
     jobs = ask_for_jobs(submissions)
     if jobs is None:
         raise InputError("task=cancel: squeue does not answer; type it where SLURM is, such as a login node")
     mine = sorted({job.number for job in find_submitted(submissions, jobs).values()})
     if not mine:
-        print(f"{cfg.name} has no jobs in SLURM")
+        print(f"{folder.name} has no jobs in SLURM")
         return COMPLETE
     if not cancel_jobs(mine):
         raise InputError(f"task=cancel: scancel {' '.join(mine[:5])}{' …' if len(mine) > 5 else ''} did not succeed")
