@@ -5,14 +5,16 @@ import sys
 
 import pytest
 
-from ntklens.sweep.claims import claim_seeds, find_claimed, is_launched
+from ntklens.sweep import claims
+from ntklens.sweep.claims import claim_seeds, claim_submission, find_claimed, is_launched
 
 HOLD = """
 import sys
 from pathlib import Path
-from ntklens.sweep.claims import claim_launch, claim_seeds
+from ntklens.sweep.claims import claim_launch, claim_seeds, claim_submission
 folder, kind = Path(sys.argv[1]), sys.argv[2]
-with claim_launch(folder) if kind == "launch" else claim_seeds(folder, [int(word) for word in kind.split(",")]) as held:
+whole = {"launch": claim_launch, "submission": claim_submission}
+with whole[kind](folder) if kind in whole else claim_seeds(folder, [int(word) for word in kind.split(",")]) as held:
     print(held, flush=True)
     sys.stdin.read()
 """
@@ -68,3 +70,17 @@ def test_looking_disturbs_nobody_who_looks(tmp_path, hold):
     )
     looking = [subprocess.Popen([sys.executable, "-c", look], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate()[0].strip() for process in looking] == ["{1}"] * 3
+
+
+def test_who_looks_for_a_moment_is_not_taken_for_a_launch(tmp_path, hold, monkeypatch):
+    process, _ = hold("submission")
+    with claim_submission(tmp_path) as mine:
+        assert not mine
+
+    def let_go(_seconds):
+        process.kill()
+        process.wait()
+
+    monkeypatch.setattr(claims.time, "sleep", let_go)
+    with claim_submission(tmp_path) as mine:
+        assert mine

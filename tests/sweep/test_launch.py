@@ -6,17 +6,23 @@ NTKLENS_GOLDEN=write makes the golden files anew; look at what changed before yo
 import json
 import os
 import re
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commands import TOY, run_ntklens
+from commands import TOY, run_ntklens, start_ntklens
 from ntklens.config import SlurmSettings
+from ntklens.errors import InputError
+from ntklens.report.sweep_table import describe_jobs
 from ntklens.sweep import submissions
-from ntklens.sweep.launch import ask_for_memory, ask_for_minutes, cut_into_arrays
+from ntklens.sweep.claims import claim_submission
+from ntklens.sweep.launch import ask_for_memory, ask_for_minutes, check_settings, cut_into_arrays
 from ntklens.sweep.plan import Slice, Task
+from ntklens.sweep.progress import ask_slurm, read_sweep
 from ntklens.sweep.slurm import Job, expand_number
 from ntklens.sweep.states import write_status
 from ntklens.sweep.submissions import Submission, find_submitted, forget_ended, read_submissions
@@ -24,9 +30,13 @@ from ntklens.tasks.job import share_slices
 
 GOLDEN = Path(__file__).parent / "golden"
 SWEEP = ("-m", "model.width=3,5", *[word for word in TOY if "width" not in word], "name=golden")
-SBATCH = """#!/bin/bash
+SBATCH = r"""#!/bin/bash
 for last; do :; done
-case "$*" in *--test-only*) exit 0;; esac
+case "$*" in *--test-only*) eval "$MEANWHILE"; exit 0;; esac
+tasks=$(($(sed -nE "s/^#SBATCH --array=0-([0-9]+).*/\1/p" "$last") + 1))
+[ -z "$QUOTA" ] || [ $(($(cat "$QUOTA") - tasks)) -ge 0 ] || { echo "sbatch: error: QOSMaxSubmitJobPerUserLimit
+sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit)" >&2; exit 1; }
+[ -z "$QUOTA" ] || echo $(($(cat "$QUOTA") - tasks)) >"$QUOTA"
 cp "$last" "$KEPT/$(ls "$KEPT" | wc -l).sh"
 [ -z "$REFUSE" ] || { echo "sbatch: error: $REFUSE" >&2; exit 1; }
 echo "Submitted batch job $((77 + $(ls "$KEPT" | wc -l)))"
@@ -52,13 +62,13 @@ def tools(tmp_path):
     return folder, kept
 
 
-def submit(tools, tmp_path, *words, without_sweep=False, **environment):
+def submit(tools, tmp_path, *words, without_sweep=False, do=run_ntklens, **environment):
     folder, kept = tools
     here = tmp_path / "here"
     here.mkdir(exist_ok=True)
     path = f"{folder}:{os.environ['PATH']}"
     sweep = ("name=golden",) if without_sweep else SWEEP
-    return run_ntklens(*sweep, *words, cwd=here, PATH=path, KEPT=str(kept), **environment)
+    return do(*sweep, *words, cwd=here, PATH=path, KEPT=str(kept), **environment)
 
 
 @pytest.mark.parametrize("preset", ["slurm_gpu", "slurm_cpu", "slurm_gpu_array", "stock_slurm"])
@@ -187,6 +197,114 @@ def test_a_failed_seed_is_submitted_once_by_retry(tools, tmp_path):
     (tmp_path / "queue").write_text("".join(first + second))
     assert "0 to run" in submit(tools, tmp_path, *words, "retry=true").stdout
     assert len(list(tools[1].iterdir())) == 2
+
+
+def test_a_quota_takes_what_fits(tools, tmp_path):
+    words = ("hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.001", "ensemble=3")
+    (tmp_path / "quota").write_text("4")
+    part = submit(tools, tmp_path, *words, QUOTA=str(tmp_path / "quota"))
+    assert part.returncode == 3, part.stderr
+    assert "4 of 6 tasks were submitted; type the same line later for the rest" in part.stdout
+    assert "raise hydra.launcher.task_minutes, lower launch.workers" in part.stdout
+    records, lines = read_records(tmp_path)
+    assert [len(record["tasks"]) for record in records] == [3, 1]
+    assert len(list((tmp_path / "here/multirun/golden/slurm").iterdir())) == 4  # nothing of what was refused is left
+    (tmp_path / "queue").write_text("".join(lines[0]) + lines[1][0].replace("_0|", "|"))
+    none = submit(tools, tmp_path, *words, QUOTA=str(tmp_path / "quota"))
+    assert none.returncode == 2
+    assert "QOSMaxSubmitJobPerUserLimit" in none.stderr
+    rest = submit(tools, tmp_path, *words)
+    assert rest.returncode == 0, rest.stderr
+    assert "2 to run" in rest.stdout
+
+
+@pytest.mark.parametrize(
+    ("config", "jobs"), [("MaxArraySize = 0", 4), ("SchedulerParameters = bf_max=1,max_array_tasks=3", 2)]
+)
+def test_arrays_are_as_the_cluster_allows_them(tools, tmp_path, config, jobs):
+    (tools[0] / "scontrol").write_text(f"#!/bin/bash\necho '{config}'\n")
+    result = submit(tools, tmp_path, "hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.001")
+    assert result.returncode == 0, result.stderr
+    assert len(list(tools[1].iterdir())) == jobs
+
+
+def test_a_job_that_slurm_takes_after_it_timed_out_is_known(tools, tmp_path):
+    words = ("hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.001")
+    late = submit(
+        tools, tmp_path, *words, REFUSE="Batch job submission failed: Socket timed out on send/recv operation"
+    )
+    assert late.returncode == 3
+    assert "whether SLURM took it is not known" in late.stdout
+    _, (lines,) = read_records(tmp_path)
+    (tmp_path / "queue").write_text("".join(lines).replace("None_", "12_"))
+    (tools[0] / "scancel").write_text(f"#!/bin/bash\necho $* >>{tmp_path}/cancelled\n")
+    (tools[0] / "scancel").chmod(0o755)
+    assert submit(tools, tmp_path, *words).returncode == 0
+    assert (tmp_path / "cancelled").read_text() == "--quiet 12_0 12_1 12_2 12_3\n"  # without files they can only fail
+
+
+def test_what_ends_between_plan_and_submission_is_not_submitted(tools, tmp_path):
+    words = ("hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.001")
+    assert submit(tools, tmp_path, *words, REFUSE="not now").returncode == 2
+    plan = json.loads((tmp_path / "here/multirun/golden/plan.json").read_text())
+    run = plan["configurations"][0]["run"]
+    ends = f"mkdir -p '{run}/seed=1'; echo '{{\"state\": \"failed\"}}' >'{run}/seed=1/status.json'"
+    result = submit(tools, tmp_path, *words, MEANWHILE=f"cd multirun/golden; {ends}")
+    assert result.returncode == 0, result.stderr
+    assert "4 to run" in result.stdout
+    ((record,), _) = read_records(tmp_path)
+    assert [run, [[1, 1]]] not in [piece for task in record["tasks"] for piece in task]
+    assert len(record["tasks"]) == 3
+
+
+def test_waiting_without_squeue_says_so_and_ends_with_the_last_seed(tools, tmp_path):
+    (tools[0] / "squeue").write_text("#!/bin/bash\nexit 1\n")
+    launch = submit(tools, tmp_path, "hydra/launcher=slurm_cpu", "launch.wait=true", do=start_ntklens)
+    timer = threading.Timer(120, launch.kill)
+    timer.start()
+    assert launch.stderr.readline() == "squeue does not answer: waiting until all seeds are there, or it does\n"
+    ((record,), _) = read_records(tmp_path)
+    for run, ((first, last),) in (piece for task in record["tasks"] for piece in task):
+        for seed in range(first, last + 1):
+            write_status(tmp_path / "here/multirun/golden" / run / f"seed={seed}", "failed", seed=seed)
+    _, errors = launch.communicate()
+    timer.cancel()
+    assert launch.returncode == 1
+    assert not errors
+
+
+def test_nothing_is_cancelled_while_a_launch_submits(tools, tmp_path):
+    assert submit(tools, tmp_path, "hydra/launcher=slurm_cpu").returncode == 0
+    with claim_submission(tmp_path / "here/multirun/golden"):
+        busy = submit(tools, tmp_path, "task=cancel", without_sweep=True)
+    assert busy.returncode == 2
+    assert "a launch submits jobs of this sweep at this moment" in busy.stderr
+    free = submit(tools, tmp_path, "task=cancel", without_sweep=True)
+    assert free.stdout == "golden has no jobs in SLURM\n"
+
+
+@pytest.mark.parametrize("name", ["clusters", "cluster", "M", "parsable", "wait", "test-only", "quiet", "job_name"])
+def test_options_under_which_jobs_would_not_be_known_are_refused(name):
+    with pytest.raises(InputError, match=rf"^hydra\.launcher\.more\.{name}: "):
+        check_settings(SlurmSettings(more={name: "x"}))
+    check_settings(SlurmSettings(more={"mail-type": "FAIL", "wait-all-nodes": 1, "mem-bind": "local"}))
+
+
+def test_another_users_seeds_are_not_lost(tmp_path, monkeypatch, tools):
+    monkeypatch.setenv("PATH", f"{tools[0]}:{os.environ['PATH']}")
+    submission = make_submission(tmp_path / "sweep" / "slurm" / "a.json")
+    submission.store()
+    monkeypatch.setenv("SLURM_JOB_ID", "12_1")
+    (tmp_path / "sweep" / "run").mkdir()
+    (tmp_path / "sweep" / "run" / "config.yaml").touch()
+    beat = {"heartbeat": time.time(), "host": "node1"}
+    write_status(tmp_path / "sweep" / "run" / "seed=1", "running", seed=1, **beat)
+    status = ask_slurm(read_sweep(tmp_path / "sweep"))
+    assert "lost     1 seeds" in describe_jobs(status)[0]
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
+    status = ask_slurm(read_sweep(tmp_path / "sweep"))
+    assert not status.lost
+    assert [line for line in describe_jobs(status) if "not known to squeue (jobs of user" in line]
 
 
 def make_submission(path, job="12", tasks=3):

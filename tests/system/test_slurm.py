@@ -280,7 +280,9 @@ def find_job_name(folder):
         (("hydra.launcher.cpus=0",), "hydra.launcher.cpus=0"),
         (("checkpoint.grace=70000",), "Invalid --signal specification"),
         (("hydra.launcher.minutes=1", "checkpoint.grace=60"), "the signal to save would come at once"),
+        (("hydra.launcher.most_minutes=1", "checkpoint.grace=60"), "hydra.launcher.most_minutes=1: the signal to save"),
         (("+hydra.launcher.more.array=0-2",), "array is set by the plan"),
+        (("+hydra.launcher.more.clusters=all",), "hydra.launcher.more.clusters: with it"),
         (("name=a%j",), "SLURM replaces %"),
         (("hydra.launcher.memory_gb=0.1",), "one seed of width 3 needs about"),
     ],
@@ -298,12 +300,19 @@ def test_a_quota_takes_what_it_takes_and_the_next_launch_the_rest(tmp_path):
     call("sacctmgr", "-i", "add", "qos", "two", "set", "MaxSubmitJobsPerUser=2")
     call("sacctmgr", "-i", "modify", "user", "root", "set", "qos+=two")
     try:
+        call("scontrol", "update", "partitionname=gpu", "state=down")  # so that nothing ends meanwhile
+        part = run_ntklens(*words, cwd=tmp_path)
+        assert part.returncode == 3, part.stderr
+        assert "2 of 6 tasks were submitted" in part.stdout
         full = run_ntklens(*words, cwd=tmp_path)
         assert full.returncode == 2, full.stdout
         assert "job submit limit" in full.stderr
+        call("scontrol", "update", "partitionname=gpu", "state=up")
+        wait_for(lambda: not call("squeue", "-h"))
         few = run_ntklens(*words, "hydra.launcher.task_minutes=60", "launch.wait=true", cwd=tmp_path)
         assert few.returncode == 0, few.stderr
     finally:
+        call("scontrol", "update", "partitionname=gpu", "state=up")
         call("sacctmgr", "-i", "modify", "user", "root", "set", "qos-=two")
         call("sacctmgr", "-i", "delete", "qos", "two")
 

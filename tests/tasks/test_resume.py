@@ -263,3 +263,10 @@ def test_a_published_file_that_was_cut_is_noticed_by_its_size(tmp_path, undistur
     path.write_bytes(path.read_bytes()[:-100])
     assert [unit.state for unit in find_units(tmp_path / "run", range(3))][1:] == ["done", "done"]
     assert find_units(tmp_path / "run", [0])[0].state == "queued"
+
+
+def test_compiled_programs_lie_beside_the_runs_wherever_a_job_works(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(compute, "use_compilation_cache", seen.append)
+    run(tmp_path / "results" / "name" / "run", "paths.results=results", after=1)
+    assert seen == [tmp_path / "results"]

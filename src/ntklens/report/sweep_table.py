@@ -1,6 +1,7 @@
 """Tables and lines on a sweep: its plan, state and findings; from status.json alone, so that they are there at once."""
 
 import math
+import pwd
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -213,6 +214,8 @@ def describe_jobs(status: SweepStatus) -> list[str]:
             "         if they live they will end by themselves; if not, they count as interrupted within 5 minutes: "
             "launch again then",
         ]
+    for user, count in Counter(user for _, _, user in status.unseen).most_common():
+        lines.append(f"slurm    {count} seeds: not known to squeue (jobs of user {find_user_name(user)})")
     if status.stillborn:
         job, how, logs = status.stillborn[0]
         many = f"{len(status.stillborn)} jobs" if len(status.stillborn) > 1 else "a job"
@@ -220,6 +223,14 @@ def describe_jobs(status: SweepStatus) -> list[str]:
     ends = Counter(status.ended)
     lines += [f"slurm    {count} jobs of interrupted seeds ended {end}" for end, count in ends.most_common()]
     return lines
+
+
+def find_user_name(number: int) -> str:
+    """Return the name of a user of this machine, or the number."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 def describe_unfinished(status: SweepStatus) -> list[str]:

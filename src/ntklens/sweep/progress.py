@@ -40,6 +40,7 @@ class SweepStatus(NamedTuple):
     damaged: bool = False  # the plan cannot be read: what was asked for is not known
     jobs: Sequence[Job] = ()  # what waits or runs in SLURM
     lost: Sequence[tuple[str, Unit]] = ()  # (run, unit) running by their files, and unknown to SLURM
+    unseen: Sequence[tuple[str, Unit, int]] = ()  # the same with another user, whose jobs may not be for us to see
     stillborn: Sequence[tuple[str, str, Path]] = ()  # (job, how it ended, its logs) of jobs that left nothing
     ended: Sequence[str] = ()  # how the jobs of interrupted units ended, by sacct
 
@@ -135,9 +136,15 @@ def ask_slurm(status: SweepStatus) -> SweepStatus:
         if now.state == "running"
     ]
     ends = explain_jobs(number for number in stopped if number not in jobs)
+    owners = {s.job: s.owner for s in submissions if s.owner not in (None, os.getuid())}
+
+    def find_other(unit: Unit) -> int | None:
+        return owners.get(unit.details["job"].partition("_")[0])
+
     return status._replace(
         jobs=list(mine.values()),
-        lost=lost,
+        lost=[(run, unit) for run, unit in lost if find_other(unit) is None],
+        unseen=[(run, unit, user) for run, unit in lost if (user := find_other(unit)) is not None],
         ended=[end for end in ends.values() if end.partition(" ")[0] not in UNENDED],
         stillborn=_find_stillborn(status, submissions, jobs),
     )
@@ -155,7 +162,12 @@ def _find_stillborn(
             if submission.job and all((run, seed) in untouched for run, seeds in task for seed in seeds):
                 suspects[f"{submission.job}_{index}" if len(submission.tasks) > 1 else submission.job] = submission.logs
     ends = explain_jobs(suspects)
-    return [(job, ends.get(job, "unknown"), logs) for job, logs in suspects.items() if ends.get(job) not in UNENDED]
+    others = {s.job for s in submissions if s.owner != os.getuid()}  # that we see none of them says nothing
+    return [
+        (job, ends.get(job, "unknown"), logs)
+        for job, logs in suspects.items()
+        if ends.get(job) not in UNENDED and (job in ends or job.partition("_")[0] not in others)
+    ]
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:
