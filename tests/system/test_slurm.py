@@ -306,7 +306,7 @@ def test_a_quota_takes_what_it_takes_and_the_next_launch_the_rest(tmp_path):
         assert "2 of 6 tasks were submitted" in part.stdout
         full = run_ntklens(*words, cwd=tmp_path)
         assert full.returncode == 2, full.stdout
-        assert "job submit limit" in full.stderr
+        assert "QOSMaxSubmitJobPerUserLimit" in full.stderr
         call("scontrol", "update", "partitionname=gpu", "state=up")
         wait_for(lambda: not call("squeue", "-h"))
         few = run_ntklens(*words, "hydra.launcher.task_minutes=60", "launch.wait=true", cwd=tmp_path)
