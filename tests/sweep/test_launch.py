@@ -25,7 +25,7 @@ from ntklens.sweep.plan import Slice, Task
 from ntklens.sweep.progress import ask_slurm, read_sweep
 from ntklens.sweep.slurm import Job, expand_number
 from ntklens.sweep.states import write_status
-from ntklens.sweep.submissions import Submission, find_submitted, forget_ended, read_submissions
+from ntklens.sweep.submissions import Submission, ask_for_jobs, find_submitted, forget_ended, read_submissions
 from ntklens.tasks.job import share_slices
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -157,15 +157,33 @@ def read_records(tmp_path):
     return records, lines
 
 
-def test_what_waits_in_a_hidden_partition_or_belongs_to_another_is_not_submitted_again(tools, tmp_path):
+def test_what_waits_in_a_hidden_partition_is_not_submitted_again(tools, tmp_path):
     words = ("hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.001")
     assert submit(tools, tmp_path, *words).returncode == 0
-    ((record,), (lines,)) = read_records(tmp_path)
-    for needed in ("--all", f"--jobs={record['job']}"):
-        (tools[0] / "squeue").write_text(f"#!/bin/bash\n[[ $* == *{needed}* ]] && printf '{''.join(lines)}'; true\n")
-        again = submit(tools, tmp_path, *words)
-        assert again.returncode == 0, again.stderr
-        assert "0 to run" in again.stdout
+    _, (lines,) = read_records(tmp_path)
+    (tools[0] / "squeue").write_text(f"#!/bin/bash\n[[ $* == *--all* ]] && printf '{''.join(lines)}'; true\n")
+    again = submit(tools, tmp_path, *words)
+    assert again.returncode == 0, again.stderr
+    assert "0 to run" in again.stdout
+
+
+def test_jobs_of_others_who_launched_the_sweep_are_known(tools, tmp_path, monkeypatch):
+    numbers = [str(number) for number in range(1000, 1700)]
+    (tools[0] / "squeue").write_text(
+        "#!/bin/bash\nfor word; do case $word in --jobs=*) tr , '\\n' <<<${word#--jobs=};; esac; done |\n"
+        'while read number; do echo "$number|PENDING|Priority||0:00|name.abc"; done\n'
+    )
+    monkeypatch.setenv("PATH", f"{tools[0]}:{os.environ['PATH']}")
+    theirs = [make_submission(tmp_path / "slurm" / f"{number}.json", number) for number in numbers]
+    for submission in theirs:
+        submission.store()
+    assert ask_for_jobs(theirs) == {}  # ours: --user tells of them
+    monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
+    jobs = ask_for_jobs(theirs)
+    assert list(jobs) == numbers
+    assert len(find_submitted(theirs, jobs)) == 2
+    forget_ended(theirs, {})
+    assert len(list((tmp_path / "slurm").iterdir())) == 700
 
 
 def test_names_that_are_no_text_and_tasks_told_together_are_read(tools, tmp_path):

@@ -166,7 +166,7 @@ def submit_plan(
             submit_array(plan, tasks, submission, settings, do_task)
         except Exception as error:  # submitit's own kinds, a missing sbatch, a timeout
             reason = explain_refusal(error)
-            if UNSURE.search(reason) or not withdraw(submission):
+            if not withdraw(submission, late=bool(UNSURE.search(reason))):
                 console.print(f"refused  {reason}")
                 console.print("         whether SLURM took it is not known: type the line again later")
                 return False
@@ -189,16 +189,20 @@ def submit_plan(
     return True
 
 
-def withdraw(submission: Submission) -> bool:
+def withdraw(submission: Submission, late: bool) -> bool:
     """Make sure that a submission which ended with an error left no job, and forget it; return whether that is sure.
 
     sbatch may answer an error, such as a timeout, although it took the job; without submitit's files that cannot run.
+
+    Args:
+      submission: to withdraw.
+      late: whether SLURM may still be about to take it; it is then kept, so that a later launch knows the job.
     """
     jobs = list_jobs()
     if jobs is None:
         return False
     left = sorted({job.number.partition("_")[0] for job in jobs.values() if job.name == submission.name})
-    if left and not cancel_jobs(left):
+    if (left and not cancel_jobs(left)) or late:
         return False
     submission.path.unlink(missing_ok=True)
     shutil.rmtree(submission.logs, ignore_errors=True)

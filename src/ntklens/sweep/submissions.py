@@ -56,7 +56,7 @@ class Submission:
         known = {}
         for number, job in jobs.items():
             first, _, index = number.partition("_")
-            # Numbers come again, so the name has to be ours as well; its end is enough, SLURM drops a backslash.
+            # Numbers come again, so the name has to be ours as well; its end is enough, which is drawn at random.
             named = not job.name or job.name.rpartition(".")[2] == self.name.rpartition(".")[2]
             mine = named and first == self.job if self.job else job.name == self.name
             if mine and int(index or 0) < len(self.tasks):
@@ -94,8 +94,8 @@ def read_submissions(folder: Path) -> list[Submission]:
 
 
 def ask_for_jobs(submissions: Iterable[Submission]) -> dict[str, Job] | None:
-    """Return this user's jobs and those of the submissions, whose they may be; None if squeue does not answer."""
-    return list_jobs(submission.job for submission in submissions if submission.job)
+    """Return this user's jobs, and those of what others have submitted; None if squeue does not answer."""
+    return list_jobs(s.job for s in submissions if s.job and s.owner != os.getuid())
 
 
 def find_submitted(submissions: Iterable[Submission], jobs: Mapping[str, Job]) -> dict[tuple[str, int], Job]:
