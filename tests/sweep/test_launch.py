@@ -150,6 +150,7 @@ def read_records(tmp_path):
     """What the launches of a sweep have written down, and squeue's line for each task of it."""
     paths = sorted((tmp_path / "here/multirun/golden/slurm").glob("*.json"))
     records = [json.loads(path.read_text()) for path in paths]
+    records.sort(key=lambda record: int(record["job"] or 0))  # names of one second have no order
     lines = [
         [f"{record['job']}_{k}|PENDING|Priority||0:00|{record['name']}\n" for k in range(len(record["tasks"]))]
         for record in records
