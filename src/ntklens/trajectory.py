@@ -22,6 +22,10 @@ UNREADABLE = (OSError, KeyError, RuntimeError, AttributeError, TypeError, ValueE
 LEVELS = (1.0, 0.3, 0.1)  # train losses whose first crossing is a snapshot
 
 
+class NewerSchema(InputError):
+    """A trajectory that a newer ntklens wrote."""
+
+
 class UnreadableTrajectory(InputError):
     """A trajectory that is there but damaged."""
 
@@ -310,7 +314,7 @@ def _decode(value: Any) -> Any:
 def check_schema(version: int, path: Path) -> None:
     """Raise InputError if `version` is newer than this ntklens reads."""
     if version > SCHEMA_VERSION:
-        raise InputError(
+        raise NewerSchema(
             f"{path}: written in schema {version}, this ntklens reads up to {SCHEMA_VERSION}; "
             "upgrade ntklens, or choose another name=…"
         )

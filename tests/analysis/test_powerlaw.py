@@ -4,7 +4,7 @@ from scipy.optimize import minimize
 from scipy.stats import linregress
 from scipy.stats import t as student
 
-from laws import CURVES, TRUTH, WIDTHS, draw_values
+from laws import CURVES, TRUTH, WIDTHS, draw_quiet_values, draw_values
 from ntklens.analysis.forms import FORMS
 from ntklens.analysis.powerlaw import CANDIDATES, bootstrap_exponent, check_fit, choose_form, fit_form, fit_law
 from ntklens.analysis.samples import summarise
@@ -39,6 +39,18 @@ def test_intervals_of_bent_forms_cover_the_truth(form):
     repeats = 120  # at a true coverage of 95 % fewer than 0.88 come once in two hundred times
     for name, share in measure_coverage(form, 5, 0.03, 1, repeats).items():
         assert share >= 0.88, name
+
+
+@pytest.mark.parametrize(("form", "seeds"), [("affine", 5), ("affine", 20), ("power", 20)])
+def test_intervals_cover_where_seeds_scatter_less_and_less(form, seeds):
+    """Points that seem sure must not be trusted blindly: a misfit that few points tell badly bounds their weight."""
+    hits = dict.fromkeys(TRUTH[form], 0)
+    for repeat in range(300):
+        y = draw_quiet_values(CURVES[form](WIDTHS), np.random.default_rng([2, repeat, seeds]), seeds, 0.02)
+        parameters = fit_form(summarise(WIDTHS, y), form).parameters
+        for name, value in TRUTH[form].items():
+            hits[name] += parameters[name].low <= value <= parameters[name].high
+    assert all(0.91 <= count / 300 <= 0.985 for count in hits.values()), hits
 
 
 def test_the_twin_a_percentile_bootstrap_over_seeds_is_too_sure():

@@ -1,4 +1,6 @@
+import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -48,7 +50,7 @@ def test_laws_of_a_made_up_sweep_are_found(study):
 def test_the_ratio_is_told_to_be_the_trace_before_training(study):
     """β falls only because Tr Θ_0 grows: the summary must say so, and give the affine law's scale."""
     text = " ".join(study.summary)
-    assert "Of β's exponent" in text
+    assert "Tr Θ_0 alone" in text
     assert "affine law Tr Θ_0 = a + b m" in text
     assert find_claim(study, "β falls").verdict in (CONTRADICTED, NOT_TESTABLE)
     assert find_claim(study, "Tr Θ_0 grows in proportion").verdict == CONTRADICTED
@@ -159,6 +161,77 @@ def test_the_three_signatures_of_failure():
     flat["trace"] = flat.trace - flat.trace.isel(record=0) + 4e4  # the same Tr Θ_0 at every width
     flat["minimum_trace"] = flat.trace.isel(record=30)
     assert any("β does not fall" in one.sentence for one in analyse(flat).diagnoses)
+
+
+def test_the_split_of_beta_adds_up(study):
+    sentence = next(one for one in study.summary if "by Tr Θ_0 alone" in one)
+    total, grown, started = (float(number) for number in re.findall(r"[-+]\d\.\d\d(?= by|:)", sentence))
+    assert total == pytest.approx(grown + started, abs=0.011)
+    assert started < -0.2
+
+
+def test_a_negative_ratio_supports_nothing():
+    """β = −0.5 (m/16)^−0.75: its size falls as the paper says, but the kernel shrinks."""
+    data = make_sweep()
+    start = data.trace.isel(record=0)
+    ratio = -0.5 * (data["model.width"] / 16) ** -0.75
+    data["minimum_trace"] = start * (1 + ratio)
+    study = analyse(data)
+    claim = find_claim(study, "β falls")
+    assert claim.verdict == NOT_TESTABLE
+    assert "negative" in claim.reason
+    assert any("β is negative" in one.sentence for one in study.diagnoses)
+
+
+def test_joint_laws_do_not_mix_other_settings():
+    sweeps = []
+    for depth, size in itertools.product((1, 4), (128, 256, 512, 1024)):
+        sweep = make_sweep(widths=np.array([16.0, 32, 64, 128]), seed=size)
+        sweep["minimum_test_loss"] = sweep.minimum_test_loss * 0 + depth * (
+            3 * sweep["model.width"] ** -0.5 + 20 * size**-0.7
+        )
+        sweeps.append(
+            sweep.assign_coords({"dataset.train_size": ("run", [size] * 4), "model.depth": ("run", [depth] * 4)})
+        )
+    surfaces = [one for one in analyse(combine(*sweeps)).surfaces if one.form == "combined"]
+    assert [one.group for one in surfaces] == ["model.depth=1", "model.depth=4"]
+    assert all(one.n == 16 for one in surfaces)
+
+
+def test_zero_has_no_place_on_an_axis():
+    data = make_sweep(widths=np.array([16.0, 32, 64, 128, 256]))
+    noise = np.array([0.0, 0.1, 0.2, 0.4, 0.8])
+    data = data.drop_vars("model.width").assign_coords({"dataset.label_noise": ("run", noise)})
+    study = analyse(data)
+    assert [group.axis for group in study.groups] == ["dataset.label_noise"]
+    assert len(study.groups[0].runs) == 4
+    assert any("no place on a logarithmic axis" in one.sentence for one in study.diagnoses)
+
+
+def test_draws_that_change_along_with_the_axis_are_said():
+    data = make_sweep().assign_coords({"dataset.data_seed": ("run", np.arange(7))})
+    assert any("change together" in one.sentence for one in analyse(data).diagnoses)
+
+
+def test_draws_that_are_not_complete_still_count():
+    """Each of four draws lacks one width: what they have in common must widen the interval of the size."""
+    from ntklens.analysis.samples import summarise
+
+    full = arrange_samples(
+        measure_observables(make_sweep(draws=4)),
+        find_groups(measure_observables(make_sweep(draws=4)))[0],
+        "minimum_loss",
+    )
+    x, y, factors = full
+    y = y * np.exp(0.2 * np.array([-1.5, -0.5, 0.5, 1.5]))[None, :, None, None]
+    for draw in range(4):
+        y[draw, draw] = np.nan
+    assert summarise(x, y, factors).common == pytest.approx(0.2**2 * 5 / 3 / 4, rel=0.5)
+
+
+def test_trajectories_that_hold_less_than_todays():
+    study = analyse(make_sweep().drop_vars(["minimum_step", "effective_rank", "minimum_selection_loss"]))
+    assert find_law(study, "initial_trace").fits
 
 
 def test_rounding_in_the_spectrum_is_said():

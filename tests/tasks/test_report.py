@@ -106,6 +106,19 @@ def test_an_unfinished_sweep_with_a_truncated_file_is_reported_honestly(copy):
 
 
 @pytest.mark.slow
+def test_a_file_of_a_newer_ntklens_is_left_out_and_named(copy):
+    import h5py
+
+    path = min((copy / "multirun" / "small").glob("*/seed=0/trajectory.nc"))
+    with h5py.File(path, "r+") as file:
+        file.attrs["schema_version"] = 99
+    told = run_ntklens("task=report", "name=small", cwd=copy)
+    assert told.returncode == 0, told.stderr
+    assert "23 of 24 seeds done" in told.stdout
+    assert "schema 99" in told.stdout
+
+
+@pytest.mark.slow
 def test_sweeps_side_by_side(copy):
     shutil.copytree(copy / "multirun" / "small", copy / "multirun" / "other")
     told = run_ntklens("task=report", "name=[small,other]", cwd=copy)

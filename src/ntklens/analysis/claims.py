@@ -14,7 +14,7 @@ import xarray as xr
 
 from ntklens.analysis.groups import Group
 from ntklens.analysis.observables import STRAIGHT, read_config
-from ntklens.analysis.powerlaw import CONSTANT, NOTHING, Interval, Law
+from ntklens.analysis.powerlaw import CONSTANT, NOTHING, Fit, Interval, Law
 from ntklens.analysis.transition import Transition, compare_transitions
 
 SUPPORTED, CONTRADICTED, NOT_TESTABLE = "supported", "contradicted", "not testable"
@@ -69,7 +69,7 @@ class Statement:
       axis: along which.
       observable: whose exponent decides.
       low, high: the range stated.
-      otherwise: where the interval must lie for the statement to be contradicted; None: outside of the range.
+      sign: of the observable; with the other sign the statement means nothing.
     """
 
     text: str
@@ -77,6 +77,7 @@ class Statement:
     observable: str
     low: float
     high: float
+    sign: int = 1
 
     def judge(self, measured: Interval) -> str:
         """Return the verdict on an exponent."""
@@ -90,12 +91,12 @@ class Statement:
 STATEMENTS = (
     Statement("L_min falls with width as a power law, exponent ≈ 0.5", WIDTH, "minimum_loss", -0.6, -0.4),
     Statement("Tr Θ_0 grows in proportion to the width", WIDTH, "initial_trace", 0.9, 1.1),
-    Statement("χ is constant in the width", WIDTH, "adaptation_rate", -CONSTANT, CONSTANT),
+    Statement("χ is constant in the width", WIDTH, "adaptation_rate", -CONSTANT, CONSTANT, -1),
     Statement("Γ(Θ_min) grows with the width", WIDTH, "minimum_effective_rank", CONSTANT, math.inf),
     Statement("β falls with width as a power law, exponent −0.7 … −0.8", WIDTH, "trace_ratio", -0.9, -0.6),
     Statement("L_min falls with data as a power law, exponent ≈ 0.5", DATA, "minimum_loss", -0.6, -0.4),
     Statement("Tr Θ_0 is constant in the amount of data", DATA, "initial_trace", -CONSTANT, CONSTANT),
-    Statement("χ grows in magnitude with the amount of data", DATA, "adaptation_rate", CONSTANT, math.inf),
+    Statement("χ grows in magnitude with the amount of data", DATA, "adaptation_rate", CONSTANT, math.inf, -1),
     Statement("Γ(Θ_min) falls with the amount of data", DATA, "minimum_effective_rank", -math.inf, -CONSTANT),
 )
 SATURATES = "Γ(Θ_min) saturates with width"
@@ -145,8 +146,8 @@ def _judge_group(data: xr.Dataset, group: Group, laws: Sequence[Law], transition
         law = own.get(statement.observable)
         fit = law.fits.get("power") if law else None
         measured = fit.exponent if fit else NOTHING
-        verdict = statement.judge(measured)
-        reason = _explain(statement, law, measured, verdict, group)
+        verdict = statement.judge(measured) if fit and fit.sign == statement.sign else NOT_TESTABLE
+        reason = _explain(statement, law, fit, verdict)
         claims.append(state(statement.text, measured, verdict, reason))
     if group.axis == WIDTH:
         found = {t.observable: t for t in transitions if (t.axis, t.group) == (group.axis, group.label)}
@@ -154,20 +155,23 @@ def _judge_group(data: xr.Dataset, group: Group, laws: Sequence[Law], transition
     return claims
 
 
-def _explain(statement: Statement, law: Law | None, measured: Interval, verdict: str, group: Group) -> str:
-    if law is None or not math.isfinite(measured.value):
+def _explain(statement: Statement, law: Law | None, fit: Fit | None, verdict: str) -> str:
+    if law is None or fit is None:
         return f"{law.finding if law else 'not measured'}; type {NEXT[statement.axis]}"
-    span = f"{group.x.min():g} … {group.x.max():g}"
-    text = f"exponent {measured.value:.3f} [{measured.low:.3f}, {measured.high:.3f}] over {span}"
+    measured = fit.exponent
+    text = f"exponent {measured.value:.3f} [{measured.low:.3f}, {measured.high:.3f}] over {fit.x.min():g} … "
+    f"{fit.x.max():g}"
+    if fit.sign != statement.sign:
+        sign = "negative" if fit.sign < 0 else "positive"
+        return f"{text} of its absolute value: it is {sign}, which the claim excludes"
     if law.preferred != "power":
         text += f", where {law.preferred} describes the points better than one power law"
     if verdict == NOT_TESTABLE:
-        text += (
-            f"; the interval reaches beyond the stated range: more values, more seeds, or type {NEXT[statement.axis]}"
-        )
+        text += "; the interval reaches beyond the stated range: more values, more seeds, "
+        text += f"or type {NEXT[statement.axis]}"
     if statement.observable == "minimum_loss" and statement.axis == WIDTH:
-        text += "; where data are the bottleneck (D = 100) the loss hardly falls with width: compare "
-        "dataset.train_size=8192"
+        text += "; where data are the bottleneck (D = 100) the loss hardly falls with width: "
+        text += "compare dataset.train_size=8192"
     return text
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from ntklens.analysis.groups import RANDOM, Group, select_good
+from ntklens.analysis.forms import FORMS
+from ntklens.analysis.groups import RANDOM, Group, describe_value, list_swept, select_good
 from ntklens.analysis.observables import OBSERVABLES, STRAIGHT, UNRESOLVED_STEPS
 from ntklens.analysis.powerlaw import CONSTANT, Law
 from ntklens.analysis.transition import Transition, compare_transitions
@@ -57,6 +58,7 @@ def diagnose(
     """
     found = [
         *_check_states(data, states, failures),
+        *_check_numbers(observables),
         *_check_minima(observables),
         *_check_paths(observables),
         *_check_seeds(observables, laws),
@@ -106,6 +108,18 @@ def _name_runs(data: xr.Dataset, chosen: np.ndarray, most: int = 4) -> str:
     return f" ({', '.join(names[:most])}{', …' if len(names) > most else ''})" if names else ""
 
 
+def _check_numbers(observables: xr.Dataset) -> Iterator[Diagnosis]:
+    done = observables["state"].values == "done"
+    names = [name for name in ("minimum_loss", "initial_trace", "minimum_effective_rank") if name in observables]
+    empty = done & np.any([~np.isfinite(observables[name].values) for name in names] or [~done], axis=0)
+    if empty.any():
+        yield Diagnosis(
+            ERROR, f"{int(empty.sum())} of {int(done.sum())} seeds are done, but lack numbers that every trajectory "
+            f"has{_name_runs(observables, empty)}.",
+            "Look at their trajectory.nc; replace=true computes them anew.",
+        )  # fmt: skip
+
+
 def _check_minima(observables: xr.Dataset) -> Iterator[Diagnosis]:
     done = observables["state"].values == "done"
     total = int(done.sum())
@@ -135,6 +149,8 @@ def _check_minima(observables: xr.Dataset) -> Iterator[Diagnosis]:
 
 
 def _check_paths(observables: xr.Dataset) -> Iterator[Diagnosis]:
+    if not {"adaptation_rate_r2", "trace_ratio"} <= set(observables):
+        return
     good = select_good(observables, trained=True)
     r2 = np.where(good, observables["adaptation_rate_r2"].values, np.nan)
     bent = r2 < STRAIGHT
@@ -148,6 +164,14 @@ def _check_paths(observables: xr.Dataset) -> Iterator[Diagnosis]:
             "Tr Θ against ln L_train; a smaller optimizer.learning_rate straightens the path.",
         )
     ratio = np.where(good, observables["trace_ratio"].values, np.nan)
+    shrunk = ratio < -LAZY
+    if shrunk.any():
+        yield Diagnosis(
+            NOTE, f"For {int(shrunk.sum())} of {int(np.isfinite(ratio).sum())} seeds β is negative: the trace "
+            f"shrank on "
+            "the way to the minimum.",
+            "Laws of β are then of its absolute value: look at Tr Θ against epoch before reading them.",
+        )  # fmt: skip
     still = np.abs(ratio) < LAZY
     if still.any():
         yield Diagnosis(
@@ -172,6 +196,7 @@ def _check_seeds(observables: xr.Dataset, laws: Sequence[Law]) -> Iterator[Diagn
         law
         for law in laws
         if law.preferred == "power"
+        and law.fits["power"].count.min() > 1
         and law.fits["power"].misfit > max(0.01, 2 * law.fits["power"].samples.typical_error)
     ]
     if limited:
@@ -208,7 +233,7 @@ def _check_group(
     observables: xr.Dataset, group: Group, laws: Sequence[Law], transitions: Sequence[Transition]
 ) -> Iterator[Diagnosis]:
     where = f"Along {group.axis}{f' at {group.label}' if group.label else ''}"
-    if group.tied:
+    if group.tied and len(np.unique(group.x)) >= FORMS["power"].least_points:
         yield Diagnosis(
             WARNING, f"{where} other settings change too: {', '.join(group.tied)}. Laws along it are of both together.",
             "Sweep one setting at a time, or read the laws as those of the whole recipe.",
@@ -231,8 +256,9 @@ def _check_group(
         )  # fmt: skip
     beta = powers.get("trace_ratio")
     if beta is not None and not beta.high < -CONSTANT:
+        known = "β does not fall" if beta.low > -CONSTANT else "it cannot be told whether β falls"
         yield Diagnosis(
-            WARNING, f"{where} β does not fall (α = {beta.value:.2f} [{beta.low:.2f}, {beta.high:.2f}]).",
+            WARNING, f"{where} {known} (α = {beta.value:.2f} [{beta.low:.2f}, {beta.high:.2f}]).",
             "The range may be too narrow, or the initialisation not standard: sweep wider, check "
             "model.parameterization.",
         )  # fmt: skip
@@ -247,6 +273,24 @@ def _check_random(observables: xr.Dataset, groups: Sequence[Group]) -> Iterator[
     if not groups:
         return
     drawn = {key for key in RANDOM if key in observables.coords}
+    swept = list_swept(observables)
+    for axis in dict.fromkeys(group.axis for group in groups):
+        off = [value for value in swept[axis] if not (isinstance(value, float) and value > 0)]
+        if off:
+            yield Diagnosis(
+                NOTE, f"{len(off)} runs with {axis}={describe_value(off[0])} have no place on a logarithmic "
+                f"axis: left out of "
+                "its laws.",
+                "Compare them in the figures and in observables.csv.",
+            )  # fmt: skip
+        for key in drawn:
+            if len(set(swept[key])) == len(set(zip(swept[key], swept[axis], strict=True))):
+                yield Diagnosis(
+                    WARNING, f"{axis} and {key} change together: no draw is seen at two values of {axis}, so "
+                    f"that its effect "
+                    "cannot be told from that of the draw.",
+                    f"Sweep {key} at every value of {axis}.",
+                )  # fmt: skip
     if "dataset.data_seed" not in drawn:
         yield Diagnosis(
             NOTE, "All seeds share one draw of the training set: intervals are conditional on it, and which "

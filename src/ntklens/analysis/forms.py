@@ -1,5 +1,6 @@
 """The forms that a law may have: curves in x, linear in all their parameters but at most one."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -86,9 +87,16 @@ def _power_plateau(x: np.ndarray, psi: np.ndarray) -> np.ndarray:
     return _stack(np.ones((len(psi), 1)), np.log(x)[None] - np.log1p(x[None] / psi[:, None]))
 
 
-def _crossover(x: np.ndarray, psi: np.ndarray) -> np.ndarray:
-    above = np.log1p(x[None] / psi[:, None])
+def _crossover(x: np.ndarray, psi: np.ndarray, sharpness: float = 1.0) -> np.ndarray:
+    above = np.log1p((x[None] / psi[:, None]) ** sharpness) / sharpness
     return _stack(np.ones((len(psi), 1)), np.log(x)[None] - above, above)
+
+
+def _make_crossover(sharpness: float) -> Form:
+    return Form(
+        f"y = A x^α (1 + (x/x*)^{sharpness:g})^((α'−α)/{sharpness:g})", ("amplitude", "exponent", "exponent_above"),
+        "scale", True, functools.partial(_crossover, sharpness=sharpness), _scales,
+    )  # fmt: skip
 
 
 def _broken_power(x: np.ndarray, psi: np.ndarray) -> np.ndarray:
@@ -113,6 +121,8 @@ FORMS: dict[str, Form] = {
     "crossover": Form(
         "y = A x^α (1 + x/x*)^(α'−α)", ("amplitude", "exponent", "exponent_above"), "scale", True, _crossover, _scales
     ),
+    "crossover_2": _make_crossover(2.0),
+    "crossover_4": _make_crossover(4.0),
     "broken_power": Form(
         "y = A x^α up to x*, slope α' beyond", ("amplitude", "exponent", "exponent_above"), "scale", True,
         _broken_power, _knots,
@@ -121,4 +131,7 @@ FORMS: dict[str, Form] = {
         "ln y = a + b ln x + c (ln x)²", ("amplitude", "slope", "curvature"), None, True, _parabola, _no_grid
     ),
 }  # fmt: skip
-SMOOTH = ("power", "affine", "offset_power", "plateau_power", "power_plateau", "crossover")
+SMOOTH = (
+    "power", "affine", "offset_power", "plateau_power", "power_plateau", "crossover", "crossover_2", "crossover_4",
+)  # fmt: skip
+SHARPEST = 4  # of the smooth curves that a break is held against: it turns over within about an octave

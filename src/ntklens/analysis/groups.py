@@ -32,25 +32,22 @@ class Group:
     tied: tuple[str, ...] = ()
 
     def count_unresolved(self, observables: xr.Dataset) -> int:
-        """Return how many of the runs have no seed that is done and resolved."""
+        """Return how many of the runs have seeds that are done, but none that is resolved."""
         own = observables.sel(run=self.runs)
-        return int((~select_good(own, trained=True).any(axis=1)).sum())
+        good = select_good(own, trained=False)
+        return int((good.any(axis=1) & ~select_good(own, trained=True).any(axis=1)).sum())
 
 
 def find_groups(observables: xr.Dataset) -> list[Group]:
     """Return every axis with every combination of the other settings that were swept.
 
-    An axis is a setting with at least two different positive numbers. If no two runs differ in it alone, settings that
-    it decides are tied to it: they make no groups, and are named.
+    An axis is a setting with at least two different positive numbers; runs with others have no place on it. If no two
+    runs differ in it alone, settings that it decides are tied to it: they make no groups, and are named.
 
     Args:
       observables: with one coordinate along `run` for each swept parameter.
     """
-    swept = {
-        str(name): [_normalise(value) for value in coordinate.values.tolist()]
-        for name, coordinate in observables.coords.items()
-        if coordinate.dims == ("run",) and ("." in str(name) or str(name) in ("precision", "sweep"))
-    }
+    swept = list_swept(observables)
     axes = sorted(
         (name for name, values in swept.items() if name not in RANDOM and _is_axis(values)),
         key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name),
@@ -58,12 +55,23 @@ def find_groups(observables: xr.Dataset) -> list[Group]:
     groups: list[Group] = []
     for axis in axes:
         others = [name for name in swept if name != axis and name not in RANDOM]
-        tied = [other for other in others if _is_tied(swept, axis, other)]
+        tied = [other for other in others if other != "sweep" and _is_tied(swept, axis, other)]
         if own := _split(observables, swept, axis, others, ()):
             groups += own
         elif not any(axis in group.tied for group in groups):
-            groups += _split(observables, swept, axis, [name for name in others if name not in tied], tuple(tied))
+            groups += _split(
+                observables, swept, axis, [name for name in others if name not in tied and name != "sweep"], tuple(tied)
+            )
     return groups
+
+
+def list_swept(observables: xr.Dataset) -> dict[str, list[object]]:
+    """Return every swept setting with its value in each run; numbers as floats."""
+    return {
+        str(name): [_normalise(value) for value in coordinate.values.tolist()]
+        for name, coordinate in observables.coords.items()
+        if coordinate.dims == ("run",) and ("." in str(name) or str(name) in ("precision", "sweep"))
+    }
 
 
 def _split(
@@ -72,7 +80,7 @@ def _split(
     """Return the runs of each combination of the other settings, as far as they differ along the axis."""
     found: dict[tuple[object, ...], list[int]] = {}
     for run, value in enumerate(swept[axis]):
-        if isinstance(value, float):
+        if isinstance(value, float) and value > 0:
             found.setdefault(tuple(swept[name][run] for name in others), []).append(run)
     found = {key: runs for key, runs in found.items() if len({swept[axis][run] for run in runs}) > 1}
     telling = _select_telling(others, list(found))
@@ -81,7 +89,9 @@ def _split(
         x = np.array([swept[axis][run] for run in runs], float)
         order = np.argsort(x, kind="stable")
         names = [str(observables["run"].values[run]) for run in np.array(runs)[order]]
-        label = ", ".join(f"{name}={_say(value)}" for name, value in zip(others, key, strict=True) if name in telling)
+        label = ", ".join(
+            f"{name}={describe_value(value)}" for name, value in zip(others, key, strict=True) if name in telling
+        )
         groups.append(Group(axis, label, names, x[order], tied))
     return groups
 
@@ -103,13 +113,13 @@ def _normalise(value: object) -> object:
     return None if math.isnan(value) else float(value)
 
 
-def _say(value: object) -> str:
+def describe_value(value: object) -> str:
+    """Return a setting's value as it is typed."""
     return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
 
 
 def _is_axis(values: list[object]) -> bool:
-    numbers = {value for value in values if isinstance(value, float)}
-    return len(numbers) > 1 and all(value > 0 for value in numbers)
+    return len({value for value in values if isinstance(value, float) and value > 0}) > 1
 
 
 def _is_tied(swept: dict[str, list[object]], axis: str, other: str) -> bool:
@@ -124,7 +134,9 @@ def select_good(observables: xr.Dataset, trained: bool) -> np.ndarray:
     """Return which seeds a fit may use, shape (run, seed): done, alive, and, where training matters, resolved."""
     good = observables["state"].values == "done"
     good &= ~(observables["dead"].values > 0) if "dead" in observables else True
-    return good & ~(observables["unresolved"].values > 0) if trained else good
+    if trained and "unresolved" in observables:
+        good &= ~(observables["unresolved"].values > 0)
+    return good
 
 
 def arrange_samples(observables: xr.Dataset, group: Group, name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

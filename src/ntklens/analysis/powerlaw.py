@@ -15,6 +15,9 @@ from ntklens.errors import InputError
 OCTAVE = 2.0
 THIN = 40  # values of ψ in a bootstrap
 REPLICATES = 200  # of a bootstrap that only has to give a standard deviation
+EVEN = (
+    0.3  # of Σ w r² = K − p in the weights: a few points tell τ badly, and too small a τ trusts the quiet ones blindly
+)
 ROUNDS = 30  # of weights and fit in turns
 CLEAR = 2.0  # by how much AICc must fall before a richer form is preferred
 CONSTANT = 0.05  # exponents within ± this are no trend (SCIENCE: verdict rules)
@@ -169,13 +172,13 @@ def fit_form(samples: Samples, form: str) -> Fit:
     points = len(samples.x)
     if points < family.least_points:
         raise InputError(f"needs {family.least_points} points along the axis, there are {points}")
-    logs, misfit = np.log(samples.mean), 0.0
+    logs, misfit = np.log(samples.mean), 0.0  # misfit: τ² of the weights
     fitted = None
     for _ in range(ROUNDS):
         fitted = profile(family, samples.x, logs, 1 / floor_variance(samples.variance + misfit), rounds=1)
         if fitted is None:
             raise InputError("no curve of this form is positive at every point")
-        previous, misfit = misfit, solve_excess(fitted.residuals, samples.variance, fitted.degrees)
+        previous, misfit = misfit, solve_excess(fitted.residuals, samples.variance, EVEN * fitted.degrees)
         if abs(misfit - previous) <= 1e-3 * (misfit + previous):
             break
     fitted = profile(family, samples.x, logs, 1 / floor_variance(samples.variance + misfit))
@@ -188,7 +191,7 @@ def fit_form(samples: Samples, form: str) -> Fit:
         form=form,
         parameters=_read_parameters(fitted, samples),
         samples=samples,
-        misfit=math.sqrt(misfit),
+        misfit=math.sqrt(solve_excess(fitted.residuals, samples.variance, fitted.degrees)),
         r2=1 - float(np.sum(fitted.residuals**2)) / total if total > 0 else math.nan,
         log_likelihood=likelihood,
         aicc=-2 * likelihood + penalty,
@@ -387,8 +390,12 @@ def choose_form(fits: dict[str, Fit]) -> str | None:
     best = order[0] if order else None
     for name in order[1:]:
         assert best is not None
-        foresees = not fits[name].holdout > fits[best].holdout
-        best = name if foresees and fits[name].aicc < fits[best].aicc - CLEAR else best
+        foresees = fits[name].holdout <= fits[best].holdout or math.isnan(fits[best].holdout)
+        best = (
+            name
+            if foresees and math.isfinite(fits[name].holdout) and fits[name].aicc < fits[best].aicc - CLEAR
+            else best
+        )
     return best
 
 

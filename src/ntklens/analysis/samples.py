@@ -147,18 +147,21 @@ def _measure_same(rows: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _measure_shared(rows: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
     """Return Var(c) and Var(b) of r[k, l] = b_l + c_kl + noise_kl; rows (K, levels), variance of the noise (K,)."""
-    rows = rows[:, np.isfinite(rows).all(axis=0)]
+    there = np.isfinite(rows)
+    rows, there = rows[:, there.any(axis=0)], there[:, there.any(axis=0)]
     points, size = rows.shape
     if size < 2:
         return 0.0, 0.0
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    if points < 2:
-        return 0.0, float(max(0.0, np.sum(rows**2) / (size - 1) - noise[0]))
-    weights = 1 / (noise + max(float(noise.mean()) / 20, 1e-12))
-    together = weights @ rows / weights.sum()
-    own = solve_excess(rows - together, np.repeat(noise[:, None], size, axis=1), (points - 1) * (size - 1))
+    rows = rows - np.nanmean(rows, axis=1, keepdims=True)
+    weights = np.where(there, (1 / (noise + max(float(noise.mean()) / 20, 1e-12)))[:, None], 0.0)
+    together = np.nansum(weights * np.nan_to_num(rows), axis=0) / weights.sum(axis=0)
+    degrees = int(there.sum()) - points - size + 1
+    own = 0.0
+    if degrees > 0:
+        left = (rows - together)[there]
+        own = solve_excess(left, np.broadcast_to(noise[:, None], rows.shape)[there], degrees)
     # The noise of the weighted means is left in: a few levels tell too little of Var(b) to take it out.
-    return own, float(np.sum(together**2)) / (size - 1)
+    return own, float(np.sum((together - together.mean()) ** 2)) / (size - 1)
 
 
 def solve_excess(residuals: np.ndarray, variance: np.ndarray, degrees: float) -> float:

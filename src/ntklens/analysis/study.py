@@ -1,18 +1,28 @@
 """A sweep, studied: observables, laws, transitions, diagnoses and claims, ready to be shown."""
 
+import contextlib
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import xarray as xr
 
-from ntklens.analysis.claims import WIDTH, Claim, judge_claims
+from ntklens.analysis.claims import DATA, WIDTH, Claim, judge_claims
 from ntklens.analysis.diagnostics import Diagnosis, diagnose
 from ntklens.analysis.forms import FORMS
-from ntklens.analysis.groups import Group, arrange_samples, find_groups
+from ntklens.analysis.groups import (
+    RANDOM,
+    Group,
+    arrange_samples,
+    describe_value,
+    find_groups,
+    list_swept,
+    select_good,
+)
 from ntklens.analysis.observables import OBSERVABLES, measure_observables
-from ntklens.analysis.powerlaw import Law, fit_law
+from ntklens.analysis.powerlaw import NOTHING, Fit, Law, fit_law
 from ntklens.analysis.samples import summarise
 from ntklens.analysis.surface import FORMS as SURFACE_FORMS
 from ntklens.analysis.surface import Surface, describe_surface, fit_surface
@@ -117,27 +127,27 @@ def _look_for_transition(observables: xr.Dataset, group: Group, name: str) -> li
 
 
 def _fit_surfaces(observables: xr.Dataset) -> list[Surface]:
-    axes = [
-        axis
-        for axis in ("model.width", "dataset.train_size")
-        if axis in observables.coords and np.issubdtype(observables[axis].dtype, np.number)
-    ]
+    """Return the joint laws over width and amount of data, for each combination of the other settings."""
+    axes = [axis for axis in (WIDTH, DATA) if axis in observables.coords and observables[axis].dtype.kind in "iuf"]
     if len(axes) < 2 or any(len(np.unique(observables[axis].values)) < 2 for axis in axes):
         return []
+    swept = list_swept(observables)
+    others = [name for name in swept if name not in (*axes, *RANDOM)]
+    keys = [tuple(swept[name][run] for name in others) for run in range(observables.sizes["run"])]
     surfaces = []
-    points = np.stack([observables[axis].values.astype(float) for axis in axes], axis=1)
-    good = (observables["state"].values == "done") & ~(observables["unresolved"].values > 0)
-    for name, form in itertools.product(SURFACES, SURFACE_FORMS):
-        values = np.where(good, observables[name].values, np.nan)
-        cells = {tuple(row): values[(points == row).all(axis=1)] for row in np.unique(points, axis=0)}
-        known = {place: float(np.nanmean(cell)) for place, cell in cells.items() if np.isfinite(cell).any()}
-        try:
-            surfaces.append(
-                fit_surface(np.array(list(known)), np.array(list(known.values())), name, (axes[0], axes[1]), form)
-            )
-        except (InputError, ValueError):
-            continue
-    return sorted(surfaces, key=lambda surface: surface.aicc)
+    for key in dict.fromkeys(keys):
+        own = observables.isel(run=[run for run, one in enumerate(keys) if one == key])
+        label = ", ".join(f"{name}={describe_value(value)}" for name, value in zip(others, key, strict=True))
+        points = np.stack([own[axis].values.astype(float) for axis in axes], axis=1)
+        good = select_good(own, trained=True)
+        for name, form in itertools.product(SURFACES, SURFACE_FORMS):
+            values = np.where(good, own[name].values, np.nan)
+            cells = {tuple(row): values[(points == row).all(axis=1)] for row in np.unique(points, axis=0)}
+            known = {place: float(np.nanmean(cell)) for place, cell in cells.items() if np.isfinite(cell).any()}
+            with contextlib.suppress(InputError, ValueError):
+                means = np.array(list(known.values()))
+                surfaces.append(fit_surface(np.array(list(known)), means, name, (axes[0], axes[1]), form, label))
+    return sorted(surfaces, key=lambda surface: (surface.group, surface.aicc))
 
 
 def _count_states(data: xr.Dataset) -> dict[str, int]:
@@ -173,7 +183,7 @@ def _summarise(
         if len(refused) == len(own):
             continue
         sentences.append(f"Along {where} ({len(np.unique(group.x))} values, {span}):")
-        sentences += [f"{name_law(law)} {law.finding}." for law in own if law.fits]
+        sentences += [f"{name_law(law)} {law.finding}{_say_window(law, group)}." for law in own if law.fits]
         if refused:
             names = ", ".join(OBSERVABLES[law.observable].symbol for law in refused)
             sentences.append(f"{names}: {refused[0].finding}.")
@@ -183,7 +193,8 @@ def _summarise(
         if len(found) == 2:
             sentences.append(f"{compare_transitions(*found)}.")
         sentences += explain_trace_ratio(group, laws)
-    sentences += [f"Joint law of {OBSERVABLES[s.observable].symbol}: {describe_surface(s)}." for s in surfaces[:1]]
+    best = {surface.group: surface for surface in reversed(surfaces)}
+    sentences += [f"Joint law of {OBSERVABLES[s.observable].symbol}: {describe_surface(s)}." for s in best.values()]
     return sentences
 
 
@@ -191,6 +202,13 @@ SUMMARISED = (
     "minimum_loss", "initial_trace", "trace_change", "trace_ratio", "adaptation_rate", "initial_effective_rank",
     "minimum_effective_rank",
 )  # fmt: skip
+
+
+def _say_window(law: Law, group: Group) -> str:
+    """Say over which values a law was fitted, if not over all."""
+    x = next(iter(law.fits.values())).x
+    total = len(np.unique(group.x))
+    return "" if len(x) == total else f" (over {x[0]:g} … {x[-1]:g}, {len(x)} of {total} values)"
 
 
 def name_law(law: Law) -> str:
@@ -209,15 +227,25 @@ def explain_trace_ratio(group: Group, laws: Sequence[Law]) -> list[str]:
     ratio, change, initial = fits
     if ratio is None or change is None or initial is None:
         return []
+    x = np.array([one for one in ratio.x if one in change.x and one in initial.x])
+    if ratio.sign < 0 or len(x) < FORMS["power"].least_points:
+        return []
+    grown, started = (_find_slope(x, fit) for fit in (change, initial))
     text = (
-        f"Of β's exponent {ratio.exponent.value:.2f}, Tr Θ_0 explains {-initial.exponent.value:.2f} and ΔTr "
-        f"{change.exponent.value:+.2f}"
+        f"Over {x[0]:g} … {x[-1]:g} mean ΔTr / mean Tr Θ_0 falls or grows with slope {grown - started:+.2f}: "
+        f"{grown:+.2f} by ΔTr and {-started:+.2f} by Tr Θ_0 alone"
     )
     affine = own["initial_trace"].get("affine")
-    if affine is not None and group.axis == "model.width":
-        scale = affine.parameters["scale"]
+    scale = affine.parameters["scale"] if affine is not None else NOTHING
+    if affine is not None and group.axis == WIDTH and scale.is_inside(0, math.inf) and math.isfinite(scale.high):
         text += (
             f"; the affine law Tr Θ_0 = a + b m (misfit {affine.misfit:.1%}, the power law's {initial.misfit:.1%}) "
             f"has its crossover at a/b = {scale.value:.0f} [{scale.low:.0f}, {scale.high:.0f}]"
         )
     return [f"{text}."]
+
+
+def _find_slope(x: np.ndarray, fit: Fit) -> float:
+    """Return the least-squares slope of ln mean against ln x, every point weighing the same."""
+    means = fit.mean[np.isin(fit.x, x)]
+    return float(np.polyfit(np.log(x), np.log(means), 1)[0])

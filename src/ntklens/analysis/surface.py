@@ -24,6 +24,7 @@ class Surface:
     Attributes:
       observable: what y is.
       axes: the overrides behind m and D.
+      group: values of what else was swept.
       form: `additive` or `combined`.
       formula: for people.
       parameters: name → interval.
@@ -37,6 +38,7 @@ class Surface:
 
     observable: str
     axes: tuple[str, str]
+    group: str
     form: str
     formula: str
     parameters: dict[str, Interval]
@@ -72,7 +74,9 @@ FORMS: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], np.ndarray], tupl
 }
 
 
-def fit_surface(x: np.ndarray, mean: np.ndarray, observable: str, axes: tuple[str, str], form: str) -> Surface:
+def fit_surface(
+    x: np.ndarray, mean: np.ndarray, observable: str, axes: tuple[str, str], form: str, group: str = ""
+) -> Surface:
     """Fit a joint surface to means by least squares on their logarithms.
 
     Intervals are those of the linearised fit with t-quantiles, its scale taken from the residuals.
@@ -83,6 +87,7 @@ def fit_surface(x: np.ndarray, mean: np.ndarray, observable: str, axes: tuple[st
       observable: what y is.
       axes: the overrides behind m and D.
       form: a name in `FORMS`.
+      group: values of what else was swept.
 
     Raises:
       InputError: on too few points, or fewer than three values along either axis; or if y is not positive.
@@ -113,7 +118,7 @@ def fit_surface(x: np.ndarray, mean: np.ndarray, observable: str, axes: tuple[st
     variance = max(2 * best.cost / n, 1e-300)
     aicc = n * math.log(variance) + 2 * size + (2 * size * (size + 1) / (n - size - 1) if n > size + 1 else math.inf)
     return Surface(
-        observable, axes, form, formula, parameters, math.sqrt(2 * best.cost / n), aicc, n,
+        observable, axes, group, form, formula, parameters, math.sqrt(2 * best.cost / n), aicc, n,
         tuple(_name_limit(*terms) for terms in zip(*_terms(best.x, x), strict=True)), x, mean,
     )  # fmt: skip
 
@@ -145,6 +150,7 @@ def describe_surface(surface: Surface) -> str:
     )
     counts = {kind: surface.limited.count(kind) for kind in ("width", "data", "both")}
     return (
-        f"{surface.formula}: {told}; misfit {surface.misfit:.1%}; of {surface.n} configurations {counts['width']} are "
+        f"{f'at {surface.group}, ' if surface.group else ''}{surface.formula}: {told}; misfit "
+        f"{surface.misfit:.1%}; of {surface.n} configurations {counts['width']} are "
         f"limited by {surface.axes[0]}, {counts['data']} by {surface.axes[1]}, {counts['both']} by both"
     )

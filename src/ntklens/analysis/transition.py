@@ -26,6 +26,7 @@ from ntklens.errors import InputError
 ALTERNATIVES = {"plateau_power": "plateau → power", "power_plateau": "power → plateau"}
 ERROR = 0.05  # of the first kind
 REPLICATES = 599
+EXACT = 1e-6  # residuals of ln y that are rounding of float32, and no departure
 THIN = 25  # values of ψ where each needs its own iteration
 
 
@@ -84,6 +85,8 @@ def find_transition(
     bounded = scale.low > 0 and math.isfinite(scale.high) and samples.x[0] <= scale.value <= samples.x[-1]
     within = power_p < ERROR and bounded
     break_scale, break_p = check_break(samples, rng)
+    if power_p >= ERROR:  # what a power law describes is not broken
+        break_p = max(break_p, power_p)
     peak = find_peak(samples)
     sentence = _describe(samples, ALTERNATIVES[best], scale, within, bounded, power_p, peak, break_scale, break_p)
     method = ALTERNATIVES[best] if within else ""
@@ -157,6 +160,8 @@ def reject_form(null: Fit, alternative: str, rng: np.random.Generator, replicate
       (1 + how often T is as large) / (1 + replicates).
     """
     samples = null.samples
+    if float(np.max(np.abs(null.profile.residuals))) < EXACT:
+        return 1.0
     variance = floor_variance(samples.variance + null.misfit**2)
     curve = null.profile.predict_logs(samples.x)
     noise = np.sqrt(variance) * rng.standard_normal((replicates, len(samples.x)))
@@ -206,7 +211,7 @@ def _describe(
     if math.isfinite(peak.value):
         text += f"; largest at {_say(peak)}"
     if break_p < ERROR:
-        text += f"; a break at {break_scale.value:.0f} beats every smooth curve (p = {break_p:.3f})"
+        text += f"; a break at {break_scale.value:.0f} beats every smooth curve tried (p = {break_p:.3f})"
     elif math.isfinite(break_p):
         text += f"; no break: a smooth curve does as well (p = {break_p:.2f})"
     return text
@@ -220,6 +225,8 @@ def _say(scale: Interval) -> str:
 def compare_transitions(first: Transition, second: Transition) -> str:
     """Return one sentence on whether two observables put the transition at the same place."""
     names = " and ".join(OBSERVABLES[one.observable].symbol for one in (first, second))
+    if all(math.isnan(one.power_p) for one in (first, second)):
+        return f"{names}: not testable"
     if not (first.within and second.within):
         shown = [OBSERVABLES[one.observable].symbol for one in (first, second) if one.within]
         return f"{names}: {f'only {shown[0]}' if shown else 'neither'} shows a crossover within the sweep"

@@ -97,7 +97,7 @@ def label_axis(axis: str) -> str:
 
 # A single letter with an index; `train_size` and `hidden_0` are names, not symbols.
 MINUS = re.compile(r"(?<=[\s\[(])-(?=\d)")  # not that of a name or a range
-SUBSCRIPT = re.compile(r"(?<![A-Za-z0-9_.])([A-Za-zΑ-Ωα-ω])_([A-Za-z0-9]+)(?![A-Za-z0-9_.]*=)")
+SUBSCRIPT = re.compile(r"(?<![A-Za-z0-9_.])([A-Za-zΑ-Ωα-ω])_([A-Za-z0-9∞]+)(?![A-Za-z0-9_.]*=)")
 
 
 def to_math(text: str) -> str:

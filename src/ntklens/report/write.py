@@ -1,8 +1,10 @@
 """The report as files: multirun/<name>/report/."""
 
+import contextlib
 import json
 import secrets
 import shutil
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from ntklens.report.charts import build_charts
 from ntklens.report.draw import draw_chart
 from ntklens.report.page import build_page
 from ntklens.report.tables import write_claims, write_fits, write_observables
+from ntklens.sweep.states import LEFTOVER_SECONDS
 
 PAGE = "report.html"
 FIGURES = "figures"
@@ -30,8 +33,10 @@ def write_report(study: Study, folder: Path) -> Path:
       The page's path.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}-*"):  # by a report that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    for left in folder.parent.glob(f".{folder.name}-*"):  # by a report that was killed; a young one may be at work
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > LEFTOVER_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
     temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
     try:
         (temporary / FIGURES).mkdir(parents=True)

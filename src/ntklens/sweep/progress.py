@@ -15,6 +15,7 @@ from ntklens.sweep.plan import PLAN_NAME, PLAN_VERSION, Configuration, count_sta
 from ntklens.sweep.slurm import Job, explain_jobs, list_jobs
 from ntklens.sweep.states import FINISHED, Unit, find_units
 from ntklens.sweep.submissions import Submission, find_submitted, read_submissions
+from ntklens.trajectory import NewerSchema
 
 COMPLETE, FAILED, UNFINISHED = 0, 1, 3  # exit statuses
 UNENDED = ("PENDING", "RUNNING", "REQUEUED", "COMPLETING", "SUSPENDED")
@@ -112,9 +113,23 @@ def read_sweep(folder: Path, configurations: Sequence[Configuration] | None = No
         known = f"there {verb} {', '.join(names)}" if names else "there is none yet"
         raise InputError(f"name={folder.name}: no sweep of this name in {folder.parent}; {known}")
     asked = plan["asked"] if "asked" in plan else [(run, {}, _list_seeds(folder / run)) for run in present]
-    runs = [RunStatus(run, axes, find_units(folder / run, seeds)) for run, axes, seeds in asked]
+    runs = [RunStatus(run, axes, _find_all(folder / run, seeds)) for run, axes, seeds in asked]
     others = len(set(present) - {run.run for run in runs})
     return SweepStatus(folder, command, runs, others, is_launched(folder), plan.get("damaged", False))
+
+
+def _find_all(run: Path, seeds: Sequence[int]) -> list[Unit]:
+    """Return the units of a run; one whose file this ntklens is too old to read is done: a newer one wrote it."""
+    try:
+        return find_units(run, seeds)
+    except NewerSchema:
+        units = []
+        for seed in seeds:
+            try:
+                units += find_units(run, [seed])
+            except NewerSchema:
+                units.append(Unit(seed, "done", {}))
+        return units
 
 
 def ask_slurm(status: SweepStatus) -> SweepStatus:
