@@ -232,7 +232,7 @@ def explain_trace_ratio(group: Group, laws: Sequence[Law]) -> list[str]:
         return []
     grown, started = (_find_slope(x, fit) for fit in (change, initial))
     text = (
-        f"Over {x[0]:g} … {x[-1]:g} mean ΔTr / mean Tr Θ_0 falls or grows with slope {grown - started:+.2f}: "
+        f"Over {x[0]:g} … {x[-1]:g} mean ΔTr / mean Tr Θ_0 has the slope {grown - started:+.2f}: "
         f"{grown:+.2f} by ΔTr and {-started:+.2f} by Tr Θ_0 alone"
     )
     affine = own["initial_trace"].get("affine")
