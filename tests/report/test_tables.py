@@ -50,6 +50,16 @@ def test_fits_have_a_row_for_every_form_and_refused_ones_say_why(tmp_path):
     assert refused["note"].startswith("needs 6 points")
 
 
+def test_joint_laws_have_rows(tmp_path):
+    study = make_study({"model.width": [16, 32, 64], "dataset.train_size": [128, 256, 512]})
+    write_fits(tmp_path / "fits.csv", study)
+    rows = [row for row in read(tmp_path / "fits.csv") if row["axis"] == "model.width × dataset.train_size"]
+    assert {row["form"] for row in rows} == {surface.form for surface in study.surfaces} == {"additive", "combined"}
+    assert [row["preferred"] for row in rows].count("true") == 1
+    for row, surface in zip(rows, study.surfaces, strict=True):
+        assert float(row["a"]) == surface.parameters["a"].value
+
+
 def test_claims_are_written_as_the_contract_says(tmp_path):
     study = make_study()
     write_claims(tmp_path / "claims.csv", study)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ntklens.analysis.powerlaw import Interval, Law
 from ntklens.analysis.study import Study
+from ntklens.analysis.surface import Surface
 from ntklens.report.chart import Chart, list_rows
 from ntklens.report.charts.groups import list_swept
 from ntklens.sweep.states import write_atomically
@@ -42,12 +43,30 @@ def write_observables(path: Path, study: Study) -> None:
 
 
 def write_fits(path: Path, study: Study) -> None:
-    """Write one row per law and form; a form that was refused has empty numbers and the reason as its note."""
+    """Write one row per law and form; a form that was refused has empty numbers and the reason as its note.
+
+    Joint laws over two axes have rows of their own, their axis `<one> × <other>`.
+    """
     found = {name for law in study.laws for fit in law.fits.values() for name in fit.parameters}
+    found |= {name for surface in study.surfaces for name in surface.parameters}
     others = sorted(found - {"exponent", *PARAMETER_COLUMNS})
     bounds = [f"{name}_{end}" for name in (*PARAMETER_COLUMNS, *others) for end in ("low", "high")]
     columns = [*FIT_COLUMNS, *PARAMETER_COLUMNS, *others, *CHECK_COLUMNS, *bounds]
-    write_rows(path, columns, [row for law in study.laws for row in list_fits(law)])
+    rows = [row for law in study.laws for row in list_fits(law)]
+    write_rows(path, columns, [*rows, *_list_surfaces(study.surfaces)])
+
+
+def _list_surfaces(surfaces: Sequence[Surface]) -> Iterable[dict[str, object]]:
+    best = {surface.group: surface for surface in reversed(surfaces)}  # they are sorted by AICc within a group
+    for surface in surfaces:
+        row: dict[str, object] = {
+            "observable": surface.observable, "axis": " × ".join(surface.axes), "group": surface.group,
+            "form": surface.form, "n": surface.n, "misfit": surface.misfit, "aicc": surface.aicc,
+            "preferred": surface is best[surface.group], "note": surface.formula,
+        }  # fmt: skip
+        for name, interval in surface.parameters.items():
+            row |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        yield row
 
 
 def list_fits(law: Law) -> list[dict[str, object]]:
