@@ -62,6 +62,8 @@ def test_verdicts_follow_the_rules(study):
     loss = find_claim(study, "L_min falls with width")
     assert loss.verdict == CONTRADICTED
     assert "-0.3" in loss.reason
+    assert "over 16 … 1024" in loss.reason
+    assert loss.reason.endswith("compare dataset.train_size=8192")
     data = find_claim(study, "Γ(Θ_min) falls with the amount of data")
     assert data.verdict == NOT_TESTABLE
     assert "-m experiment=mnist_data" in data.reason

@@ -159,8 +159,8 @@ def _explain(statement: Statement, law: Law | None, fit: Fit | None, verdict: st
     if law is None or fit is None:
         return f"{law.finding if law else 'not measured'}; type {NEXT[statement.axis]}"
     measured = fit.exponent
-    text = f"exponent {measured.value:.3f} [{measured.low:.3f}, {measured.high:.3f}] over {fit.x.min():g} … "
-    f"{fit.x.max():g}"
+    text = f"exponent {measured.value:.3f} [{measured.low:.3f}, {measured.high:.3f}]"
+    text += f" over {fit.x.min():g} … {fit.x.max():g}"
     if fit.sign != statement.sign:
         sign = "negative" if fit.sign < 0 else "positive"
         return f"{text} of its absolute value: it is {sign}, which the claim excludes"
