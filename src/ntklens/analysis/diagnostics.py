@@ -125,15 +125,13 @@ def _check_minima(observables: xr.Dataset) -> Iterator[Diagnosis]:
     total = int(done.sum())
     for flag, severity, text, advice in (
         (
-            "at_last_record", WARNING, "have their minimum at the last record: training ended before the test "
-            "loss rose, "
-            "so that L_min, β, χ and Γ_min are of the end of training and not of the minimum",
+            "at_last_record", WARNING, "have their minimum at the last record: training ended before the test loss "
+            "rose, so that L_min, β, χ and Γ_min are of the end of training and not of the minimum",
             "Raise training.epochs.",
         ),
         (
-            "unresolved", WARNING, f"reach their minimum before update {UNRESOLVED_STEPS}: unresolved, and kept "
-            f"out of the "
-            "fits of what depends on training",
+            "unresolved", WARNING, f"reach their minimum before update {UNRESOLVED_STEPS}: unresolved, and kept out "
+            f"of the fits of what depends on training",
             "Lower optimizer.learning_rate (about as width^(−2/3)), and raise training.epochs by the same factor.",
         ),
         ("dead", WARNING, "are dead (constant over the probe), and kept out of the fits", "Lower "
@@ -159,17 +157,15 @@ def _check_paths(observables: xr.Dataset) -> Iterator[Diagnosis]:
             WARNING if bent.sum() > UNSEEN * np.isfinite(r2).sum() else NOTE,
             f"For {int(bent.sum())} of {int(np.isfinite(r2).sum())} seeds R² of χ is below {STRAIGHT} (median "
             f"{np.nanmedian(r2):.3f}): Tr Θ is not straight in ln L_train, and no single χ exists.",
-            "Compare the chord and the local slope (adaptation_rate_chord, adaptation_rate_local) and look at "
-            "the figure of "
-            "Tr Θ against ln L_train; a smaller optimizer.learning_rate straightens the path.",
+            "Compare the chord and the local slope (adaptation_rate_chord, adaptation_rate_local) and look at the "
+            "figure of Tr Θ against ln L_train; a smaller optimizer.learning_rate straightens the path.",
         )
     ratio = np.where(good, observables["trace_ratio"].values, np.nan)
     shrunk = ratio < -LAZY
     if shrunk.any():
         yield Diagnosis(
-            NOTE, f"For {int(shrunk.sum())} of {int(np.isfinite(ratio).sum())} seeds β is negative: the trace "
-            f"shrank on "
-            "the way to the minimum.",
+            NOTE, f"For {int(shrunk.sum())} of {int(np.isfinite(ratio).sum())} seeds β is negative: the trace shrank "
+            f"on the way to the minimum.",
             "Laws of β are then of its absolute value: look at Tr Θ against epoch before reading them.",
         )  # fmt: skip
     still = np.abs(ratio) < LAZY
@@ -187,9 +183,9 @@ def _check_seeds(observables: xr.Dataset, laws: Sequence[Law]) -> Iterator[Diagn
     if counts.size and counts.min() < FEW_SEEDS:
         few = int(counts.min())
         yield Diagnosis(
-            WARNING if few < 3 else NOTE, f"{int((counts < FEW_SEEDS).sum())} of {len(counts)} configurations "
-            f"have fewer "
-            f"than {FEW_SEEDS} seeds done (the least: {few}): a standard error from so few is itself off by a factor.",
+            WARNING if few < 3 else NOTE, f"{int((counts < FEW_SEEDS).sum())} of {len(counts)} configurations have "
+            f"fewer than {FEW_SEEDS} seeds done (the least: {few}): a standard error from so few is itself off by a "
+            f"factor.",
             "Ask for more seeds: ensemble=20 computes only those that are missing.",
         )  # fmt: skip
     limited = [
@@ -204,9 +200,8 @@ def _check_seeds(observables: xr.Dataset, laws: Sequence[Law]) -> Iterator[Diagn
             dict.fromkeys(OBSERVABLES[law.observable].symbol for law in limited if law.observable in OBSERVABLES)
         )
         yield Diagnosis(
-            NOTE, f"Intervals of {names} are as wide as points scatter about the curve, not as seeds scatter: "
-            f"more seeds "
-            "will not narrow them.",
+            NOTE, f"Intervals of {names} are as wide as points scatter about the curve, not as seeds scatter: more "
+            f"seeds will not narrow them.",
             "Sweep more values of the axis, or wider apart.",
         )  # fmt: skip
 
@@ -222,9 +217,8 @@ def _check_precision(data: xr.Dataset) -> Iterator[Diagnosis]:
         worst = max(worst, float(np.max(negative / np.where(total > 0, total, 1))))
     if worst > NEGATIVE:
         yield Diagnosis(
-            WARNING, f"Eigenvalues below zero add up to {worst:.1e} of Tr Θ, where exact ones cannot be "
-            f"negative: rounding "
-            "may have reached Γ.",
+            WARNING, f"Eigenvalues below zero add up to {worst:.1e} of Tr Θ, where exact ones cannot be negative: "
+            f"rounding may have reached Γ.",
             "Compute one configuration with precision=float64 and compare.",
         )  # fmt: skip
 
@@ -278,24 +272,21 @@ def _check_random(observables: xr.Dataset, groups: Sequence[Group]) -> Iterator[
         off = [value for value in swept[axis] if not (isinstance(value, float) and value > 0)]
         if off:
             yield Diagnosis(
-                NOTE, f"{len(off)} runs with {axis}={describe_value(off[0])} have no place on a logarithmic "
-                f"axis: left out of "
-                "its laws.",
+                NOTE, f"{len(off)} runs with {axis}={describe_value(off[0])} have no place on a logarithmic axis: "
+                f"left out of its laws.",
                 "Compare them in the figures and in observables.csv.",
             )  # fmt: skip
         for key in drawn:
             if len(set(swept[key])) == len(set(zip(swept[key], swept[axis], strict=True))):
                 yield Diagnosis(
-                    WARNING, f"{axis} and {key} change together: no draw is seen at two values of {axis}, so "
-                    f"that its effect "
-                    "cannot be told from that of the draw.",
+                    WARNING, f"{axis} and {key} change together: no draw is seen at two values of {axis}, so that "
+                    f"its effect cannot be told from that of the draw.",
                     f"Sweep {key} at every value of {axis}.",
                 )  # fmt: skip
     if "dataset.data_seed" not in drawn:
         yield Diagnosis(
-            NOTE, "All seeds share one draw of the training set: intervals are conditional on it, and which "
-            "samples are "
-            "drawn can matter more than the seed.",
+            NOTE, "All seeds share one draw of the training set: intervals are conditional on it, and which samples "
+            "are drawn can matter more than the seed.",
             "Sweep dataset.data_seed=0,1,2,3 as well: it is taken as a random factor, not as an axis.",
         )  # fmt: skip
     if "dataset.probe_seed" not in drawn:
