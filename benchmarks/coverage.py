@@ -18,7 +18,7 @@ from ntklens.analysis.samples import summarise
 from ntklens.analysis.transition import find_transition
 
 SETTINGS = [(seeds, misfit, draws) for seeds in (5, 20) for misfit, draws in ((0.0, 1), (0.03, 1), (0.03, 4), (0.0, 4))]
-SMOOTH = ("power", "affine", "inverse_affine", "plateau_power", "power_plateau")
+SMOOTH = ("power", "affine", "inverse_affine", "plateau_power", "power_plateau", "sharp")
 
 
 def draw(form, repeat, seeds, misfit, draws):
@@ -73,7 +73,9 @@ def measure_shuffled(repeats):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=500)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--breaks", type=int, default=200, help="repeats of the bootstrap tests, 0.1 s each")
+    arguments = parser.parse_args()
+    repeats = arguments.repeats
     coverage, breaks, bootstrap = [], [], []
     for form in TRUTH:
         for seeds, misfit, draws in SETTINGS:
@@ -83,7 +85,7 @@ def main():
             print(f"{form:14} {seeds:3} seeds, misfit {misfit:.0%}, {draws} draws: {told}", flush=True)
     for form in SMOOTH:
         for seeds, misfit in ((5, 0.03), (20, 0.03), (20, 0.0)):
-            broken, crossed = measure_false(form, seeds, misfit, repeats)
+            broken, crossed = measure_false(form, seeds, misfit, arguments.breaks)
             breaks.append({"truth": form, "seeds": seeds, "misfit": misfit, "break": broken, "crossover": crossed})
             print(
                 f"{form:14} {seeds:3} seeds, misfit {misfit:.0%}: break {broken:.1%}, crossover {crossed:.1%}",
@@ -95,7 +97,7 @@ def main():
     shuffled = measure_shuffled(repeats)
     print(f"shuffled widths: an exponent is claimed in {shuffled:.1%}")
     answers = {"coverage": coverage, "false": breaks, "percentile_bootstrap": bootstrap, "shuffled": shuffled}
-    write_results("coverage", {"repeats": repeats, **answers})
+    write_results("coverage", {"repeats": repeats, "repeats_of_breaks": arguments.breaks, **answers})
 
 
 if __name__ == "__main__":

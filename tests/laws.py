@@ -15,6 +15,7 @@ CURVES = {
     "plateau_power": lambda x: 20 * (1 + x / 300) ** -0.8,
     "power_plateau": lambda x: 5 * (x / (1 + x / 300)) ** 0.3,
     "inverse_affine": lambda x: 1 / (1 + x / 400),
+    "sharp": lambda x: (1 + (x / 150) ** 3) ** (-0.8 / 3),  # smooth, but it turns over within an octave
 }
 TRUTH = {
     "power": {"exponent": -0.5, "amplitude": 3.0},
