@@ -71,3 +71,14 @@ def test_the_same_networks_along_the_axis_move_together():
     assert samples.common == pytest.approx(0.1**2 / 40, rel=0.4)
     exact = summarise(WIDTHS, np.ones((7, 1)) * np.exp(common), ("same seed",))
     assert exact.variance.max() < 1e-20
+
+
+def test_seeds_that_are_not_complete_still_tell_what_they_have_in_common():
+    rng = np.random.default_rng(0)
+    common = 0.1 * rng.standard_normal((1, 7))
+    y = CURVES["power"](WIDTHS)[:, None] * np.exp(common + 0.01 * rng.standard_normal((7, 7)))
+    whole = summarise(WIDTHS, y, ("same seed",))
+    y[np.arange(7), np.arange(7)] = np.nan  # no seed is there at every point
+    part = summarise(WIDTHS, y, ("same seed",))
+    assert part.common == pytest.approx(whole.common, rel=0.4)
+    assert np.sqrt(part.variance).max() < 0.05

@@ -5,12 +5,12 @@ import shutil
 import time
 
 import pytest
+from selenium import webdriver as selenium
 
 from ntklens.report.write import write_report
 from studies import make_study
 
 pytestmark = pytest.mark.system
-selenium = pytest.importorskip("selenium.webdriver")
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 WAIT = 30.0
 LOSS = "ntklens.blocks.find(b => b.section.id === 'figure-trajectories').plots[0].div"

@@ -5,16 +5,16 @@ this sweep. "constant": α inside ±0.05; "≈ 0.5": 0.4 … 0.6; "∝ m": 0.9 �
 "falls": wholly beyond ±0.05.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import xarray as xr
 
-from ntklens.analysis.groups import Group
-from ntklens.analysis.observables import STRAIGHT, read_config
+from ntklens.analysis.groups import Group, describe_value
 from ntklens.analysis.powerlaw import CONSTANT, NOTHING, Fit, Interval, Law
+from ntklens.analysis.stack import flatten_config
 from ntklens.analysis.transition import Transition, compare_transitions
 
 SUPPORTED, CONTRADICTED, NOT_TESTABLE = "supported", "contradicted", "not testable"
@@ -217,7 +217,7 @@ def _read_configs(data: xr.Dataset, runs: Sequence[str]) -> list[dict[str, objec
     if "config" not in data.coords:
         return []
     texts = data["config"].sel(run=list(runs)).values
-    return [read_config(str(text)) for text in texts if str(text).startswith("{")]
+    return [flatten_config(json.loads(text)) for text in texts if text]
 
 
 def name_protocol(data: xr.Dataset, runs: Sequence[str]) -> str:
@@ -232,15 +232,5 @@ def name_protocol(data: xr.Dataset, runs: Sequence[str]) -> str:
     for key, value in PAPER.items():
         own = list(dict.fromkeys(config[key] for config in configs if key in config))
         if any(one != value for one in own):
-            departures.append(f"{key.removesuffix('._target_')}={'|'.join(_say(one) for one in own)}")
+            departures.append(f"{key.removesuffix('._target_')}={'|'.join(describe_value(one) for one in own)}")
     return ", ".join(["paper", *departures])
-
-
-def _say(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
-
-
-def is_straight(r2: np.ndarray) -> bool:
-    """Return whether a single χ exists for most seeds."""
-    known = r2[np.isfinite(r2)]
-    return bool(len(known)) and float(np.median(known)) >= STRAIGHT

@@ -20,6 +20,7 @@ import numpy as np
 import xarray as xr
 
 from ntklens.analysis.stack import (
+    LARGE,
     Failure,
     Source,
     describe_failure,
@@ -30,13 +31,12 @@ from ntklens.analysis.stack import (
 )
 from ntklens.analysis.stream import Stream
 from ntklens.errors import InputError
+from ntklens.sweep.states import LEFTOVER_SECONDS
 from ntklens.trajectory import SCHEMA_VERSION, Stored, read_variables
 
 COMBINED_NAME = "combined.nc"
 TEMPORARY_PREFIX = ".combined-"
 LAYOUT = 1  # raise it whenever the same trajectories would give another file
-LARGE = "mode"  # the dimension of what may be too much for memory
-LEFTOVER_SECONDS = 3600.0  # older temporary files are of writers that were killed
 
 
 class Written(NamedTuple):

@@ -98,7 +98,8 @@ def _check_states(data: xr.Dataset, states: Mapping[str, int], failures: Sequenc
         yield Diagnosis(
             ERROR, f"{len(unreadable)} files could not be read and are left out; the first: {first['path']} "
             f"({first['reason']}).",
-            "Type the sweep's line again: damaged files are set aside and computed anew.",
+            "Damaged files: type the sweep's line again, they are set aside and computed anew. Files of a newer "
+            "schema: upgrade ntklens.",
         )  # fmt: skip
 
 

@@ -134,4 +134,3 @@ FORMS: dict[str, Form] = {
 SMOOTH = (
     "power", "affine", "offset_power", "plateau_power", "power_plateau", "crossover", "crossover_2", "crossover_4",
 )  # fmt: skip
-SHARPEST = 4  # of the smooth curves that a break is held against: it turns over within about an octave

@@ -10,6 +10,7 @@ from ntklens.analysis.observables import OBSERVABLES
 from ntklens.analysis.samples import DRAW, SAME_SEED, SEED
 
 RANDOM = {"dataset.data_seed": DRAW, "dataset.probe_seed": "probe"}  # overrides that draw something anew
+NOT_SWEPT = ("run", "config", "key", "sweep")  # coordinates along run that are no parameters
 ORDER = ("model.width", "dataset.train_size", "model.depth")  # of two axes that move together the first is meant
 
 
@@ -65,13 +66,15 @@ def find_groups(observables: xr.Dataset) -> list[Group]:
     return groups
 
 
+def name_swept(data: xr.Dataset) -> list[str]:
+    """Return the parameters that differ between runs, by their overrides' names."""
+    return [str(name) for name, one in data.coords.items() if one.dims == ("run",) and str(name) not in NOT_SWEPT]
+
+
 def list_swept(observables: xr.Dataset) -> dict[str, list[object]]:
-    """Return every swept setting with its value in each run; numbers as floats."""
-    return {
-        str(name): [_normalise(value) for value in coordinate.values.tolist()]
-        for name, coordinate in observables.coords.items()
-        if coordinate.dims == ("run",) and ("." in str(name) or str(name) in ("precision", "sweep"))
-    }
+    """Return every swept setting, the sweep itself among them, with its value in each run; numbers as floats."""
+    names = name_swept(observables) + [name for name in ("sweep",) if name in observables.coords]
+    return {name: [_normalise(value) for value in observables[name].values.tolist()] for name in names}
 
 
 def _split(

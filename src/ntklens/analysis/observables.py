@@ -4,7 +4,6 @@ Every function takes one trajectory or many: a Dataset whose variables end in th
 (record; record, layer; level), whatever stands before them, and returns one number for each of those, (…).
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -354,15 +353,3 @@ def _list_layers(label: str, variable: xr.DataArray, data: xr.Dataset) -> list[t
     return [
         (f"{label}.{layer}", variable.isel(layer=number).values.astype(float)) for number, layer in enumerate(layers)
     ]
-
-
-def read_config(text: str) -> dict[str, object]:
-    """Return a configuration stored as JSON with one level of keys, each the override's name."""
-
-    def flatten(node: dict[str, object], prefix: str = "") -> dict[str, object]:
-        flat: dict[str, object] = {}
-        for key, value in node.items():
-            flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-        return flat
-
-    return flatten(json.loads(text))

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from ntklens.analysis.forms import FORMS
-from ntklens.analysis.profile import LEVEL, Profile, profile, solve
+from ntklens.analysis.profile import LEVEL, Profile, profile, solve_many, thin
 from ntklens.analysis.samples import SEED, Samples, floor_variance, solve_excess
 from ntklens.errors import InputError
 
@@ -40,9 +40,6 @@ class Interval:
     def is_outside(self, low: float, high: float) -> bool:
         """Return whether the whole interval lies outside [low, high]."""
         return self.high < low or self.low > high
-
-    def __neg__(self) -> "Interval":
-        return Interval(-self.value, -self.high, -self.low)
 
 
 NOTHING = Interval()
@@ -363,20 +360,12 @@ def _fit_exponents(fit: Fit, logs: np.ndarray) -> np.ndarray:
     """Return the exponents of many data, (R, K) → (R,), over a thinned grid of ψ."""
     family, samples = fit.profile.form, fit.samples
     weights = 1 / floor_variance(samples.variance + fit.misfit**2)
-    psi = fit.profile.psi[np.unique(np.linspace(0, len(fit.profile.psi) - 1, THIN).astype(int))]
-    basis = family.basis(samples.x, psi)
-    shape = (len(logs), *basis.shape)
-    coefficients, loss, _ = solve(
-        np.broadcast_to(basis, shape).reshape(-1, *basis.shape[1:]),
-        np.broadcast_to(logs[:, None], shape[:3]).reshape(-1, len(samples.x)),
-        weights,
-        family.logarithmic,
-    )
-    best = np.argmin(loss.reshape(len(logs), -1), axis=1)
+    psi = thin(fit.profile.psi, THIN)
+    coefficients, loss = solve_many(family, samples.x, psi, logs, weights)
+    best = np.argmin(loss, axis=1)
     if family.nonlinear == "exponent":
         return psi[best]
-    chosen = coefficients.reshape(*shape[:2], -1)[np.arange(len(logs)), best]
-    return chosen[:, family.linear.index("exponent")]
+    return coefficients[np.arange(len(logs)), best, family.linear.index("exponent")]
 
 
 def choose_form(fits: dict[str, Fit]) -> str | None:

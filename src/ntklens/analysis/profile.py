@@ -155,6 +155,37 @@ def solve(
     return coefficients, loss, jacobian
 
 
+def solve_many(
+    form: Form, x: np.ndarray, psi: np.ndarray, logs: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a form at each ψ to many data.
+
+    Args:
+      form: the family.
+      x: axis values, shape (K,).
+      psi: ψ, shape (G,).
+      logs: ln y, shape (R, K).
+      weights: w, shape (K,).
+
+    Returns:
+      Coefficients (R, G, J) and loss (R, G).
+    """
+    basis = form.basis(x, psi)
+    shape = (len(logs), *basis.shape)
+    coefficients, loss, _ = solve(
+        np.broadcast_to(basis, shape).reshape(-1, *basis.shape[1:]),
+        np.broadcast_to(logs[:, None], shape[:3]).reshape(-1, len(x)),
+        weights,
+        form.logarithmic,
+    )
+    return coefficients.reshape(*shape[:2], -1), loss.reshape(shape[:2])
+
+
+def thin(psi: np.ndarray, most: int) -> np.ndarray:
+    """Return at most so many values of a grid, its ends among them."""
+    return psi[np.unique(np.linspace(0, len(psi) - 1, most).astype(int))]
+
+
 def _least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Return the least-squares solutions of many small systems: (G, K, J), (G, K) → (G, J).
 

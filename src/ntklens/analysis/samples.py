@@ -130,19 +130,19 @@ def _measure_same(rows: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, float]:
 
     With r[k, s] = b_s + c_ks: the b_s, weighted means over k, are taken out before the scatter about them is measured.
     """
-    own = _measure_nested(rows, x)
-    size = rows.shape[1]
-    whole = rows[:, np.isfinite(rows).all(axis=0)]
-    if whole.shape[1] < 2 or len(rows) < 2:
+    own, size, there = _measure_nested(rows, x), rows.shape[1], np.isfinite(rows)
+    if size < 2 or len(rows) < 2:
         return own, 0.0
-    whole = whole - whole.mean(axis=1, keepdims=True)
-    weights = 1 / floor_variance(own)
-    weights /= weights.sum()
-    together = weights @ whole
-    left = np.sum((whole - together) ** 2, axis=1) / (whole.shape[1] - 1) / np.maximum(1 - weights, 0.1)
-    own = squeeze_variances(left, np.full(len(rows), whole.shape[1] - 1), x)
-    common = float(np.sum(together**2)) / (whole.shape[1] - 1) - float(np.sum(weights**2 * own))
-    return own / np.maximum(np.isfinite(rows).sum(axis=1), 1), max(0.0, common) / size
+    centred = np.where(there, rows - np.nanmean(rows, axis=1, keepdims=True), 0.0)
+    weights = np.where(there, 1 / floor_variance(own)[:, None], 0.0)
+    weights = weights / np.maximum(weights.sum(axis=0), 1e-300)
+    together = np.sum(weights * centred, axis=0)
+    degrees = np.maximum(there.sum(axis=1) - 1, 0)
+    left = np.sum(there * (centred - together) ** 2 / np.maximum(1 - weights, 0.1), axis=1) / np.maximum(degrees, 1)
+    own = squeeze_variances(left, degrees, x)
+    seen = there.any(axis=0)
+    common = float(np.sum(together[seen] ** 2)) / max(1, int(seen.sum()) - 1)  # its noise left in, as for draws
+    return own / np.maximum(there.sum(axis=1), 1), common / max(1, int(seen.sum()))
 
 
 def _measure_shared(rows: np.ndarray, noise: np.ndarray) -> tuple[float, float]:

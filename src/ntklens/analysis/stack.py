@@ -123,7 +123,7 @@ def stack_members(
         more = f"; nor can {len(failures) - 1} more be read" if len(failures) > 1 else ""
         raise InputError(f"{source.path}: {failure.reason}{more}")
     configs = _select_configs(members)
-    runs = sort_runs({run: _flatten(json.loads(text)) for run, text in configs.items()})
+    runs = sort_runs({run: flatten_config(json.loads(text)) for run, text in configs.items()})
     runs += sorted({source.run for source in failures} - set(runs))
     seeds = sorted({source.seed for source in (*members, *failures)})
     rows, columns = ({name: number for number, name in enumerate(names)} for names in (runs, seeds))
@@ -177,11 +177,11 @@ def _select_configs(members: Mapping[Source, Member]) -> dict[str, str]:
     return first
 
 
-def _flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_config(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a configuration with one level of keys, each the override's name."""
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= flatten_config(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
 
 
@@ -227,7 +227,7 @@ def describe_runs(
       configs: the configurations, JSON, of those that can be read.
       keys: their run keys.
     """
-    read = {run: _flatten(json.loads(configs[run])) for run in runs if run in configs}
+    read = {run: flatten_config(json.loads(configs[run])) for run in runs if run in configs}
     places = [place for place, run in enumerate(runs) if run in read]
     coordinates = {
         "config": ("run", np.array([configs.get(run, "") for run in runs], object)),

@@ -19,7 +19,7 @@ import numpy as np
 from ntklens.analysis.forms import FORMS, SMOOTH
 from ntklens.analysis.observables import OBSERVABLES
 from ntklens.analysis.powerlaw import NOTHING, Fit, Interval, fit_form
-from ntklens.analysis.profile import solve
+from ntklens.analysis.profile import solve_many, thin
 from ntklens.analysis.samples import Samples, floor_variance
 from ntklens.errors import InputError
 
@@ -182,16 +182,7 @@ def measure_least(form: str, x: np.ndarray, logs: np.ndarray, weights: np.ndarra
         explained = np.einsum("gkj,rk->rgj", directions, data)
         left = np.sum(data**2, axis=1)[:, None] - np.sum(explained**2, axis=2)
         return np.maximum(left.min(axis=1), 0)
-    psi = psi[np.unique(np.linspace(0, len(psi) - 1, THIN).astype(int))]
-    basis = family.basis(x, psi)
-    shape = (len(logs), *basis.shape)
-    _, loss, _ = solve(
-        np.broadcast_to(basis, shape).reshape(-1, *basis.shape[1:]),
-        np.broadcast_to(logs[:, None], shape[:3]).reshape(-1, len(x)),
-        weights,
-        logarithmic=False,
-    )
-    return loss.reshape(len(logs), -1).min(axis=1)
+    return solve_many(family, x, thin(psi, THIN), logs, weights)[1].min(axis=1)
 
 
 def _describe(

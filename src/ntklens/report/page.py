@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.resources import files
@@ -13,12 +13,13 @@ import numpy as np
 import xarray as xr
 
 from ntklens.analysis.claims import Claim
+from ntklens.analysis.groups import name_swept
 from ntklens.analysis.powerlaw import Interval
+from ntklens.analysis.stack import flatten_config
 from ntklens.analysis.study import Study
 from ntklens.analysis.surface import describe_surface
 from ntklens.report.chart import Chart
 from ntklens.report.charts import MOST_GROUPS
-from ntklens.report.charts.groups import list_swept
 from ntklens.report.charts.laws import read_symbol
 from ntklens.report.interactive import describe_family, encode_json, list_colours
 from ntklens.report.style import format_interval, format_number, to_markup
@@ -231,7 +232,7 @@ def _list_refusals(study: Study) -> dict[str, Any]:
 
 
 def _list_differences(data: xr.Dataset) -> dict[str, Any]:
-    names = list_swept(data)
+    names = name_swept(data)
     done = (data.state.values.astype(str) == "done").sum(axis=1)
     rows = [
         {"run": str(run), "values": [_format_value(data[name].values[row]) for name in names], "done": int(done[row])}
@@ -251,16 +252,9 @@ def _list_config(data: xr.Dataset) -> list[tuple[str, str]]:
     if "config" not in data.coords or not data.sizes["run"] or not data["config"].values[0]:
         return []
     return [
-        (name, json.dumps(value, ensure_ascii=False)) for name, value in _flatten(json.loads(data["config"].values[0]))
+        (name, json.dumps(value, ensure_ascii=False))
+        for name, value in flatten_config(json.loads(data["config"].values[0])).items()
     ]
-
-
-def _flatten(node: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _read_provenance(data: xr.Dataset) -> dict[str, list[Any]]:
@@ -284,7 +278,7 @@ def _describe_values(values: Sequence[Any]) -> list[str]:
     lines = []
     for value in values:
         if isinstance(value, dict):
-            lines += [f"{name}: {inner}" for name, inner in _flatten(value) if inner is not None]
+            lines += [f"{name}: {inner}" for name, inner in flatten_config(value).items() if inner is not None]
         else:
             lines.append(str(value))
     return lines

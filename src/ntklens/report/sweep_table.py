@@ -9,24 +9,11 @@ from typing import Any
 
 from rich.table import Table
 
+from ntklens.analysis.observables import OBSERVABLES
 from ntklens.config import GIB
 from ntklens.sweep.plan import Configuration, Plan
 from ntklens.sweep.progress import COMPLETE, UNFINISHED, SweepStatus
 from ntklens.sweep.states import FINISHED, Unit
-
-ROWS = {
-    "minimum_loss": ("L_min", "test loss at the minimum"),
-    "minimum_step": ("update of the minimum", ""),
-    "minimum_accuracy": ("accuracy at the minimum", "test"),
-    "initial_trace": ("Tr Θ_0", "trace before training"),
-    "minimum_trace": ("Tr Θ_min", "trace at the minimum"),
-    "trace_ratio": ("β", "(Tr Θ_min − Tr Θ_0) / Tr Θ_0"),
-    "adaptation_rate": ("χ", "δ Tr Θ / δ ln L_train"),
-    "adaptation_rate_r2": ("R² of χ", "below 0.95: no single χ exists"),
-    "initial_effective_rank": ("Γ_0", "effective rank before training"),
-    "minimum_effective_rank": ("Γ_min", "effective rank at the minimum"),
-}
-
 
 SWEEP_COLUMNS = (
     "minimum_loss", "initial_trace", "minimum_trace", "trace_ratio", "adaptation_rate", "initial_effective_rank",
@@ -58,7 +45,7 @@ def build_sweep_table(configurations: Sequence[Configuration], compact: bool = F
         table.add_column(axis, justify="right" if axes else "left", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
     for name in SWEEP_COLUMNS:
-        table.add_column(ROWS[name][0], justify="right", no_wrap=True)
+        table.add_column(OBSERVABLES[name].symbol, justify="right", no_wrap=True)
     for configuration in shown:
         done = [unit.details.get("observables", {}) for unit in configuration.units if unit.state == "done"]
         cells = [format_value(configuration.axes.get(axis)) for axis in axes] or [configuration.run.name]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import xarray as xr
 from rich.table import Table
 
-from ntklens.analysis.observables import compute_observables
-from ntklens.report.sweep_table import ROWS, format_mean
+from ntklens.analysis.observables import OBSERVABLES, compute_observables
+from ntklens.report.sweep_table import format_mean
 
 
 def build_summary_table(trajectories: Sequence[xr.Dataset]) -> Table:
@@ -21,8 +21,10 @@ def build_summary_table(trajectories: Sequence[xr.Dataset]) -> Table:
     table.add_column("")
     table.add_column("value", justify="right")
     table.add_column("meaning", style="dim")
-    for name, (symbol, meaning) in ROWS.items():
+    for name, one in OBSERVABLES.items():
+        if not one.main:
+            continue
         values = [observables[name] for observables in done if math.isfinite(observables[name])]
         fewer = f"{len(values)} of {len(done)} seeds" if len(values) < len(done) else ""
-        table.add_row(symbol, format_mean(values), ", ".join(filter(None, (meaning, fewer))))
+        table.add_row(one.symbol, format_mean(values), ", ".join(filter(None, (one.description, fewer))))
     return table

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ntklens.analysis.groups import name_swept
 from ntklens.analysis.powerlaw import Interval, Law
 from ntklens.analysis.study import Study
 from ntklens.analysis.surface import Surface
 from ntklens.report.chart import Chart, list_rows
-from ntklens.report.charts.groups import list_swept
 from ntklens.sweep.states import write_atomically
 
 FIT_COLUMNS = ("observable", "axis", "group", "form", "exponent", "low", "high", "n")
@@ -28,7 +28,7 @@ CELL_COLUMNS = ("panel", "x", "y", "value")
 
 def write_observables(path: Path, study: Study) -> None:
     """Write one row per run and seed: what was swept, then every observable; NaN is an empty field."""
-    swept = list_swept(study.data)
+    swept = name_swept(study.data)
     names = [str(name) for name, variable in study.observables.data_vars.items() if variable.dims == ("run", "seed")]
     sweeps = ["sweep"] if "sweep" in study.data.coords else []
     columns = ["run", "seed", "state", *sweeps, *swept, *names]

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from ntklens.analysis.groups import name_swept
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Key, make_keys
 from ntklens.report.style import label_axis
-
-NOT_SWEPT = {"run", "config", "key", "sweep"}  # coordinates along run that are no parameters
 
 
 @dataclass(frozen=True)
@@ -48,11 +47,6 @@ class Members:
         return make_keys(zip(self.labels, self.labels, strict=True), ordered=bool(self.axis))
 
 
-def list_swept(data: xr.Dataset) -> list[str]:
-    """Return the parameters that differ between runs, by their overrides' names."""
-    return [str(n) for n, c in data.coords.items() if c.dims == ("run",) and str(n) not in NOT_SWEPT]
-
-
 def list_groups(study: Study) -> list[Members]:
     """Return the groups to draw, longest axis first: those of the study, or all runs where no number was swept."""
     groups = [
@@ -64,7 +58,7 @@ def list_groups(study: Study) -> list[Members]:
 
 
 def _join_runs(study: Study) -> Members:
-    swept = list_swept(study.data)
+    swept = name_swept(study.data)
     runs = [str(run) for run in study.data.run.values]
     if swept:
         labels = [", ".join(str(study.data[name].values[row]) for name in swept) for row in range(len(runs))]

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ntklens.analysis.groups import name_swept
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Cells, Chart
-from ntklens.report.charts.groups import average, list_swept
+from ntklens.report.charts.groups import average
 from ntklens.report.charts.laws import read_symbol, select_values
 from ntklens.report.style import label_axis
 
@@ -17,7 +18,7 @@ MOST_CELLS = 400  # with more, numbers could not be read
 def chart_surfaces(study: Study) -> Iterator[Chart]:
     """Chart the mean of the main observables over the two numeric axes with most values, if two were swept."""
     data = study.data
-    numeric = [name for name in list_swept(data) if data[name].dtype.kind in "iuf"]
+    numeric = [name for name in name_swept(data) if data[name].dtype.kind in "iuf"]
     numeric = [name for name in numeric if len(np.unique(data[name].values[np.isfinite(data[name].values)])) > 1]
     if len(numeric) < 2:
         return
@@ -38,6 +39,6 @@ def chart_surfaces(study: Study) -> Iterator[Chart]:
         columns, rows = ([f"{v:g}" for v in axis] for axis in (x, y))
         log = bool(np.nanmin(values, initial=np.inf) > 0)
         cells.append(Cells(name, label_axis(x_name), label_axis(y_name), read_symbol(name), columns, rows, values, log))
-    rest = [name for name in list_swept(data) if name not in (x_name, y_name)]
+    rest = [name for name in name_swept(data) if name not in (x_name, y_name)]
     caption = "Mean over seeds" + (f" and over {', '.join(rest)}" if rest else "") + "; empty where nothing is done."
     yield Chart("surfaces", "", "surfaces", "Over two axes", caption, [], "", cells=cells)
