@@ -142,7 +142,7 @@ def _set_scales(axes: Any, panel: Panel) -> None:
     axes.autoscale_view()
     for axis, limits, is_log in ((axes.xaxis, x, panel.x_log), (axes.yaxis, _find_extent(panel), panel.y_log)):
         if is_log and len(limits):
-            _mark_axis(axis, limits)
+            mark_axis(axis, limits)
 
 
 def _find_extent(panel: Panel) -> np.ndarray:
@@ -151,8 +151,13 @@ def _find_extent(panel: Panel) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _mark_axis(axis: Any, values: np.ndarray) -> None:
-    """Number a logarithmic axis: powers of ten, more where it spans little; plain numbers where they are short."""
+def mark_axis(axis: Any, values: np.ndarray) -> None:
+    """Number a logarithmic axis: powers of ten, more where it spans little; plain numbers where they are short.
+
+    Args:
+      axis: matplotlib's.
+      values: what is drawn along it.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
     positive = values[values > 0]
