@@ -1,8 +1,12 @@
 """Strict JAX: nothing is broadcast over ranks unasked; nothing promoted between dtypes, but by optax."""
 
+import os
+
 import jax
 import pytest
 
+# Tests of tracking choose another mode. No test may find somebody's credentials, or ask a server.
+os.environ["WANDB_MODE"] = "disabled"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -33,3 +37,19 @@ def mlp_problem():
     from problems import make_problem
 
     return make_problem()
+
+
+@pytest.fixture
+def serve():
+    """Starts servers that answer W&B's client: (breaks, …) → FakeServer."""
+    from wandb_server import FakeServer
+
+    servers = []
+
+    def start(*args, **kwargs):
+        servers.append(FakeServer(*args, **kwargs))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()

@@ -178,6 +178,21 @@ class SlurmSettings:
 
 
 @dataclass
+class WandbConfig:
+    """Arguments of `tracking.wandb.WandbTracker`."""
+
+    _target_: str = MISSING
+    mode: str = MISSING
+    project: str = MISSING
+    entity: str | None = MISSING
+    per_seed: bool = MISSING
+    interval: float = MISSING
+    patience: float = MISSING
+    figures: bool = MISSING
+    artifacts: bool = MISSING
+
+
+@dataclass
 class PathsConfig:
     """Where results go."""
 
@@ -216,6 +231,7 @@ SCHEMAS = {
     "adamw": AdamWConfig,
     "sgd": OptimizerConfig,
     "momentum": MomentumConfig,
+    "wandb": WandbConfig,
 }
 
 
@@ -301,6 +317,13 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "checkpoint.minutes": _positive(),
     "checkpoint.grace": _positive(),
     "launch.workers": _at_least(1),
+    "tracking.mode": _one_of("auto", "online", "offline", "disabled"),
+    "tracking.project": (
+        lambda value: 0 < len(value) <= 128 and not set(value) & set("/\\#?%:"),
+        "must be a project's name: 1 to 128 characters, none of / \\ # ? % :",
+    ),
+    "tracking.interval": _at_least(1),
+    "tracking.patience": _at_least(1),
     "task.format": _one_of("table", "json"),
     "seed": (lambda value: 0 <= value < 2**32, "must be an integer from 0 to 2^32 - 1"),
     "ensemble": _at_least(1),

@@ -14,8 +14,11 @@ import numpy as np
 import psutil
 import pytest
 
-from commands import BROKEN, TOY, run_ntklens, start_ntklens
+from commands import BROKEN, TOY, list_files, run_ntklens, start_ntklens
+from ntklens.tracking.names import make_id
+from ntklens.tracking.runs import list_runs
 from ntklens.trajectory import read_trajectory
+from transactions import read_run
 
 pytestmark = pytest.mark.system
 
@@ -384,3 +387,53 @@ def test_stock_launchers_keep_working(tmp_path):
         result = run_ntklens(*words, f"hydra/launcher={launcher}", f"name={launcher}", cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         assert len(list((tmp_path / "multirun" / launcher).rglob("trajectory.nc"))) == 6
+
+
+def test_jobs_that_are_put_back_leave_whole_runs_in_wandb(tmp_path, hurry):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    words, environment = (*LONG, "tracking.mode=offline"), isolate(tmp_path)
+    assert run_ntklens(*words, cwd=folder, **environment).returncode == 0
+    wait_for(lambda: list_running() and has_checkpoint(folder))
+    call("scontrol", "requeue", list_running()[0])
+    result = run_ntklens(*words, "launch.wait=true", cwd=folder, **environment)
+    assert result.returncode == 0, result.stdout + result.stderr + read_log(folder)
+    runs = list_runs(folder / "multirun" / "on slurm")
+    steps = {run.id: [row["_step"] for row in read_run(run.path).history] for run in runs}
+    assert all(run.whole for run in runs)
+    assert len(runs) == len(steps) == 6
+    assert steps == find_steps(folder)
+    assert "6 runs are on this disk only; to upload: wandb sync 'multirun/on slurm/wandb'" in result.stdout
+    assert list_files(tmp_path / "home") == []
+
+
+def test_many_jobs_that_start_at_once_share_a_server(tmp_path, serve):
+    server, folder = serve(), tmp_path / "here"
+    folder.mkdir()
+    environment = isolate(tmp_path) | {"WANDB_API_KEY": "0123456789" * 4, "WANDB_BASE_URL": server.address}
+    words = ("-m", "model.width=3,4,5,6", *SMALL, "ensemble=2", "name=on slurm", "training.epochs=4000")
+    words += ("hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.001", "launch.wait=true")
+    result = run_ntklens(*words, cwd=folder, **environment)
+    assert result.returncode == 0, result.stdout + result.stderr + read_log(folder)
+    assert "8 SLURM tasks" in result.stdout
+    steps = find_steps(folder)
+    assert len(steps) == 8
+    assert {run: server.get_steps(run) for run in server.history} == steps
+    assert set(server.complete.values()) == {0}
+    assert f"wandb    {server.address}/someone/ntklens" in result.stdout
+    assert "on this disk only" not in result.stdout
+    assert list_files(tmp_path / "home") == []
+
+
+def isolate(folder):
+    (folder / "home").mkdir()
+    return {"WANDB_MODE": "", "WANDB_API_KEY": "", "HOME": str(folder / "home"), "MPLCONFIGDIR": str(folder / "mpl")}
+
+
+def find_steps(folder):
+    """W&B id → the steps that its trajectory has."""
+    paths = sorted((folder / "multirun" / "on slurm").glob("*/seed=*/trajectory.nc"))
+    return {
+        make_id("on slurm", t.attrs["run_key"], [int(t.attrs["seed"])]): t.step.values.tolist()
+        for t in map(read_trajectory, paths)
+    }

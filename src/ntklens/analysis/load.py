@@ -16,6 +16,7 @@ from ntklens.errors import InputError
 from ntklens.trajectory import FILE_NAME
 
 SEED_PREFIX = "seed="
+NO_RESULTS = ("wandb", "logs", "report")  # folders of a sweep without trajectories, some of them large
 WORTHWHILE = 50  # files from which on a combined file saves more time than it costs
 NAMED = 3  # unreadable files that a warning names
 
@@ -108,7 +109,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     for entry in entries:
         if entry.name.startswith(SEED_PREFIX):
             yield Path(entry.path)
-        elif not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+        elif entry.name not in NO_RESULTS and entry.name[0] != "." and entry.is_dir(follow_symlinks=False):
             yield from _walk(Path(entry.path))
 
 

@@ -88,6 +88,7 @@ class Capacity(NamedTuple):
       share: bytes of memory of each, its libraries included.
       largest: bytes that one task may have at most, where it needs more than a share.
       seconds: of estimated work that a task is cut to, the longest and the shortest; None: `workers` decide.
+      process: bytes of each before its first array: libraries, and what tracks it.
     """
 
     workers: int
@@ -95,6 +96,7 @@ class Capacity(NamedTuple):
     share: float
     largest: float
     seconds: tuple[float, float] | None = None
+    process: int = PROCESS_BYTES
 
 
 class Calibration(NamedTuple):
@@ -117,6 +119,7 @@ class Plan:
     calibration: Calibration
     workers: int
     available: int = 0  # bytes of memory that the workers may use together
+    process: int = PROCESS_BYTES  # of each, before its first array
     detached: bool = False  # tasks are handed over, and nobody waits for them
     excused: set[tuple[str, int]] = field(default_factory=set)  # (run, seed) that SLURM has already
 
@@ -136,7 +139,7 @@ class Plan:
 
         Args:
           task: one of the plan's.
-          memory: bytes, libraries included, that the process may use; None: what its device has.
+          memory: bytes that the process may use, all included; None: what its device has.
         """
         slices = [
             {
@@ -148,7 +151,7 @@ class Plan:
             }
             for piece in task.slices
         ]
-        return {"slices": slices, "memory": None if memory is None else memory - PROCESS_BYTES}
+        return {"slices": slices, "memory": None if memory is None else memory - self.process}
 
     def drop_excused(self) -> None:
         """Take out of the tasks what has meanwhile ended or been taken care of."""
@@ -286,7 +289,7 @@ def make_tasks(
     Raises:
       InputError: if one seed needs more memory than there is.
     """
-    share = capacity.share - PROCESS_BYTES
+    share = capacity.share - capacity.process
     pending = [[seed for seed in c.find_pending() if (c.run.name, seed) not in excused] for c in configurations]
 
     def estimate(index: int, members: int) -> float:
@@ -311,13 +314,14 @@ def make_tasks(
         if not seeds:
             continue
         need = costs[index].memory
-        if refuse and not need.count_members(capacity.largest - PROCESS_BYTES):
-            raise InputError(describe_shortage(configurations[index].cfg, sum(need), capacity.largest))
+        if refuse and not need.count_members(capacity.largest - capacity.process):
+            cfg = configurations[index].cfg
+            raise InputError(describe_shortage(cfg, sum(need), capacity.largest, capacity.process))
         fitting = max(1, need.count_members(share))
         parts = math.ceil(estimate(index, len(seeds)) / target)
         for part in split_evenly(seeds, math.ceil(len(seeds) / parts)):
             members = min(costs[index].pack or fitting, fitting, len(part))
-            seconds, peak = estimate(index, len(part)), PROCESS_BYTES + need.shared + members * need.per_member
+            seconds, peak = estimate(index, len(part)), capacity.process + need.shared + members * need.per_member
             if group and sum(piece.seconds for piece in group) + seconds > target:
                 close()
             group.append(Slice(index, part, seconds))
@@ -326,15 +330,16 @@ def make_tasks(
     return sorted(tasks, key=lambda task: -task.seconds)
 
 
-def describe_shortage(cfg: DictConfig, need: float, limit: float) -> str:
-    """Return what to say where one seed needs more bytes, libraries included, than may be used."""
+def describe_shortage(cfg: DictConfig, need: float, limit: float, process: int) -> str:
+    """Return what to say where one seed needs more bytes than may be used: `need`, and `process` beside its arrays."""
     asked = cfg.ntk.memory_limit
     key = f"ntk.memory_limit={asked:g}" if asked else f"model.width={cfg.model.get('width')}"
     raised = "raise ntk.memory_limit, or " if asked else ""
+    spared = f"tracking=none saves {(process - PROCESS_BYTES) / GIB:.2g}; " if process > PROCESS_BYTES else ""
     return (
-        f"{key}: one seed of width {cfg.model.get('width')} needs about {(need + PROCESS_BYTES) / GIB:.3g} GiB, "
-        f"{PROCESS_BYTES / GIB:.2g} of them for libraries; {limit / GIB:.3g} GiB may be used; "
-        f"{raised}{LOWER_MEMORY}"
+        f"{key}: one seed of width {cfg.model.get('width')} needs about {(need + process) / GIB:.3g} GiB, "
+        f"{process / GIB:.2g} of them for libraries; {limit / GIB:.3g} GiB may be used; "
+        f"{spared}{raised}{LOWER_MEMORY}"
     )
 
 
@@ -344,6 +349,7 @@ def check_checkpoints(
     tasks: Sequence[Task],
     workers: int,
     measure_rate: Callable[[], float],
+    process: int = PROCESS_BYTES,
 ) -> None:
     """Refuse a sweep whose checkpoints cannot be written in the time between a signal and the kill.
 
@@ -353,6 +359,7 @@ def check_checkpoints(
       tasks: of the plan.
       workers: processes side by side.
       measure_rate: returns the bytes per second that the results' disk takes; called only if there is something large.
+      process: bytes of a process before its first array.
 
     Raises:
       InputError: naming what to set.
@@ -363,7 +370,7 @@ def check_checkpoints(
             index: min(
                 len(seeds),
                 costs[index].pack or len(seeds),
-                max(1, costs[index].memory.count_members(task.memory - PROCESS_BYTES)),
+                max(1, costs[index].memory.count_members(task.memory - process)),
             )
             for index, seeds, _ in task.slices
         }

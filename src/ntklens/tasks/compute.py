@@ -23,11 +23,10 @@ from ntklens._compat import use_compilation_cache
 from ntklens.config import GIB, construct
 from ntklens.data import Dataset
 from ntklens.errors import InputError
-from ntklens.measure import EVALUATION_BATCH, DeviceData, Measurer, Recorder, SpectrumWorkers, put_on_device
+from ntklens.measure import EVALUATION_BATCH, PENDING, DeviceData, Measurer, Recorder, SpectrumWorkers, put_on_device
 from ntklens.provenance import describe_environment
 from ntklens.signals import Stop
 from ntklens.sweep.claims import claim_seeds
-from ntklens.sweep.cost import PROCESS_BYTES
 from ntklens.sweep.key import compute_key
 from ntklens.sweep.plan import LOWER_MEMORY, describe_shortage
 from ntklens.sweep.states import (
@@ -42,6 +41,7 @@ from ntklens.sweep.states import (
     write_unfinished,
 )
 from ntklens.tasks.finish import finish_seed
+from ntklens.tasks.track import count_process_bytes
 from ntklens.tracking import Tracker
 from ntklens.tracking.progress import Watcher
 from ntklens.training.checkpoint import (
@@ -160,10 +160,10 @@ def _compute_claimed(
     tracker = construct(cfg.tracking)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     key = compute_key(cfg)
-    tracker.start(seeds, config, key)
     data, spectra = put_on_device(dataset), SpectrumWorkers()
     steps = make_record_steps(cfg, trainer, len(dataset.train))
     job = Job(cfg, run, key, dataset, data, trainer, steps, tracker, spectra, stop, watcher)
+    tracker.start(run, config, key)
     failed: list[int] = []
     errors: dict[str, None] = {}
     left = list(seeds)
@@ -184,6 +184,8 @@ def _compute_claimed(
                 full = is_of_the_disk(error)  # then the other packs cannot be kept either
                 state, stopped = ("interrupted", left) if full else ("failed", members)
                 write_unfinished(run, stopped, state, key=key, error=message, traceback=traceback.format_exc())
+                if not full:
+                    tracker.fail(members, message)
                 if message not in errors:
                     errors[message] = None
                     with contextlib.suppress(OSError):  # a worker's log may lie on a full disk
@@ -196,6 +198,7 @@ def _compute_claimed(
             left = []
     finally:
         spectra.close()
+    tracker.close(find_units(run, range(cfg.seed, cfg.seed + cfg.ensemble)))
     missing = set(select_pending(find_units(run, [*failed, *left]), retry=True))
     return sorted(missing & set(failed)), sorted(missing & set(left)), "; ".join(errors)
 
@@ -272,11 +275,12 @@ def estimate_need(trainer: Trainer, dataset: Dataset) -> MemoryNeed:
 def _count_fitting(cfg: DictConfig, need: MemoryNeed, memory: float | None) -> int:
     """Return how many members fit into the memory that may be used."""
     asked = cfg.ntk.memory_limit
-    program = PROCESS_BYTES if jax.default_backend() == "cpu" else 0
+    process = count_process_bytes(cfg)
+    program = process if jax.default_backend() == "cpu" else 0
     limit = memory or (asked * GIB - program if asked else 0.8 * find_free_memory())
     fitting = need.count_members(limit)
     if not fitting:
-        raise InputError(describe_shortage(cfg, sum(need), limit + PROCESS_BYTES))
+        raise InputError(describe_shortage(cfg, sum(need), limit + process, process))
     return fitting
 
 
@@ -380,17 +384,24 @@ class Pack:
         recorder, job = self.recorder, self.job
         members = slice(len(self.seeds))
         begin = max(len(records) for records in recorder.records)  # records taken before the checkpoint
+        for index in range(begin):
+            self._show(index)
         if begin and not recorder.active[members].any():
             return
         states = run_states(job.trainer, self.state, job.dataset.train, job.steps[begin:], self._advance)
         for index, self.state in enumerate(states, begin):
             values = recorder.record(index, self.state.params)
-            epoch = self.state.step / job.steps_per_epoch
-            job.tracker.record(self.state.step, epoch, values, recorder.active[members])
+            self._show(index)
             losses = [np.nanmean(values[name][members]) for name in ("train_loss", "test_loss")]
             job.watcher.advance(0, "train loss {:.3g}, test loss {:.3g}".format(*losses))
             if not recorder.active[members].any():
                 break
+
+    def _show(self, index: int) -> None:
+        """Tell the tracker what the record brought, of the seeds that have it."""
+        for seed, records in zip(self.seeds, self.recorder.records, strict=False):
+            if index < len(records):
+                self.job.tracker.record(seed, records[index], self.recorder.layers, records[index].get(PENDING))
 
     def _advance(self, state: State, count: int) -> None:
         """Look, between two pieces of training, at what else there is to do."""
@@ -477,7 +488,7 @@ class Pack:
             directory = find_seed_directory(job.run, seed)
             publish_trajectory(trajectory, directory)
             finish_seed(directory, trajectory)
-            job.tracker.finish(seed, trajectory)
+            job.tracker.finish(seed, directory)
 
 
 def _list_seeds(seeds: Sequence[int]) -> str:

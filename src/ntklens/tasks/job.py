@@ -19,6 +19,7 @@ from ntklens.signals import Stop, stop_on_signals
 from ntklens.sweep.cost import split_evenly
 from ntklens.sweep.slurm import find_own_job, requeue_job
 from ntklens.tasks.slices import LogWatcher, compute_slice
+from ntklens.tasks.track import tracked
 
 IDLE_LIVES = 3  # how often in a row a job may be requeued without having got any further
 TURN_SECONDS = 3.0  # between the processes of one job: a requeue by one of them ends them all
@@ -43,9 +44,10 @@ def do_task(task: dict[str, Any]) -> None:
         before = measure_progress(task["slices"])  # of the whole job
         failed = False
         try:
-            for piece in pieces:
-                stop.check()
-                failed |= bool(compute_slice(piece, task["memory"], stop, LogWatcher()).failed)
+            with tracked(stop):
+                for piece in pieces:
+                    stop.check()
+                    failed |= bool(compute_slice(piece, task["memory"], stop, LogWatcher()).failed)
         except KeyboardInterrupt:
             end_early(stop, rank, measure_progress(task["slices"]) > before)
     if failed:

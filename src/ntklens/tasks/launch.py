@@ -14,13 +14,14 @@ from ntklens.errors import InputError
 from ntklens.machine import count_cores, count_slots, find_gpus
 from ntklens.signals import Stop
 from ntklens.sweep.claims import claim_submission, find_claimed
-from ntklens.sweep.cost import PROCESS_BYTES, Cost
+from ntklens.sweep.cost import Cost
 from ntklens.sweep.launch import check_slurm, check_together, submit_plan, try_submission
 from ntklens.sweep.plan import Capacity, Configuration, Plan, look_up_units
 from ntklens.sweep.pool import Pool
 from ntklens.sweep.slurm import Job, cancel_jobs
 from ntklens.sweep.submissions import Submission, ask_for_jobs, find_submitted, forget_ended, read_submissions
 from ntklens.tasks.job import do_task
+from ntklens.tasks.track import count_process_bytes
 from ntklens.tracking.sweep_bar import SweepBar
 
 WAIT_SECONDS = 0.5
@@ -64,9 +65,10 @@ class LocalLaunch:
     def find_capacity(self, configurations: Sequence[Configuration], costs: Sequence[Cost]) -> Capacity:
         """Return one process per core, or per GPU, or as many as are asked for, fewer where memory is short."""
         memory = find_memory_limit(configurations)
-        largest = max(sum(cost.memory) for cost in costs) + PROCESS_BYTES
+        process = count_process_bytes(configurations[0].cfg)
+        largest = max(sum(cost.memory) for cost in costs) + process
         workers = configurations[0].cfg.launch.workers or max(1, min(count_slots(), int(memory // largest)))
-        return Capacity(workers, max(1, count_cores() // workers), memory / workers, memory)
+        return Capacity(workers, max(1, count_cores() // workers), memory / workers, memory, process=process)
 
     def excuse(self, plan: Plan) -> None:
         """Note nothing: what another launch computes is waited for."""
@@ -142,14 +144,15 @@ class SlurmLaunch:
     def find_capacity(self, configurations: Sequence[Configuration], costs: Sequence[Cost]) -> Capacity:
         """Return what a SLURM task has."""
         cfg, own = configurations[0].cfg, self.settings
+        process = count_process_bytes(cfg)
         if own.gpus:
-            share = largest = (own.gpu_memory_gb * GIB if own.gpu_memory_gb else GPU_BYTES) + PROCESS_BYTES
+            share = largest = (own.gpu_memory_gb * GIB if own.gpu_memory_gb else GPU_BYTES) + process
         else:
             largest = own.memory_gb * GIB / own.processes if own.memory_gb else NO_LIMIT
             share = min(cfg.ntk.memory_limit * GIB if cfg.ntk.memory_limit else DEFAULT_SHARE, largest)
         longest, shortest = (own.task_minutes,) * 2 if own.task_minutes else TASK_MINUTES
         seconds = (60 * longest, 60 * shortest)
-        return Capacity(cfg.launch.workers or DEFAULT_TASKS, own.cpus, share, largest, seconds)
+        return Capacity(cfg.launch.workers or DEFAULT_TASKS, own.cpus, share, largest, seconds, process)
 
     def excuse(self, plan: Plan, held: bool = False) -> None:
         """Leave out what SLURM has already, and what a process outside of it computes.

@@ -12,11 +12,14 @@ from rich.console import Console
 from ntklens.analysis.diagnostics import Diagnosis
 from ntklens.analysis.load import load
 from ntklens.analysis.study import Study, analyse
-from ntklens.config import list_names
+from ntklens.config import construct, list_names
 from ntklens.errors import InputError
 from ntklens.report.console import make_console
 from ntklens.report.write import write_report
 from ntklens.sweep.progress import SweepStatus, read_sweep
+from ntklens.sweep.states import FINISHED, find_seed_directory
+from ntklens.tracking import end_tracking
+from ntklens.tracking.runs import describe_tracking
 
 FOLDER = "report"
 
@@ -39,7 +42,22 @@ def report(cfg: DictConfig) -> int:
         raise InputError(f"paths.results: the report cannot be written: {error}") from error
     print_summary(study, make_console())
     print(f"report   {page}")
+    tracker = construct(cfg.tracking)
+    tracker.report(page.parent, [place for status in statuses for place in _list_finished(status)])
+    end_tracking()
+    for line in describe_tracking(page.parents[1]):
+        print(line)
     return 0
+
+
+def _list_finished(status: SweepStatus) -> list[Path]:
+    """Return the directories of a sweep's published trajectories."""
+    return [
+        find_seed_directory(status.folder / run.run, unit.seed)
+        for run in status.runs
+        for unit in run.units
+        if unit.state in FINISHED
+    ]
 
 
 def study_sweeps(results: Path, names: list[str], statuses: list[SweepStatus]) -> Study:

@@ -40,6 +40,7 @@ def compute_slice(piece: dict[str, Any], memory: float | None, stop: Stop, watch
     from ntklens.sweep.claims import find_claimed
     from ntklens.sweep.states import write_unfinished
     from ntklens.tasks import compute
+    from ntklens.tasks.track import track_failed
 
     run, seeds, cfg = Path(piece["run"]), piece["seeds"], OmegaConf.create(piece["config"])
     try:
@@ -53,4 +54,6 @@ def compute_slice(piece: dict[str, Any], memory: float | None, stop: Stop, watch
         mine = sorted(set(seeds) - find_claimed(run, seeds))  # others may be computing the rest
         state = "interrupted" if of_the_disk else "failed"
         write_unfinished(run, mine, state, error=message, traceback=traceback.format_exc())
+        if mine and not of_the_disk:
+            track_failed(cfg, run, mine, message)
         return compute.Outcome([], mine, [], message) if of_the_disk else compute.Outcome(mine, [], [], message)

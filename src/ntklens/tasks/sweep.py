@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.live import Live
 
+from ntklens.config import construct
 from ntklens.errors import InputError
 from ntklens.report.console import make_console
 from ntklens.report.sweep_table import (
@@ -51,6 +52,8 @@ from ntklens.sweep.states import FINISHED, find_units, set_replaced
 from ntklens.sweep.submissions import ask_for_jobs, find_submitted, read_submissions
 from ntklens.tasks.finish import finish_late
 from ntklens.tasks.launch import Launch, LocalLaunch
+from ntklens.tasks.track import track_published
+from ntklens.tracking.runs import describe_tracking, find_unsynced
 from ntklens.training.checkpoint import measure_write_rate
 
 COMMAND = "python -m ntklens.run"
@@ -90,7 +93,10 @@ def make_plans(
     for folder, members in groups.items():
         look_up_units(members)
         plan = Plan(folder.name, folder, command, members, [], NOT_ASKED, 1)
-        if launch and any(configuration.find_pending() for configuration in members):
+        pending = any(configuration.find_pending() for configuration in members)
+        if pending and refuse:
+            construct(members[0].cfg.tracking).check()
+        if pending and launch:
             launch.excuse(plan)
             _cut_into_tasks(plan, launch, refuse)
             if refuse:
@@ -106,10 +112,11 @@ def _cut_into_tasks(plan: Plan, launch: Launch, refuse: bool = True) -> None:
     plan.tasks = make_tasks(plan.configurations, costs, plan.calibration, capacity, refuse, plan.excused)
     plan.workers = max(1, min(capacity.workers, len(plan.tasks)))
     plan.detached, plan.available = launch.detached, 0 if launch.detached else int(capacity.largest)
+    plan.process = capacity.process
     if refuse:
         try:
             rate = functools.partial(measure_write_rate, plan.folder)
-            check_checkpoints(plan.configurations, costs, plan.tasks, plan.workers, rate)
+            check_checkpoints(plan.configurations, costs, plan.tasks, plan.workers, rate, plan.process)
         except OSError as error:
             raise InputError(f"paths.results: {plan.folder} cannot be written ({error.strerror})") from error
 
@@ -314,6 +321,8 @@ def _print_end(plan: Plan, console: Console) -> int:
     console.print(f"results  {plan.folder}/*/seed=*/trajectory.nc")
     _print_where_to_look(plan, console)
     console.print(f'load     ntklens.load("{plan.folder}")')
+    for line in track_published(plan.configurations[0].cfg, [(c.run, c.units) for c in plan.configurations]):
+        console.print(line, highlight=False)
     return status.exit_status
 
 
@@ -332,14 +341,15 @@ def show_status(cfg: DictConfig) -> int:
     folder = Path(cfg.paths.results) / cfg.name
     status = ask_slurm(read_sweep(folder))
     if cfg.task.format == "json":
-        print(json.dumps(status.to_json(), indent=1))
+        unsynced = [run.id for run in find_unsynced(folder)]
+        print(json.dumps(status.to_json() | {"unsynced": unsynced}, indent=1))
         return status.exit_status
     console = make_console()
     if cfg.task.live:
         status = _watch(folder, status, console)
     else:
         console.print(build_status_table(status))
-    for line in describe_status(status):
+    for line in [*describe_status(status), *describe_tracking(folder)]:
         console.print(line, highlight=False)
     return status.exit_status
 

@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
+from ntklens.config import construct
 from ntklens.report.console import make_console
 from ntklens.report.figures import draw_run
 from ntklens.report.table import build_summary_table
@@ -28,6 +29,7 @@ from ntklens.sweep.states import (
     set_aside,
 )
 from ntklens.tasks.finish import finish_seed
+from ntklens.tasks.track import track_published, tracked
 from ntklens.tracking.progress import ProgressBar
 from ntklens.trajectory import FILE_NAME, UnreadableTrajectory, read_trajectory
 
@@ -57,28 +59,42 @@ def train(cfg: DictConfig) -> int:
         console.print(f"replace=true: {len(there)} results are taken back; type the line without it to continue later")
         there = []
     pending = sorted({*select_pending(units, cfg.retry), *replaced})
+    if pending:
+        construct(cfg.tracking).check()
+    if pending and there:
+        console.print(f"{len(there)} of {len(seeds)} seeds are there already")
+    elif len(there) == len(seeds):
+        console.print(f"all {len(seeds)} seeds are there already: nothing to compute")
+    with tracked():
+        if status := _train(cfg, run, seeds, pending, replaced, console):
+            return status
+    for line in track_published(cfg, [(run, find_units(run, seeds))]):
+        console.print(line, highlight=False)
+    return COMPLETE
+
+
+def _train(
+    cfg: DictConfig, run: Path, seeds: Sequence[int], pending: Sequence[int], replaced: Sequence[int], console: Console
+) -> int:
+    """Compute what is pending, and report on all seeds; return the exit status."""
     started = time.perf_counter()
     if pending:
-        if there:
-            console.print(f"{len(there)} of {len(seeds)} seeds are there already")
         if status := _compute(cfg, run, pending, replaced):
             return status
         console.print(f"{len(pending)} seeds in {time.perf_counter() - started:.1f} s")
-    elif len(there) == len(seeds):
-        console.print(f"all {len(seeds)} seeds are there already: nothing to compute")
     if failed := [unit for unit in find_units(run, seeds) if unit.state == "failed"]:
         error = failed[0].details.get("error", "")
         numbers = _list([unit.seed for unit in failed])
         print(f"{numbers} failed before: {error}; to try again, type the same line and retry=true", file=sys.stderr)
-        return 1
+        return FAILED
     trajectories, damaged = _read_all(run, seeds)
     if damaged:
         print(
             f"{', '.join(damaged)}: damaged, set aside; type the same line again to compute them anew", file=sys.stderr
         )
-        return 1
+        return FAILED
     _report(cfg, run, seeds, trajectories, console, redraw=bool(pending))
-    return 0
+    return COMPLETE
 
 
 def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequence[int]) -> int:

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from ntklens.signals import Stop, stop_on_signals
 from ntklens.tasks.slices import LogWatcher, compute_slice
+from ntklens.tasks.track import tracked
 
 EVENT_SECONDS = 0.5  # between two reports of progress
 
@@ -27,7 +28,8 @@ def main() -> None:
         tasks: queue.Queue[dict[str, Any] | None] = queue.Queue()
         threading.Thread(target=_read_tasks, args=(tasks, stop), daemon=True).start()
         try:
-            _work(tasks, stop, Reporter(events, stop))
+            with tracked(stop):
+                _work(tasks, stop, Reporter(events, stop))
         except KeyboardInterrupt:
             print("asked to end: finished seeds are kept, the others continue with the next launch", file=sys.stderr)
         os._exit(0)  # not through the interpreter's end, which would wait for the thread that reads

@@ -1,0 +1,146 @@
+"""The W&B workspace of a sweep, as code: the same panels for every sweep, so that two can be laid side by side."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ntklens.analysis.observables import OBSERVABLES
+from ntklens.tracking.names import MAGNITUDE, MAGNITUDES, PATH
+
+WIDTH = "model.width"
+CURVES = (  # title, what it shows against the epoch, whether its values are drawn on a log scale
+    ("losses", ("loss/train", "loss/test"), True),
+    ("accuracies", ("accuracy/train", "accuracy/test"), False),
+    ("Tr Θ", ("ntk/trace",), False),
+    ("Γ", ("ntk/effective_rank",), True),
+)
+LAYERS = (  # title, the metrics of all layers, as a regular expression
+    ("Tr Θ by layer", "^ntk/layer/.*/trace$"),
+    ("Γ by layer", "^ntk/layer/.*/effective_rank$"),
+    ("weight change by layer", "^weights/layer/.*/change$"),
+)
+SCALARS = ("minimum_effective_rank", "trace_ratio", "adaptation_rate", "minimum_loss")
+
+
+class Dashboard(NamedTuple):
+    """A workspace, and its definition as plain values, checked by its own models."""
+
+    workspace: Any
+    definition: dict[str, Any]
+
+
+def build_dashboard(name: str, entity: str, project: str, axes: Sequence[str], sentences: Sequence[str]) -> Dashboard:
+    """Return the workspace of a sweep; no server is asked.
+
+    Args:
+      name: of the sweep, which is a tag of its runs.
+      entity: who owns its runs.
+      project: where they are.
+      axes: the overrides that it sweeps; without any, the width is taken.
+      sentences: what was fitted.
+    """
+    import wandb_workspaces.expr as expr
+    import wandb_workspaces.workspaces as ws
+
+    axes = list(axes) or [WIDTH]
+    sections = _build_sections(axes, sentences)
+    workspace = ws.Workspace(
+        entity=entity,
+        project=project,
+        name=f"ntklens: {name}",
+        sections=[ws.Section(name=title, panels=panels, is_open=True) for title, panels in sections.items()],
+        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=100),
+        runset_settings=ws.RunsetSettings(
+            filters=expr.And(expr.Tags().isin([name]), expr.Metric("JobType").isin(["train"])),
+            groupby=[expr.Config(axes[0])],
+        ),
+    )
+    model = workspace._to_model()  # as `save` would send it
+    definition = json.loads(model.model_dump_json(by_alias=True))
+    type(model).model_validate(definition)
+    return Dashboard(workspace, definition)
+
+
+def _build_sections(axes: Sequence[str], sentences: Sequence[str]) -> dict[str, list[Any]]:
+    """Return section → panels."""
+    import wandb_workspaces.reports.v2 as wr
+
+    def draw(title: str, x: str, y: Sequence[str], **options: Any) -> Any:
+        return wr.LinePlot(
+            title=title, x=x, y=list(y), groupby=wr.Config(axes[0]), groupby_aggfunc="mean",
+            groupby_rangefunc="stderr", max_runs_to_show=100, **options,
+        )  # fmt: skip
+
+    text = _list_sentences(sentences)
+    sections = {
+        "What was found": [wr.MarkdownPanel(markdown=text)],
+        "While it learns": [draw(title, "epoch", y, log_y=log) for title, y, log in CURVES],
+        "Feature learning": [draw("Tr Θ against ln L_train", "log_train_loss", [PATH])],
+        "Layers": [draw(title, "epoch", [], metric_regex=regex) for title, regex in LAYERS],
+    }
+    for axis in axes:
+        sections[f"Against {axis}"] = [_draw_scalar(name, axis) for name in SCALARS]
+    return sections
+
+
+def _list_sentences(sentences: Sequence[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences) or "Nothing has been fitted yet."
+
+
+def _draw_scalar(name: str, axis: str) -> Any:
+    import wandb_workspaces.reports.v2 as wr
+
+    signed = name in MAGNITUDES  # no log scale shows a negative number
+    symbol = OBSERVABLES[name].symbol
+    return wr.ScatterPlot(
+        title=f"|{symbol}|" if signed else symbol,
+        x=wr.Config(axis),
+        y=wr.SummaryMetric(f"{name}{MAGNITUDE}" if signed else name),
+        log_x=True,
+        log_y=True,
+    )
+
+
+def list_panels(definition: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (section, panel) of a definition, by their titles."""
+    sections = definition["spec"]["section"]["panelBankConfig"]["sections"]
+    return [
+        (section["name"], panel["config"].get("chartTitle") or panel["viewType"])
+        for section in sections
+        for panel in section["panels"]
+    ]
+
+
+def save_dashboard(
+    dashboard: Dashboard, sentences: Sequence[str], saved: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Save the workspace, and a report with the same panels, at the server; yield what each is, and its address.
+
+    Args:
+      dashboard: to save.
+      sentences: what was fitted.
+      saved: their addresses, if they were saved before; they are brought up to date, unless they are gone.
+    """
+    import wandb_workspaces.reports.v2 as wr
+
+    workspace = dashboard.workspace
+    blocks: list[Any] = [wr.MarkdownBlock(text=_list_sentences(sentences))]
+    for section in workspace.sections[1:]:
+        runset = wr.Runset(
+            entity=workspace.entity, project=workspace.project, filters=workspace.runset_settings.filters
+        )
+        blocks += [wr.H1(text=section.name), wr.PanelGrid(runsets=[runset], panels=section.panels)]
+    report = wr.Report(project=workspace.project, entity=workspace.entity, title=workspace.name, blocks=blocks)
+    for name, view, parts in (
+        ("workspace", workspace, ("sections", "settings", "runset_settings")),
+        ("report", report, ("blocks",)),
+    ):
+        if name in saved:
+            with contextlib.suppress(Exception):  # somebody has removed it
+                old = type(view).from_url(saved[name])
+                for part in parts:
+                    setattr(old, part, getattr(view, part))
+                view = old
+        view.save()
+        yield name, view.url

@@ -1,0 +1,212 @@
+"""Runs written to this disk, read back from W&B's transaction logs."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from commands import TOY, list_files, run_ntklens, start_ntklens
+from ntklens.analysis.observables import compute_observables
+from ntklens.tracking.names import SPECTRUM, name_metric
+from ntklens.training.checkpoint import find_checkpoint_step
+from ntklens.trajectory import VARIABLES, read_trajectory
+from transactions import read_run
+
+SMALL = [word for word in TOY if "width" not in word and "ensemble" not in word]
+SWEEP = ("-m", "scaling=width", "model.width=3,5,8", *SMALL, "ensemble=4")
+NAME = "synthetic_width"
+
+
+def isolate(folder):
+    """An environment without credentials, whose home is the test's."""
+    home = folder.parent / "home"
+    home.mkdir(exist_ok=True)
+    return {"WANDB_MODE": "", "WANDB_API_KEY": "", "HOME": str(home), "MPLCONFIGDIR": str(folder.parent / "mpl")}
+
+
+def find_runs(folder, name=NAME):
+    return {run.run.run_id: run for run in map(read_run, (folder / "multirun" / name / "wandb").glob("*run-*"))}
+
+
+def find_trajectories(folder, name=NAME):
+    return sorted((folder / "multirun" / name).glob("*/seed=*/trajectory.nc"))
+
+
+def expect_equal(run, path):
+    """Every record of a trajectory is in a run, and nothing else."""
+    trajectory = read_trajectory(path)
+    layers = trajectory.layer.values.tolist()
+    assert [row["_step"] for row in run.history] == trajectory.step.values.tolist()
+    for index, row in enumerate(run.history):
+        known = {"_step", "_runtime", "_timestamp", "log_train_loss", "path/trace"}
+        for name, (dims, _) in VARIABLES.items():
+            values = trajectory[name].values[index]
+            if dims == ("mode",):
+                measured = np.isfinite(values).any()
+                assert (f"{SPECTRUM}/values" in row) == measured
+                if measured:
+                    assert sum(row[f"{SPECTRUM}/values"]) == (values > 0).sum()
+                continue
+            keys = [name_metric(name, layer) for layer in layers] if dims else [name_metric(name)]
+            logged = np.array([row.get(key, np.nan) for key in keys])
+            np.testing.assert_array_equal(logged.astype(values.dtype), np.atleast_1d(values), err_msg=name)
+            known |= set(keys)
+        extra = {key for key in row if key not in known and not key.startswith((SPECTRUM, "figure/"))}
+        assert not extra
+        if row["loss/train"] > 0:
+            assert row["log_train_loss"] == pytest.approx(np.log(row["loss/train"]))
+        assert row["path/trace"] == row["ntk/trace"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("offline") / "here"
+    folder.mkdir()
+    result = run_ntklens(*SWEEP, cwd=folder, **isolate(folder))
+    assert result.returncode == 0, result.stderr
+    return folder, result
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "here")
+    return tmp_path / "here"
+
+
+def test_a_sweep_leaves_one_run_per_seed_with_every_record(finished):
+    folder, _ = finished
+    runs = find_runs(folder)
+    paths = find_trajectories(folder)
+    assert len(paths) == len(runs) == 12
+    for path in paths:
+        attrs = read_trajectory(path).attrs
+        expect_equal(runs[f"{NAME}-{attrs['run_key']}-{attrs['seed']}"], path)
+
+
+def test_runs_say_what_they_are(finished):
+    folder, _ = finished
+    runs = find_runs(folder)
+    for path in find_trajectories(folder):
+        trajectory = read_trajectory(path)
+        attrs = trajectory.attrs
+        run = runs[f"{NAME}-{attrs['run_key']}-{attrs['seed']}"]
+        assert (run.run.run_group, run.run.job_type, run.run.project) == (path.parents[1].name, "train", "ntklens")
+        assert set(run.run.tags) == {NAME, "synthetic", "mlp", "model.width"}
+        config = json.loads(attrs["config"])
+        assert {**run.config, "seed": 0} | {} == {
+            **config,
+            **{k: run.config[k] for k in ("_wandb", "derived")},
+            "seed": 0,
+        }
+        assert run.config["seed"] == attrs["seed"]
+        derived = run.config["derived"]
+        assert derived["key"] == attrs["run_key"]
+        assert derived["parameters"] == attrs["parameters"]
+        assert derived["layers"] == trajectory.layer.values.tolist()
+        assert "${" not in json.dumps(run.config)
+        for name, value in compute_observables(trajectory).items():
+            assert run.summary.get(name, np.nan) == pytest.approx(value, nan_ok=True), name
+        assert run.summary["loss/test"]["min"] == trajectory.test_loss.values.min()
+        assert run.summary["ntk/trace"]["max"] == trajectory.trace.values.max()
+        assert run.metrics["*"].step_metric == "epoch"
+        assert run.metrics["path/trace"].step_metric == "log_train_loss"
+        assert run.exit_code == 0
+
+
+def test_runs_hold_figure_and_lineage(finished):
+    folder, _ = finished
+    paths = set(map(str, find_trajectories(folder)))
+    for run in find_runs(folder).values():
+        assert run.history[-1]["figure/_type"] == "image-file"
+        data, trajectory = run.artifacts
+        assert (data.type, trajectory.type) == ("dataset", "trajectory")
+        assert data.use_after_commit
+        assert not trajectory.use_after_commit
+        assert run.config["derived"]["data_checksum"][:12] in data.name
+        (file,) = trajectory.manifest.contents
+        assert file.local_path in paths
+        paths.remove(file.local_path)
+        assert json.loads(Path(data.manifest.contents[0].local_path).read_text())["name"] == "synthetic"
+    assert not paths
+
+
+def test_nothing_is_asked_and_nothing_is_written_elsewhere(finished):
+    folder, result = finished
+    assert result.stderr == ""
+    lines = [line for line in result.stdout.splitlines() if "wandb" in line]
+    assert lines == [f"wandb    12 runs are on this disk only; to upload: wandb sync multirun/{NAME}/wandb"]
+    assert list_files(folder.parent / "home") == []
+    assert {path.name for path in folder.iterdir()} == {"multirun"}
+
+
+def test_wandb_itself_finds_the_runs(finished):
+    folder, _ = finished
+    environment = os.environ | isolate(folder) | {"WANDB_DIR": str(folder)}
+    command = [Path(sys.executable).with_name("wandb"), "sync", "--dry-run", f"multirun/{NAME}/wandb"]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    assert "Would sync 12 run(s)" in result.stderr + result.stdout
+
+
+def test_status_counts_what_is_not_synced(copy):
+    result = run_ntklens("task=status", f"name={NAME}", cwd=copy)
+    assert f"12 runs are on this disk only; to upload: wandb sync multirun/{NAME}/wandb" in result.stdout
+    log = next((copy / "multirun" / NAME / "wandb").glob("offline-run-*/run-*.wandb"))
+    log.with_name(f"{log.name}.synced").touch()  # as `wandb sync` does
+    assert "11 runs are on this disk only" in run_ntklens("task=status", f"name={NAME}", cwd=copy).stdout
+    described = json.loads(run_ntklens("task=status", f"name={NAME}", "task.format=json", cwd=copy).stdout)
+    assert len(described["unsynced"]) == 11
+
+
+def test_what_was_not_logged_is_logged_by_the_next_launch(copy):
+    wandb = copy / "multirun" / NAME / "wandb"
+    whole, halved = sorted(wandb.glob("offline-run-*"))[:2]
+    shutil.rmtree(whole)
+    (halved / "logged.json").unlink()  # as if killed while writing
+    before = {path.name for path in wandb.glob("offline-run-*")}
+    result = run_ntklens(*SWEEP, cwd=copy, **isolate(copy))
+    assert (result.returncode, result.stderr) == (0, "")
+    after = {path.name for path in wandb.glob("offline-run-*")}
+    assert len(after) == 12
+    assert before - after == {halved.name}
+    runs = find_runs(copy)
+    for path in find_trajectories(copy):
+        attrs = read_trajectory(path).attrs
+        expect_equal(runs[f"{NAME}-{attrs['run_key']}-{attrs['seed']}"], path)
+
+
+def test_a_killed_and_continued_job_is_one_run(tmp_path):
+    words = (*TOY, "training.epochs=20000", "checkpoint.minutes=0.002", "tracking.mode=offline")
+    process = start_ntklens(*words, cwd=tmp_path, **isolate(tmp_path / "here"))
+    deadline = time.monotonic() + 120
+    while not any(find_checkpoint_step(seed) for seed in tmp_path.glob("multirun/*/*/seed=1")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not list(tmp_path.glob("multirun/*/*/seed=*/trajectory.nc"))
+    result = run_ntklens(*words, cwd=tmp_path, **isolate(tmp_path / "here"))
+    assert (result.returncode, result.stderr) == (0, "")
+    runs = find_runs(tmp_path, "synthetic")
+    paths = find_trajectories(tmp_path, "synthetic")
+    assert len(list((tmp_path / "multirun" / "synthetic" / "wandb").glob("*run-*"))) == len(runs) == len(paths) == 2
+    for path in paths:
+        attrs = read_trajectory(path).attrs
+        assert attrs["continued_from_step"] > 0
+        expect_equal(runs[f"synthetic-{attrs['run_key']}-{attrs['seed']}"], path)
+
+
+def test_a_replaced_result_replaces_its_run(tmp_path):
+    environment = isolate(tmp_path / "here")
+    assert run_ntklens(*TOY, cwd=tmp_path, **environment).returncode == 0
+    before = {path.name for path in tmp_path.glob("multirun/synthetic/wandb/offline-run-*")}
+    assert run_ntklens(*TOY, "replace=true", cwd=tmp_path, **environment).returncode == 0
+    after = {path.name for path in tmp_path.glob("multirun/synthetic/wandb/offline-run-*")}
+    assert len(after) == 2
+    assert not after & before

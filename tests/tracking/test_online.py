@@ -1,0 +1,196 @@
+"""The real W&B client against as much of a server as it needs, on loopback: healthy, broken in the middle, back."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from commands import BROKEN, TOY, run_ntklens, start_ntklens
+from ntklens.tracking.runs import find_unsynced, list_begun, list_runs
+from ntklens.trajectory import read_trajectory
+from transactions import read_run
+
+WORDS = (*TOY, "training.epochs=4000", "tracking.interval=1", "tracking.patience=20")
+
+
+def connect(server, folder):
+    home = folder.parent / "home"
+    home.mkdir(exist_ok=True)
+    return {"WANDB_MODE": "", "WANDB_API_KEY": "0123456789" * 4, "WANDB_BASE_URL": server.address, "HOME": str(home),
+            "MPLCONFIGDIR": str(folder.parent / "mpl")}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here"
+
+
+def find_steps(folder):
+    """W&B id → the steps that its trajectory has."""
+    trajectories = [read_trajectory(path) for path in folder.glob("multirun/synthetic/*/seed=*/trajectory.nc")]
+    return {f"synthetic-{t.attrs['run_key']}-{t.attrs['seed']}": t.step.values.tolist() for t in trajectories}
+
+
+def test_a_run_is_uploaded_whole(folder, serve):
+    server = serve()
+    result = run_ntklens(*WORDS, cwd=folder, **connect(server, folder))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "wandb sync" not in result.stdout
+    steps = find_steps(folder)
+    assert len(steps) == 2
+    for run, wanted in steps.items():
+        assert server.get_steps(run) == wanted
+        assert server.complete[run] == 0
+        assert server.buckets[run]["groupName"].startswith("synthetic-24-mlp")
+        assert server.summaries[run]["minimum_loss"] > 0
+    names = {artifact["name"] for artifact in server.artifacts.values() if artifact.get("committed")}
+    assert {f"trajectory-{run}" for run in steps} < names
+    assert {use["runName"] for use in server.used} == set(steps)
+    assert not find_unsynced(folder / "multirun" / "synthetic")
+    status = run_ntklens("task=status", "name=synthetic", cwd=folder)
+    address = f"wandb    {server.address}/someone/ntklens"
+    assert [line for line in status.stdout.splitlines() if "wandb" in line] == [address]
+    assert address in result.stdout
+    before = len(server.operations)
+    assert run_ntklens(*WORDS, cwd=folder, **connect(server, folder)).returncode == 0
+    assert len(server.operations) == before  # what is there is not sent again
+
+
+@pytest.mark.parametrize("breaks", ["die", 429, 500])
+def test_a_server_that_breaks_in_the_middle_costs_nothing_but_the_upload(folder, serve, breaks):
+    server = serve(breaks)
+    result = run_ntklens(*WORDS, cwd=folder, **connect(server, folder))
+    assert result.returncode == 0
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("wandb: ")
+    assert "results are untouched" in line
+    assert "task=sync name=synthetic" in result.stdout or "wandb sync multirun/synthetic/wandb" in result.stdout
+    sweep, steps = folder / "multirun" / "synthetic", find_steps(folder)
+    assert server.refused
+    begun = list_begun(sweep)
+    assert begun
+    assert not begun & {run.id for run in find_unsynced(sweep)}
+    for run in find_unsynced(sweep):
+        assert [row["_step"] for row in read_run(run.path).history] == steps[run.id]
+    for run in set(steps) - {run.id for run in find_unsynced(sweep)} - begun:
+        assert server.get_steps(run) == steps[run]
+    # The server comes back; the lines that were printed bring it everything.
+    server.broken, server.breaks = None, ""
+    for number, run in enumerate(sorted(begun)):  # also where it had taken a part
+        server.history[run] = {k: v for k, v in server.history[run].items() if k < 20 * (number + 1)}
+        server.summaries.pop(run, None)
+    command = [Path(sys.executable).with_name("wandb"), "sync", "multirun/synthetic/wandb"]
+    environment = os.environ | connect(server, folder) | {"WANDB_MODE": "online"}
+    synced = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert synced.returncode == 0, synced.stderr
+    uploaded = run_ntklens("task=sync", "name=synthetic", "tracking.patience=20", cwd=folder, **environment)
+    assert (uploaded.returncode, uploaded.stderr) == (0, "")
+    for run, wanted in steps.items():
+        assert server.get_steps(run) == wanted, server.history[run]
+    assert not find_unsynced(sweep)
+    assert not list_begun(sweep)
+
+
+def test_a_server_that_is_not_there(folder, serve):
+    server = serve()
+    environment = connect(server, folder)
+    server.close()
+    result = run_ntklens(*TOY, "tracking.patience=5", cwd=folder, **environment)
+    assert result.returncode == 0
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("wandb: ")
+    assert "2 runs are on this disk only" in result.stdout
+    assert len(find_unsynced(folder / "multirun" / "synthetic")) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_and_continued_job_is_one_run(folder, serve, number):
+    server = serve()
+    words = (*WORDS, "training.epochs=600000", "training.stop_after=500000", "checkpoint.minutes=0.01")
+    process = start_ntklens(*words, cwd=folder, **connect(server, folder))
+    deadline = time.monotonic() + 120
+    while len(server.history) < 2 or min(map(len, server.history.values())) < 1:
+        assert time.monotonic() < deadline, server.operations
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert not find_steps(folder)
+    reached = {run: len(lines) for run, lines in server.history.items()}
+    result = run_ntklens(*words, cwd=folder, **connect(server, folder))
+    assert (result.returncode, result.stderr) == (0, "")
+    steps = find_steps(folder)
+    assert set(steps) == set(reached)
+    for run, wanted in steps.items():
+        assert server.get_steps(run) == wanted
+        assert len(wanted) > reached[run]
+    assert len(list_runs(folder / "multirun" / "synthetic")) == 2
+
+
+def test_a_failed_seed_says_why_and_goes_on_when_tried_again(folder, serve):
+    server = serve()
+    (folder / "broken_model.py").write_text(BROKEN)
+    (folder / "fail").touch()
+    small = [word for word in TOY if "width" not in word]
+    words = ("-m", "scaling=width", "model.width=4,5", "model._target_=broken_model.MLP", *small, "name=synthetic")
+    environment = connect(server, folder) | {"PYTHONPATH": str(folder)}
+    assert run_ntklens(*words, cwd=folder, **environment).returncode == 1
+    failed = {run for run, status in server.complete.items() if status == 1}
+    assert len(failed) == 2
+    assert {server.summaries[run]["state"] for run in failed} == {"failed"}
+    assert all("no such luck" in server.summaries[run]["error"] for run in failed)
+    status = run_ntklens("task=status", "name=synthetic", cwd=folder)
+    assert "wandb sync" not in status.stdout
+    assert "task=sync" not in status.stdout
+    (folder / "fail").unlink()
+    assert run_ntklens(*words, "retry=true", cwd=folder, **environment).returncode == 0
+    steps = find_steps(folder)
+    assert failed < set(steps)
+    for run, wanted in steps.items():
+        assert server.get_steps(run) == wanted
+        assert server.complete[run] == 0
+        assert server.summaries[run]["state"] == "done"
+    assert not list_begun(folder / "multirun" / "synthetic")
+
+
+def test_workspace_and_report_are_saved_once_and_brought_up_to_date(folder, serve):
+    server = serve()
+    small = [word for word in TOY if "width" not in word]
+    environment = connect(server, folder)
+    words = ("-m", "scaling=width", *small, "name=synthetic", "tracking.mode=offline")
+    assert run_ntklens(*words, "model.width=3,5", cwd=folder, **environment).returncode == 0
+    first = run_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert [line.split()[1] for line in first.stdout.splitlines() if line.startswith("saved")] == [
+        "workspace",
+        "report",
+    ]
+    before = {number: dict(view) for number, view in server.views.items()}
+    assert [view["type"] for view in before.values()] == ["project-view", "runs"]
+    assert run_ntklens(*words, "model.width=3,5,8,13", cwd=folder, **environment).returncode == 0
+    second = run_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment)
+    assert second.stdout == first.stdout
+    assert list(server.views) == list(before)
+    assert all(server.views[number]["spec"] != view["spec"] for number, view in before.items())
+    server.views.clear()  # somebody removes them
+    assert run_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment).returncode == 0
+    assert len(server.views) == 2
+    server.broken = 500
+    failed = run_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment)
+    assert failed.returncode == 3
+    assert failed.stderr.startswith("wandb: ")
+    assert len(failed.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_credentials_are_not_used_where_that_is_not_wanted(folder, serve, mode):
+    server = serve()
+    result = run_ntklens(*TOY, f"tracking.mode={mode}", cwd=folder, **connect(server, folder))
+    assert result.returncode == 0
+    assert not server.operations
+    assert (folder / "multirun" / "synthetic" / "wandb").exists() == (mode == "offline")

@@ -1,0 +1,172 @@
+"""What is shown of a whole sweep: one run per configuration, the report, the dashboard; and what stays unimported."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from commands import TOY, list_files, run_ntklens
+from ntklens.analysis.observables import OBSERVABLES
+from ntklens.tracking.dashboard import SCALARS, build_dashboard, list_panels
+from ntklens.tracking.names import make_id
+from ntklens.tracking.runs import choose_mode, describe_tracking, find_partial, list_runs, note_begun
+from ntklens.tracking.wandb import WRITER_BYTES
+from ntklens.trajectory import read_trajectory
+from transactions import read_run
+
+SMALL = [word for word in TOY if "width" not in word]
+SWEEP = ("-m", "scaling=width", "model.width=3,5", *SMALL, "tracking.per_seed=false")
+NAME = "synthetic_width"
+
+
+def isolate(folder):
+    home = folder.parent / "home"
+    home.mkdir(exist_ok=True)
+    return {"WANDB_MODE": "", "WANDB_API_KEY": "", "HOME": str(home), "MPLCONFIGDIR": str(folder.parent / "mpl")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("views") / "here"
+    folder.mkdir()
+    result = run_ntklens(*SWEEP, cwd=folder, **isolate(folder))
+    assert (result.returncode, result.stderr) == (0, "")
+    return folder
+
+
+def test_one_run_per_configuration_holds_mean_and_spread(finished):
+    runs = [read_run(run.path) for run in list_runs(finished / "multirun" / NAME)]
+    assert len(runs) == 2
+    for run in runs:
+        paths = sorted((finished / "multirun" / NAME / run.run.run_group).glob("seed=*/trajectory.nc"))
+        first, second = map(read_trajectory, paths)
+        assert [row["_step"] for row in run.history] == first.step.values.tolist()
+        for metric, name in (("loss/test", "test_loss"), ("ntk/trace", "trace")):
+            values = np.stack([first[name].values, second[name].values]).astype(float)
+            for suffix, wanted in (
+                ("", values.mean(0)), ("_min", values.min(0)), ("_max", values.max(0)),
+                ("_sem", np.abs(values[0] - values[1]) / 2),
+            ):  # fmt: skip
+                np.testing.assert_allclose([row[f"{metric}{suffix}"] for row in run.history], wanted, atol=1e-12)
+        assert all(row["seeds"] == 2 for row in run.history)
+        assert run.config["seeds"] == [0, 1]
+        assert run.summary["initial_trace_min"] == min(first.trace[0], second.trace[0])
+        assert len([artifact for artifact in run.artifacts if artifact.type == "trajectory"]) == 2
+
+
+def test_more_seeds_are_another_run(finished):
+    assert make_id(NAME, "k", [0, 1]) != make_id(NAME, "k", [0, 1, 2]) != make_id(NAME, "k", [0])
+    assert len(make_id("x" * 200, "0" * 16, [7])) <= 120
+    assert make_id("a/b", "k", [0]) != make_id("a_b", "k", [0])
+
+
+def test_the_report_is_logged_once(finished):
+    for _ in range(2):
+        result = run_ntklens("task=report", f"name={NAME}", cwd=finished, **isolate(finished))
+        assert (result.returncode, result.stderr) == (0, "")
+    (path,) = [run.path for run in list_runs(finished / "multirun" / NAME) if "report" in run.id]
+    run = read_run(path)
+    assert (run.run.job_type, run.run.run_group) == ("report", NAME)
+    assert NAME in run.run.tags
+    (row,) = run.history
+    assert row["fits/_type"] == row["claims/_type"] == "table-file"
+    assert row["page/_type"] == "html-file"
+    assert any(key.startswith("figures/") for key in row)
+    inputs = [artifact for artifact in run.artifacts if artifact.use_after_commit]
+    assert {artifact.type for artifact in inputs} == {"trajectory"}
+    assert len(inputs) == 4
+    (report,) = [artifact for artifact in run.artifacts if artifact.type == "report"]
+    assert {"report.html", "fits.csv"} <= {file.path for file in report.manifest.contents}
+
+
+def test_the_dashboard_is_written_without_credentials(finished):
+    result = run_ntklens("task=dashboard", f"name={NAME}", cwd=finished, **isolate(finished))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "without credentials nothing is sent" in result.stdout
+    definition = json.loads((finished / "multirun" / NAME / "wandb" / "dashboard.json").read_text())
+    panels = list_panels(definition)
+    assert ("Feature learning", "Tr Θ against ln L_train") in panels
+    assert [panel for section, panel in panels if section == "Against model.width"] == ["Γ_min", "|β|", "|χ|", "L_min"]
+    assert "synthetic_width" in json.dumps(definition)
+    assert list_files(finished.parent / "home") == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within wandb-workspaces
+def test_every_sweep_has_the_same_dashboard():
+    first, second = (
+        list_panels(build_dashboard(name, "someone", "ntklens", ["model.width"], ["α = 1"]).definition)
+        for name in ("one", "two")
+    )
+    assert first == second
+    assert set(SCALARS) <= set(OBSERVABLES)
+
+
+def test_bad_settings_name_the_override(tmp_path):
+    (tmp_path / "here").mkdir()
+    for word in ("tracking.mode=onlin", "tracking.project=a/b", "tracking.interval=0", "tracking.modes=auto"):
+        result = run_ntklens(*TOY, word, cwd=tmp_path / "here")
+        assert result.returncode == 2
+        assert len(result.stderr.splitlines()) == 1
+        assert "tracking." in result.stderr
+    assert list_files(tmp_path / "here") == []
+
+
+def test_online_needs_credentials(tmp_path):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    for words in (TOY, SWEEP):
+        result = run_ntklens(*words, "tracking.mode=online", cwd=folder, **isolate(folder))
+        assert result.returncode == 2
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("error: tracking.mode=online: no credentials for https://api.wandb.ai; type wandb login")
+    assert list_files(folder) == []
+
+
+def test_plans_count_what_writes_runs(tmp_path):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    needs = []
+    for mode in ("disabled", "offline"):
+        words = (*SWEEP, f"tracking.mode={mode}", "task=plan", "task.format=json")
+        result = run_ntklens(*words, cwd=folder, **isolate(folder))
+        needs.append(json.loads(result.stdout)["estimated_memory_bytes"])
+    assert needs[1] - needs[0] == WRITER_BYTES
+    result = run_ntklens(*TOY, "ntk.memory_limit=0.6", "tracking.mode=offline", cwd=folder, **isolate(folder))
+    assert result.returncode == 2
+    assert "tracking=none saves 0.25" in result.stderr
+
+
+def test_what_is_unfinished_is_not_uploaded_in_part(tmp_path):
+    (tmp_path / "wandb").mkdir()
+    note_begun(tmp_path, "one", ["run/seed=0/trajectory.nc"])
+    note_begun(tmp_path, "two", ["run/seed=1/trajectory.nc"])
+    (tmp_path / "run" / "seed=1").mkdir(parents=True)
+    (tmp_path / "run" / "seed=1" / "trajectory.nc").touch()
+    assert find_partial(tmp_path) == ["two"]
+    (line,) = describe_tracking(tmp_path)
+    assert line.startswith("wandb    1 run is uploaded in part; to go on: python -m ntklens.run task=sync")
+
+
+def test_the_mode_follows_what_is_there(monkeypatch, tmp_path):
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert choose_mode("auto") == "offline"
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password 0123")
+    assert choose_mode("auto") == "online"
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
+    assert choose_mode("auto") == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", "0123")
+    assert choose_mode("auto") == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert choose_mode("auto") == "disabled"
+    assert choose_mode("offline") == "offline"
+
+
+@pytest.mark.parametrize("module", ["ntklens", "ntklens.tracking.wandb", "ntklens.tasks.train", "ntklens.tasks.sweep"])
+def test_wandb_is_imported_only_where_runs_are_written(module):
+    code = f"import sys, {module}; print([name for name in ('wandb', 'wandb_workspaces') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
