@@ -62,6 +62,9 @@ class SteadyStream:
 def run_command(hydra_main: Callable[[], None]) -> None:
     """Call Hydra's main function and end the process with the exit status of what happened."""
     register_schemas()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by a shell's >&-
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without Greek letters is no failure
     sys.stdout = SteadyStream(sys.stdout)

@@ -7,6 +7,7 @@ import difflib
 import inspect
 import math
 import pydoc
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -321,6 +322,10 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "tracking.project": (
         lambda value: 0 < len(value) <= 128 and not set(value) & set("/\\#?%:"),
         "must be a project's name: 1 to 128 characters, none of / \\ # ? % :",
+    ),
+    "tracking.entity": (
+        lambda value: value is None or re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", value) is not None,
+        "must be the name of a user or a team: letters, digits, - _ .",
     ),
     "tracking.interval": _at_least(1),
     "tracking.patience": _at_least(1),

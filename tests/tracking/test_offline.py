@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from commands import TOY, list_files, run_ntklens, start_ntklens
 from ntklens.analysis.observables import compute_observables
 from ntklens.tracking.names import SPECTRUM, name_metric
 from ntklens.training.checkpoint import find_checkpoint_step
-from ntklens.trajectory import VARIABLES, read_trajectory
+from ntklens.trajectory import VARIABLES, encode_trajectory, read_trajectory
 from transactions import read_run
 
 SMALL = [word for word in TOY if "width" not in word and "ensemble" not in word]
@@ -210,3 +211,89 @@ def test_a_replaced_result_replaces_its_run(tmp_path):
     after = {path.name for path in tmp_path.glob("multirun/synthetic/wandb/offline-run-*")}
     assert len(after) == 2
     assert not after & before
+
+
+def alter(path):
+    """Give a trajectory another end, as another machine or another release may."""
+    trajectory = read_trajectory(path)
+    trajectory.trace.values[-1] *= 2
+    path.write_bytes(encode_trajectory(trajectory))
+
+
+def mark_synced(folder, name=NAME):
+    """As `wandb sync` does."""
+    for log in (folder / "multirun" / name / "wandb").glob("offline-run-*/run-*.wandb"):
+        log.with_name(f"{log.name}.synced").touch()
+
+
+def test_a_run_that_the_server_has_is_written_again_only_as_another(copy):
+    """The folder was copied, so nothing lies where it lay; one result then changes."""
+    mark_synced(copy)
+    wandb = copy / "multirun" / NAME / "wandb"
+    before = {path.name for path in wandb.glob("offline-run-*")}
+    result = run_ntklens(*SWEEP, cwd=copy, **isolate(copy))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "wandb sync" not in result.stdout
+    assert {path.name for path in wandb.glob("offline-run-*")} == before
+    path = find_trajectories(copy)[0]
+    alter(path)
+    for _ in range(2):
+        result = run_ntklens(*SWEEP, cwd=copy, **isolate(copy))
+        assert (result.returncode, result.stderr) == (0, "")
+        assert "1 run is on this disk only" in result.stdout
+        after = {path.name for path in wandb.glob("offline-run-*")}
+        assert before < after
+        (new,) = after - before
+    attrs = read_trajectory(path).attrs
+    first = f"{NAME}-{attrs['run_key']}-{attrs['seed']}"
+    assert new.endswith(f"{first}-v2")
+    runs = find_runs(copy)
+    expect_equal(runs[f"{first}-v2"], path)
+    assert runs[f"{first}-v2"].run.display_name == f"{runs[first].run.display_name} v2"
+    assert runs[f"{first}-v2"].history[-1]["ntk/trace"] == 2 * runs[first].history[-1]["ntk/trace"]
+
+
+@pytest.mark.parametrize("name", ["Überprüfung der Breite, κ=2", "long " + 195 * "x"])
+def test_any_name_of_a_sweep_will_do(tmp_path, name):
+    environment = isolate(tmp_path / "here")
+    result = run_ntklens(*TOY, f"name='{name}'", cwd=tmp_path, **environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "2 runs are on this disk only" in result.stdout
+    result = run_ntklens("task=report", f"name='{name}'", cwd=tmp_path, **environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    runs = find_runs(tmp_path, name)
+    assert len(runs) == 3
+    for run_id, run in runs.items():
+        assert re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", run_id)
+        assert all(0 < len(tag) <= 64 for tag in run.run.tags)
+        assert max(len(run.run.display_name), len(run.run.run_group)) <= 128
+        assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", artifact.name) for artifact in run.artifacts)
+    assert run_ntklens("task=dashboard", f"name='{name}'", cwd=tmp_path, **environment).returncode == 0
+
+
+@pytest.mark.parametrize("sweeps", [False, True])
+def test_where_wandb_does_not_work_one_line_says_so(tmp_path, sweeps):
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "__init__.py").write_text("raise ImportError('wandb is broken\\nhere')")
+    words = (*SWEEP, "launch.workers=2") if sweeps else TOY
+    result = run_ntklens(*words, cwd=tmp_path, **isolate(tmp_path / "here"), PYTHONPATH=str(tmp_path))
+    assert result.returncode == 0
+    assert result.stderr.splitlines() == [
+        "wandb: ImportError: wandb is broken here; results are untouched, type the same line again to write the runs"
+    ]
+    assert not list(tmp_path.glob("multirun/*/wandb/*run-*"))
+
+
+def test_the_environment_does_not_change_what_a_run_is(tmp_path):
+    asked = {name: "else" for name in ("RUN_ID", "NAME", "RUN_GROUP", "RUN_NOTES", "TAGS", "DIR", "SWEEP_ID")}
+    asked |= {"RESUME_FROM": "else?_step=1", "FORK_FROM": "else?_step=1", "RESUME": "must", "BASE_URL": "notaurl"}
+    asked |= {"CONSOLE": "nonsense", "START_METHOD": "nonsense", "DISABLE_GIT": "nonsense", "INIT_TIMEOUT": "nonsense"}
+    environment = isolate(tmp_path / "here") | {f"WANDB_{name}": value for name, value in asked.items()}
+    result = run_ntklens(*TOY, cwd=tmp_path, **environment)
+    assert (result.returncode, result.stderr) == (0, "")
+    runs = find_runs(tmp_path, "synthetic")
+    for path in find_trajectories(tmp_path, "synthetic"):
+        attrs = read_trajectory(path).attrs
+        run = runs[f"synthetic-{attrs['run_key']}-{attrs['seed']}"]
+        expect_equal(run, path)
+        assert "else" not in str(run.run)

@@ -1,6 +1,8 @@
 """The real W&B client against as much of a server as it needs, on loopback: healthy, broken in the middle, back."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from commands import BROKEN, TOY, run_ntklens, start_ntklens
+from commands import BROKEN, TOY, list_files, run_ntklens, start_ntklens
 from ntklens.tracking.runs import find_unsynced, list_begun, list_runs
-from ntklens.trajectory import read_trajectory
+from ntklens.trajectory import encode_trajectory, read_trajectory
 from transactions import read_run
 
 WORDS = (*TOY, "training.epochs=4000", "tracking.interval=1", "tracking.patience=20")
@@ -194,3 +196,51 @@ def test_credentials_are_not_used_where_that_is_not_wanted(folder, serve, mode):
     assert result.returncode == 0
     assert not server.operations
     assert (folder / "multirun" / "synthetic" / "wandb").exists() == (mode == "offline")
+
+
+def test_a_result_that_changes_is_another_run(folder, serve):
+    server = serve()
+    environment = connect(server, folder)
+    assert run_ntklens(*TOY, cwd=folder, **environment).returncode == 0
+    steps, before = find_steps(folder), {run: dict(lines) for run, lines in server.history.items()}
+    path = min(folder.glob("multirun/synthetic/*/seed=0/trajectory.nc"))
+    trajectory = read_trajectory(path)
+    trajectory.trace.values[-1] *= 2
+    path.write_bytes(encode_trajectory(trajectory))
+    (first,) = [run for run in steps if run.endswith("-0")]
+    for lost in (False, True):  # also where this disk does not know what the server has
+        if lost:
+            shutil.rmtree(folder / "multirun" / "synthetic" / "wandb")
+        result = run_ntklens(*TOY, cwd=folder, **environment)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert {run: server.history[run] for run in before} == before
+        assert set(server.history) == {*before, f"{first}-v2"}
+        assert server.get_steps(f"{first}-v2") == steps[first]
+        last = json.loads(list(server.history[f"{first}-v2"].values())[-1])
+        assert last["ntk/trace"] == float(trajectory.trace[-1])
+        assert not list_begun(folder / "multirun" / "synthetic")
+        assert not find_unsynced(folder / "multirun" / "synthetic")
+
+
+def test_what_is_computed_again_to_the_same_end_is_the_same_run(folder, serve):
+    server = serve()
+    assert run_ntklens(*WORDS, cwd=folder, **connect(server, folder)).returncode == 0
+    before = {run: dict(lines) for run, lines in server.history.items()}
+    result = run_ntklens(*WORDS, "replace=true", cwd=folder, **connect(server, folder))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert server.history == before
+    shutil.rmtree(folder / "multirun" / "synthetic")
+    result = run_ntklens(*WORDS, cwd=folder, **connect(server, folder))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert server.history == before
+    assert len(list_runs(folder / "multirun" / "synthetic")) == 2
+    assert not find_unsynced(folder / "multirun" / "synthetic")
+
+
+def test_an_address_that_is_none_is_refused(folder, serve):
+    environment = connect(serve(), folder) | {"WANDB_BASE_URL": "notaurl"}
+    result = run_ntklens(*TOY, cwd=folder, **environment)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert "WANDB_BASE_URL: notaurl is no address" in line
+    assert list_files(folder) == []

@@ -105,7 +105,13 @@ def test_every_sweep_has_the_same_dashboard():
 
 def test_bad_settings_name_the_override(tmp_path):
     (tmp_path / "here").mkdir()
-    for word in ("tracking.mode=onlin", "tracking.project=a/b", "tracking.interval=0", "tracking.modes=auto"):
+    for word in (
+        "tracking.mode=onlin",
+        "tracking.project=a/b",
+        "tracking.interval=0",
+        "tracking.modes=auto",
+        "tracking.entity=a/b",
+    ):
         result = run_ntklens(*TOY, word, cwd=tmp_path / "here")
         assert result.returncode == 2
         assert len(result.stderr.splitlines()) == 1
@@ -154,6 +160,8 @@ def test_the_mode_follows_what_is_there(monkeypatch, tmp_path):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert choose_mode("auto") == "offline"
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user")
+    assert choose_mode("auto") == "offline"
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password 0123")
     assert choose_mode("auto") == "online"
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org")
@@ -170,3 +178,15 @@ def test_wandb_is_imported_only_where_runs_are_written(module):
     code = f"import sys, {module}; print([name for name in ('wandb', 'wandb_workspaces') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_an_ensemble_that_grows_is_one_run(tmp_path):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    words = [word for word in TOY if "ensemble" not in word]
+    for ensemble in (2, 4):
+        result = run_ntklens(*words, f"ensemble={ensemble}", "tracking.per_seed=false", cwd=folder, **isolate(folder))
+        assert (result.returncode, result.stderr) == (0, "")
+        (run,) = [read_run(run.path) for run in list_runs(folder / "multirun" / "synthetic")]
+        assert run.config["seeds"] == list(range(ensemble))
+        assert run.history[0]["seeds"] == ensemble

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ntklens.analysis.observables import OBSERVABLES
-from ntklens.tracking.names import MAGNITUDE, MAGNITUDES, PATH
+from ntklens.tracking.names import MAGNITUDE, MAGNITUDES, PATH, make_tag
 
 WIDTH = "model.width"
 CURVES = (  # title, what it shows against the epoch, whether its values are drawn on a log scale
@@ -52,7 +52,7 @@ def build_dashboard(name: str, entity: str, project: str, axes: Sequence[str], s
         sections=[ws.Section(name=title, panels=panels, is_open=True) for title, panels in sections.items()],
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=100),
         runset_settings=ws.RunsetSettings(
-            filters=expr.And(expr.Tags().isin([name]), expr.Metric("JobType").isin(["train"])),
+            filters=expr.And(expr.Tags().isin([make_tag(name)]), expr.Metric("JobType").isin(["train"])),
             groupby=[expr.Config(axes[0])],
         ),
     )

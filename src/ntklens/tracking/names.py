@@ -32,6 +32,7 @@ SPECTRUM = "ntk/log10_eigenvalues"  # a histogram
 LOG_LOSS = "log_train_loss"  # ln L_train, an axis
 PATH = "path/trace"  # Tr Θ once more, along ln L_train
 FIGURE = "figure"
+DIGEST = "digest"  # of the records that a run shows, in its summary
 BINS = 64
 AXES = {"*": "epoch", PATH: LOG_LOSS}  # metric → what it is drawn against
 SUMMARIES = {  # metric → which of its values W&B keeps beside the observables
@@ -48,8 +49,10 @@ MAGNITUDES, MAGNITUDE = (
     ("trace_ratio", "adaptation_rate", "trace_change"),
     "_magnitude",
 )  # may be negative: for log scales
-MOST_ID, MOST_TAG = 120, 64  # characters that W&B takes
-UNSAFE = re.compile(r"[^\w.-]+")
+# Characters that W&B takes: 64 of a tag, 128 of all else; of an id less, for artifacts are named after it.
+MOST_TAG, MOST_NAME, MOST_ID = 64, 128, 110
+UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")  # in an id or the name of an artifact
+VERSION = re.compile(r"(?P<first>.+)-v(?P<number>\d+)")
 
 
 class Histogram(NamedTuple):
@@ -80,11 +83,38 @@ class Identity(NamedTuple):
 def make_id(sweep: str, key: str, seeds: Sequence[int]) -> str:
     """Return the id of a seed's run, or of that of several seeds: `<sweep>-<key>-<seed>`, shortened if need be."""
     last = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]}to{seeds[-1]}x{len(seeds)}"
-    name = UNSAFE.sub("_", sweep)
-    room = MOST_ID - len(key) - len(last) - 2
-    if name != sweep or len(name) > room:  # different names stay different
-        name = f"{name[: room - 9]}-{hashlib.sha256(sweep.encode()).hexdigest()[:8]}"
-    return f"{name}-{key}-{last}"
+    return f"{make_safe(sweep, MOST_ID - len(key) - len(last) - 2)}-{key}-{last}"
+
+
+def add_version(run_id: str, number: int) -> str:
+    """Return the id of the first, second, … run of one seed: a result that replaces one that W&B has is another run."""
+    return run_id if number == 1 else f"{run_id}-v{number}"
+
+
+def split_version(run_id: str) -> tuple[str, int]:
+    """Return what `add_version` was given."""
+    match = VERSION.fullmatch(run_id)
+    return (match["first"], int(match["number"])) if match else (run_id, 1)
+
+
+def shorten(text: str, most: int) -> str:
+    """Return at most so many characters; different texts stay different."""
+    return text if len(text) <= most else f"{text[: most - 9]}-{_hash(text)}"
+
+
+def make_safe(text: str, most: int) -> str:
+    """Return at most so many characters that ids and artifacts may have; different texts stay different."""
+    safe = UNSAFE.sub("_", text)
+    return shorten(safe, most) if safe == text else f"{safe[: most - 9]}-{_hash(text)}"
+
+
+def make_tag(text: str) -> str:
+    """Return a text as a tag."""
+    return shorten(text, MOST_TAG)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
 
 
 def identify(
@@ -107,9 +137,9 @@ def identify(
     label = f"seed={seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds"
     return Identity(
         make_id(sweep, key, seeds),
-        f"{run.name} {label}",
-        run.name,
-        list(dict.fromkeys(tag[:MOST_TAG] for tag in tags)),
+        shorten(f"{run.name} {label}", MOST_NAME),
+        shorten(run.name, MOST_NAME),
+        list(dict.fromkeys(make_tag(tag) for tag in tags if tag)),
         told,
     )
 
@@ -176,6 +206,18 @@ def list_rows(trajectory: xr.Dataset) -> list[dict[str, Any]]:
         make_row({name: values[index] for name, values in variables.items()}, layers)
         for index in range(trajectory.sizes["record"])
     ]
+
+
+def digest_records(trajectories: Sequence[xr.Dataset]) -> list[str]:
+    """Return what tells the records and the state of each trajectory from others: not when, where or how often made."""
+    found = []
+    for trajectory in trajectories:
+        digest = hashlib.sha256(str(trajectory.attrs.get("state")).encode())
+        for name in VARIABLES:
+            if name in trajectory:
+                digest.update(name.encode() + trajectory[name].values.tobytes())
+        found.append(digest.hexdigest()[:16])
+    return found
 
 
 def average_rows(members: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

@@ -11,14 +11,17 @@ import os
 import re
 import shlex
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from ntklens.errors import InputError
 from ntklens.sweep.states import find_seed_directory, write_atomically
-from ntklens.trajectory import FILE_NAME
+from ntklens.tracking.names import add_version, digest_records, split_version
+from ntklens.trajectory import FILE_NAME, UnreadableTrajectory, read_trajectory
 
 FOLDER = "wandb"
 MARK = "logged.json"
@@ -26,10 +29,16 @@ BEGUN = "begun"
 ADDRESS = "address.txt"
 DIRECTORY = re.compile(r"(offline-)?run-\d{8}_\d{6}-(?P<id>.+)")  # as wandb names it
 SERVER = "https://api.wandb.ai"
-DROPPED = tuple(  # would give a run another identity or place
-    f"WANDB_{name}"
-    for name in ("MODE", "DIR", "RUN_ID", "NAME", "RESUME", "RUN_GROUP", "JOB_TYPE", "TAGS", "NOTES", "SWEEP_ID",
-                 "SERVICE", "DISABLED")
+PREFIX = "WANDB_"
+DIRECTORIES = tuple(f"{PREFIX}{name}_DIR" for name in ("CACHE", "DATA", "CONFIG", "ARTIFACT"))
+# What is left to the user of wandb's environment: whose runs these are, and the way to the server. All else is our
+# configuration's, and could give a run another identity, place or mode.
+KEPT = (
+    *DIRECTORIES,
+    *(f"{PREFIX}{name}" for name in (
+        "API_KEY", "IDENTITY_TOKEN_FILE", "CREDENTIALS_FILE", "BASE_URL", "APP_URL", "ENTITY", "USERNAME", "USER_EMAIL",
+        "HOST", "HTTP_TIMEOUT", "HTTP_PROXY", "HTTPS_PROXY", "INSECURE_DISABLE_SSL", "X_EXTRA_HTTP_HEADERS",
+    )),
 )  # fmt: skip
 MODES = ("auto", "online", "offline", "disabled")
 
@@ -51,27 +60,95 @@ class LoggedRun(NamedTuple):
         return details if isinstance(details, dict) else {}
 
 
-def list_runs(sweep: Path) -> list[LoggedRun]:
-    """Return every W&B run of a sweep's folder, whole or not, in the order of their names: of their start."""
+class Standing(NamedTuple):
+    """The newest run of a seed, or of several together: its id, its whole directory, whether the server has a part."""
+
+    id: str
+    run: LoggedRun | None
+    begun: bool
+
+    @property
+    def next_id(self) -> str:
+        """The id of what is written now: another one if the server has this run as a whole."""
+        if self.run is None or not self.run.synced or self.begun or not self.run.read_mark().get("trajectories"):
+            return self.id
+        first, number = split_version(self.id)
+        return add_version(first, number + 1)
+
+    def shows(self, places: Sequence[Path], online: bool) -> bool:
+        """Say whether it is whole, and shows the trajectories that lie in seeds' directories.
+
+        Args:
+          places: the directories.
+          online: whether it is to be at the server.
+        """
+        if self.run is None or self.begun or (online and not self.run.synced):
+            return False
+        mark = self.run.read_mark()
+        known = mark.pop("trajectories", [])
+        stamps = [stamp_file(place) for place in places]
+        if [stamp for *stamp, _ in known] == stamps:
+            return True
+        if not self.run.synced:  # written anew for nothing, perhaps, but right: where its files lie, who computed them
+            return False
+        try:  # moved, copied, or computed anew, most often to the same end
+            digests = digest_records([read_trajectory(place / FILE_NAME) for place in places])
+        except (OSError, UnreadableTrajectory):
+            return False
+        if [digest for *_, digest in known] != digests:
+            return False
+        mark_whole(self.run.path, [[*stamp, digest] for stamp, digest in zip(stamps, digests, strict=True)], **mark)
+        return True
+
+
+def list_runs(sweep: Path, part: str = "") -> list[LoggedRun]:
+    """Return every W&B run of a sweep's folder, whole or not, in the order of their names: of their start.
+
+    Args:
+      sweep: the folder.
+      part: of the id, of those that are wanted.
+    """
     found = []
-    for path, run_id in _list_directories(sweep):
+    for path, run_id in _list_directories(sweep, part):
         with suppress(OSError):
             names = os.listdir(path)
             found.append(LoggedRun(run_id, path, MARK in names, f"run-{run_id}.wandb.synced" in names))
     return found
 
 
-def _list_directories(sweep: Path, ending: str = "") -> list[tuple[Path, str]]:
-    """Return runs' directories and ids; of thousands, quickly those with an ending."""
+def find_standings(sweep: Path, run_id: str = "") -> dict[str, Standing]:
+    """Return how the newest run of every id, or of one id, stands: (id of the first) → its standing."""
+    begun = list_begun(sweep)
+    versions: dict[str, dict[int, LoggedRun | None]] = defaultdict(dict)
+    for run in list_runs(sweep, run_id):
+        first, number = split_version(run.id)
+        versions[first][number] = run if run.whole else versions[first].get(number)
+    for first, number in map(split_version, begun):
+        versions[first].setdefault(number, None)
+    newest = {first: max(found) for first, found in versions.items() if not run_id or first == run_id}
+    return {
+        first: Standing(name := add_version(first, number), versions[first][number], name in begun)
+        for first, number in newest.items()
+    }
+
+
+def _list_directories(sweep: Path, part: str = "") -> list[tuple[Path, str]]:
+    """Return runs' directories and ids; of thousands, quickly those that have a part in their names."""
     try:
-        names = sorted(name for name in os.listdir(sweep / FOLDER) if name.endswith(ending))
+        names = sorted(name for name in os.listdir(sweep / FOLDER) if part in name)
     except OSError:
         return []
     return [(sweep / FOLDER / name, match["id"]) for name in names if (match := DIRECTORY.fullmatch(name))]
 
 
-def mark_whole(path: Path, stamps: Sequence[Sequence[int]], **details: Any) -> None:
-    """Say that the run in a directory is whole: it shows the trajectories that these stamps are of."""
+def mark_whole(path: Path, stamps: Sequence[Sequence[int | str]], **details: Any) -> None:
+    """Say that the run in a directory is whole.
+
+    Args:
+      path: the directory.
+      stamps: of each trajectory that it shows, `stamp_file` and `digest_records`; none of a seed that failed.
+      details: to be kept beside.
+    """
     write_atomically(path / MARK, json.dumps({"trajectories": [list(stamp) for stamp in stamps], **details}) + "\n")
 
 
@@ -80,20 +157,33 @@ def mark_synced(path: Path, run_id: str) -> None:
     (path / f"run-{run_id}.wandb.synced").touch()
 
 
-def stamp_trajectory(directory: Path) -> list[int]:
-    """Return what tells a seed's trajectory from one that replaces it: its size and time; nothing if there is none."""
+def stamp_file(directory: Path) -> list[int | str]:
+    """Return place, size and time of a seed's trajectory: while they stay, so does it; nothing if there is none."""
     try:
         status = os.stat(directory / FILE_NAME)
     except OSError:
         return []
-    return [status.st_size, status.st_mtime_ns]
+    return [str(directory.absolute()), status.st_size, status.st_mtime_ns]
 
 
 def remove_runs(sweep: Path, run_id: str, keep: Path) -> None:
     """Remove what earlier attempts wrote of a run: at `wandb sync`, parts with one id overwrite each other."""
-    for path, found in _list_directories(sweep, ending=run_id):
+    for path, found in _list_directories(sweep, run_id):
         if found == run_id and path != keep:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_subsets(sweep: Path, part: str, seeds: Sequence[int]) -> None:
+    """Remove runs of several seeds that are on this disk only, and of fewer than these.
+
+    Args:
+      sweep: the sweep's folder.
+      part: of their ids, which they share.
+      seeds: of the run that takes their place.
+    """
+    for run in list_runs(sweep, part):
+        if run.whole and not run.synced and set(run.read_mark().get("seeds", seeds)) < set(seeds):
+            shutil.rmtree(run.path, ignore_errors=True)
 
 
 def note_begun(sweep: Path, run_id: str, place: Sequence[str]) -> None:
@@ -155,8 +245,8 @@ def find_unsynced(sweep: Path) -> list[LoggedRun]:
 
 def explain(error: BaseException) -> str:
     """Return an error as one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+    text = " ".join(str(error).split())
+    return (f"{type(error).__name__}: {text}" if text else type(error).__name__)[:300]
 
 
 def describe_tracking(sweep: Path) -> list[str]:
@@ -220,8 +310,40 @@ def has_credentials(server: str) -> bool:
     places = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
     for place in places:
         with suppress(OSError, netrc.NetrcParseError, UnicodeDecodeError, RuntimeError):
-            return (urlsplit(server).hostname or "") in netrc.netrc(Path(place).expanduser()).hosts
+            hosts = netrc.netrc(Path(place).expanduser()).hosts
+            _, _, password = hosts.get(_find_host(server)) or ("", "", "")
+            return bool(password)
     return False
+
+
+def _find_host(server: str) -> str:
+    """Return the host of an address; nothing if it is none."""
+    try:
+        parts = urlsplit(server)
+        return (parts.scheme in ("http", "https") and parts.hostname) or ""
+    except ValueError:
+        return ""
+
+
+def check_credentials(mode: str) -> None:
+    """Refuse to go online without credentials, or to an address that is none.
+
+    Raises:
+      InputError: naming what to type.
+    """
+    server = find_server()
+    if mode != "online":
+        return
+    if not _find_host(server):
+        raise InputError(
+            f"WANDB_BASE_URL: {server} is no address; type export WANDB_BASE_URL={SERVER} or your server's, "
+            "or type tracking.mode=offline"
+        )
+    if not has_credentials(server):
+        raise InputError(
+            f"tracking.mode=online: no credentials for {server}; type wandb login, or set WANDB_API_KEY, "
+            "or type tracking.mode=offline"
+        )
 
 
 def make_environment(sweep: Path) -> dict[str, str]:
@@ -230,9 +352,11 @@ def make_environment(sweep: Path) -> dict[str, str]:
     What the user has set of caches stays; what would give a run another identity does not.
     """
     folder = sweep.absolute() / FOLDER
-    ours = {f"WANDB_{name}_DIR": str(folder / name.lower()) for name in ("CACHE", "DATA", "CONFIG", "ARTIFACT")}
-    kept = {name: value for name, value in os.environ.items() if name not in DROPPED}
-    return ours | kept | {"WANDB_BASE_URL": find_server(), "WANDB_DIR": str(sweep.absolute()), "WANDB_SILENT": "true"}
+    ours = {name: str(folder / name.removeprefix(PREFIX).removesuffix("_DIR").lower()) for name in DIRECTORIES}
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in KEPT}
+    server = find_server() if _find_host(find_server()) else SERVER  # offline none is asked
+    told = {"BASE_URL": server, "DIR": str(sweep.absolute()), "SILENT": "true"}
+    return ours | theirs | {f"{PREFIX}{name}": value for name, value in told.items()}
 
 
 def select_unlogged(wanted: Mapping[str, tuple[Path, Sequence[int]]], online: bool) -> list[str]:
@@ -242,18 +366,14 @@ def select_unlogged(wanted: Mapping[str, tuple[Path, Sequence[int]]], online: bo
       wanted: id → the directory of its configuration, and its seeds, all of them published.
       online: whether those that the server lacks are to be written, too.
     """
-    sweeps = {run.parent for run, _ in wanted.values()}
-    there = {
-        one.id: one.read_mark().get("trajectories")
-        for sweep in sweeps
-        for one in list_runs(sweep)
-        if one.whole and (one.synced or not online)
-    }
-    if not online:
-        begun = {name for sweep in sweeps for name in list_begun(sweep)}
-        wanted = {name: where for name, where in wanted.items() if name not in begun}
-    return [
-        name
-        for name, (run, seeds) in wanted.items()
-        if there.get(name) != [stamp_trajectory(find_seed_directory(run, seed)) for seed in seeds]
-    ]
+    standings: dict[str, Standing] = {}
+    for sweep in {run.parent for run, _ in wanted.values()}:
+        standings |= find_standings(sweep)
+    found = []
+    for name, (run, seeds) in wanted.items():
+        standing = standings.get(name)
+        if standing is not None and standing.begun and not online:  # what the server has in part is not written anew
+            continue
+        if standing is None or not standing.shows([find_seed_directory(run, seed) for seed in seeds], online):
+            found.append(name)
+    return found

@@ -18,7 +18,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from ntklens.errors import InputError
 from ntklens.sweep.states import FINISHED, Unit
 from ntklens.tracking import runs
 from ntklens.tracking.names import make_id, make_row
@@ -66,12 +65,8 @@ class WandbTracker(Tracker):
             self.memory = 0
 
     def check(self) -> None:
-        """Refuse to go online without credentials."""
-        if self.mode == "online" and not runs.has_credentials(server := runs.find_server()):
-            raise InputError(
-                f"tracking.mode=online: no credentials for {server}; type wandb login, or set WANDB_API_KEY, "
-                "or type tracking.mode=offline"
-            )
+        """Refuse to go online without credentials, or to an address that is none."""
+        runs.check_credentials(self.mode)
 
     def start(self, run: Path, config: dict[str, Any], key: str) -> None:
         """Begin: the writer starts while the first program is compiled."""
@@ -121,7 +116,7 @@ class WandbTracker(Tracker):
 
     def catch_up(self, published: Sequence[tuple[Path, Sequence[Unit]]]) -> None:
         """Have written what is published and not, or no longer rightly, in a run on this disk."""
-        if self.silent:
+        if self.silent or _lost:
             return
         wanted: dict[str, tuple[Path, list[int]]] = {}
         for run, units in published:
@@ -244,7 +239,8 @@ class Link:
         self._wait(is_hurried)
         if self._mend():
             self._wait(is_hurried)
-        if self.lost or self.pending:
+        if (self.lost or self.pending) and not _lost:
+            _lost.append(self.sweep)
             why = self.error or next(iter(self.lost), "its process ended early")
             self._say(f"{why}; results are untouched, type the same line again to write the runs")
 
@@ -302,6 +298,7 @@ def _take(spectrum: Future | None) -> dict[str, Any]:
 
 
 _broken: list[str] = []  # why this process no longer tries the server
+_lost: list[Path] = []  # sweeps of which runs could not even be written to this disk, which was said
 _links: dict[tuple[Path, str], Link] = {}
 
 

@@ -22,17 +22,23 @@ from ntklens.sweep.states import find_seed_directory, write_atomically
 from ntklens.tracking import runs
 from ntklens.tracking.names import (
     AXES,
+    DIGEST,
     FIGURE,
-    MOST_ID,
+    MOST_NAME,
     SUMMARIES,
-    UNSAFE,
     Histogram,
     Identity,
+    add_version,
     average_rows,
+    digest_records,
     identify,
     list_rows,
     make_id,
+    make_safe,
+    make_tag,
     measure_summary,
+    shorten,
+    split_version,
     summarise_values,
 )
 from ntklens.trajectory import FILE_NAME, read_trajectory
@@ -68,6 +74,7 @@ class Writer:
         self.wandb, self.sweep, self.settings, self.reason = wandb, sweep, settings, reason
         self.online = settings["mode"] == "online"
         self.open: dict[str, Any] = {}  # id → run that shows a seed while it trains
+        self.whole: set[str] = set()  # ids of runs that the server has already
         self.last: dict[str, int] = {}  # id → the last step that it has
         self.figure: Any = None  # of one run after another
         self.address = runs.read_address(sweep)
@@ -137,30 +144,55 @@ class Writer:
     def show(self, about: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
         """Log rows of a seed that is being trained, online."""
         identity, place = self._identify(about)
+        if identity.id in self.whole:  # what it shows, and whether it is to stay, is known at the seed's end
+            return
         if identity.id not in self.open:
-            self.open[identity.id] = self.begin(identity, [place])
+            one = self._begin_newest(identity, [place])
+            if read_digest(one):
+                self.whole.add(identity.id)
+                self._leave(one)
+                return
+            self.open[identity.id] = one
         self.log_rows(self.open[identity.id], rows)
 
     def _identify(self, about: dict[str, Any]) -> tuple[Identity, Path]:
         """Return what the run of an unfinished seed is, and where its trajectory will be."""
         run = Path(about["run"])
         identity = identify(run, about["config"], about["key"], [about["seed"]], {})
+        standing = runs.find_standings(self.sweep, identity.id).get(identity.id)
+        if standing is not None and standing.next_id != standing.id:
+            self.whole.add(identity.id)
         return identity, find_seed_directory(run, about["seed"]) / FILE_NAME
+
+    def _begin_newest(self, identity: Identity, places: Sequence[Path]) -> Any:
+        """Start a run, or go on with it; another one, if the server has it as a whole."""
+        standing = runs.find_standings(self.sweep, identity.id).get(identity.id)
+        return self.begin(identity if standing is None else rename(identity, standing.next_id), places)
+
+    def _leave(self, one: Any) -> None:
+        """End a run that was found at the server and is to stay there as it is."""
+        path = Path(one.settings.sync_dir)
+        one.finish()
+        runs.forget_begun(self.sweep, one.id)
+        shutil.rmtree(path, ignore_errors=True)
 
     def end_failed(self, about: dict[str, Any], error: str) -> None:
         """End the run of a seed that failed with the reason; what tries again goes on with it, or writes it anew."""
         identity, place = self._identify(about)
         if not self.online and identity.id in runs.list_begun(self.sweep):
             return
-        one = self.open.pop(identity.id, None) or self.begin(identity, [place])
+        one = self.open.pop(identity.id, None) or self._begin_newest(identity, [place])
+        if read_digest(one):
+            return self._leave(one)
         one.summary.update({"state": "failed", "error": error})
-        self._finish(one, [], failed=True)
+        self._finish(one, failed=True)
 
     def write_seeds(self, run: Path, seeds: Sequence[int]) -> None:
         """Write the run of a seed, or that of several seeds together, whole, from their trajectories."""
         places = [find_seed_directory(run, seed) for seed in seeds]
-        stamps = [runs.stamp_trajectory(place) for place in places]
+        stamps = [runs.stamp_file(place) for place in places]
         trajectories = [read_trajectory(place / FILE_NAME) for place in places]
+        digests = digest_records(trajectories)
         attrs = trajectories[0].attrs
         identity = identify(run, json.loads(attrs["config"]), attrs["run_key"], seeds, derive(trajectories))
         folder = self.sweep / runs.FOLDER
@@ -168,15 +200,26 @@ class Writer:
         with claim_seeds(folder, [hash_id(identity.id)]) as mine:
             if not mine:  # another process writes it, from the same trajectories
                 return
-            if not self.online and identity.id in runs.list_begun(self.sweep):
+            standing = runs.find_standings(self.sweep, identity.id).get(identity.id)
+            begun = standing is not None and standing.begun
+            if begun and not self.online:
                 return  # the server has a part of it: `wandb sync` of a whole one would double or overwrite that
-            one = self.open.pop(identity.id, None)
+            if standing is not None and standing.shows(places, self.online):
+                return
+            files = [place / FILE_NAME for place in places]
+            one, digest = self.open.pop(identity.id, None), " ".join(digests)
             if one is None:
-                one = self.begin(identity, [place / FILE_NAME for place in places])
+                one = self._begin_newest(identity, files)
             else:
                 one.config.update(identity.config, allow_val_change=True)
-            self._fill(one, run, trajectories, places)
-            self._finish(one, stamps)
+            while read_digest(one) not in ("", digest):  # another result, uploaded from elsewhere
+                first, number = split_version(one.id)
+                self._leave(one)
+                one = self.begin(rename(identity, add_version(first, number + 1)), files)
+            if begun or not read_digest(one):
+                self._fill(one, run, trajectories, places)
+                one.summary.update({DIGEST: digest})
+            self._finish(one, [[*stamp, digest] for stamp, digest in zip(stamps, digests, strict=True)], seeds)
 
     def _fill(self, one: Any, run: Path, trajectories: Sequence[xr.Dataset], places: Sequence[Path]) -> None:
         rows = [list_rows(trajectory) for trajectory in trajectories]
@@ -215,10 +258,12 @@ class Writer:
         name = f"{make_id(self.sweep.name, 'report', [0])[:-2]}-{hashlib.sha256(content).hexdigest()[:8]}"
         if any(run.whole and run.id == name and (run.synced or not self.online) for run in runs.list_runs(self.sweep)):
             return  # the same report of the same results
-        tags = self.sweep.name.split("+")
-        one = self.begin(
-            Identity(name, f"report of {self.sweep.name}", self.sweep.name, tags, {"sweeps": tags}), [], "report"
-        )
+        sweeps, title = self.sweep.name.split("+"), f"report of {self.sweep.name}"
+        identity = Identity(
+            name, shorten(title, MOST_NAME), shorten(self.sweep.name, MOST_NAME), [make_tag(one) for one in sweeps],
+            {"sweeps": sweeps},
+        )  # fmt: skip
+        one = self.begin(identity, [], "report")
         for table in ("fits", "claims"):
             with (folder / f"{table}.csv").open(encoding="utf-8", newline="") as file:
                 rows: list[list[Any]] = list(csv.reader(file))
@@ -230,25 +275,29 @@ class Writer:
             for place in places[:MOST_INPUTS]:
                 trajectory = read_trajectory(place / FILE_NAME)
                 use_artifact(one, describe_trajectory(self.wandb, place.parents[1], trajectory, place))
-            artifact = self.wandb.Artifact(f"report-{UNSAFE.sub('_', self.sweep.name)}"[:MOST_ID], "report", metadata={
-                "sweeps": tags, "trajectories": len(places)})  # fmt: skip
+            artifact = self.wandb.Artifact(make_safe(title.replace(" of ", "-", 1), MOST_NAME), "report", metadata={
+                "sweeps": sweeps, "trajectories": len(places)})  # fmt: skip
             artifact.add_dir(str(folder))
             one.log_artifact(artifact)
-        self._finish(one, [])
+        self._finish(one)
 
-    def _finish(self, one: Any, stamps: Sequence[Sequence[int]], failed: bool = False) -> None:
+    def _finish(
+        self, one: Any, stamps: Sequence[Sequence[int | str]] = (), seeds: Sequence[int] = (), failed: bool = False
+    ) -> None:
         """End a run; what the server does not confirm is an error."""
         path = Path(one.settings.sync_dir)
         one.finish(exit_code=int(failed))
+        check_log(path)
         if self.online:
-            check_uploaded(path)
             runs.mark_synced(path, one.id)
             if not failed:  # else only a part is there
                 runs.forget_begun(self.sweep, one.id)
         for name in ("tmp", "logs"):  # of a run that went well they tell nothing, and files are dear on a cluster
             shutil.rmtree(path / name, ignore_errors=True)
-        runs.mark_whole(path, stamps, id=one.id, reason=self.reason)
+        runs.mark_whole(path, stamps, id=one.id, reason=self.reason, seeds=list(seeds))
         runs.remove_runs(self.sweep, one.id, keep=path)
+        if len(seeds) > 1:  # an ensemble that has grown
+            runs.remove_subsets(self.sweep, f"{split_version(one.id)[0].rpartition('-')[0]}-", seeds)
 
     def abandon(self) -> None:
         """End the runs of seeds that are not finished: they go on with the next launch."""
@@ -256,6 +305,18 @@ class Writer:
             with contextlib.suppress(Exception):
                 one.mark_preempting()
                 one.finish(exit_code=1)
+
+
+def read_digest(one: Any) -> str:
+    """Return the digest of what a run showed when it was begun; nothing if the server did not have it as a whole."""
+    return str(one.summary.get(DIGEST) or "") if one.resumed else ""
+
+
+def rename(identity: Identity, run_id: str) -> Identity:
+    """Return an identity with the id of another version, and a name that says which."""
+    _, number = split_version(run_id)
+    name = identity.name if number == 1 else f"{identity.name} v{number}"
+    return identity._replace(id=run_id, name=shorten(name, MOST_NAME))
 
 
 def derive(trajectories: Sequence[xr.Dataset]) -> dict[str, Any]:
@@ -286,7 +347,7 @@ def describe_data(wandb: Any, sweep: Path, trajectory: xr.Dataset) -> Any:
     """Return the artifact of a data set: not its files, but what they are; its name holds the checksum."""
     checksum = str(trajectory.attrs.get("data_checksum", "unknown"))
     data = json.loads(trajectory.attrs.get("data", "{}"))
-    name = f"dataset-{data.get('name', 'data')}-{checksum[:12]}"
+    name = f"dataset-{make_safe(str(data.get('name', 'data')), 100)}-{checksum[:12]}"
     artifact = wandb.Artifact(name, "dataset", metadata={"checksum": checksum, "name": str(data.get("name", ""))})
     path = sweep / runs.FOLDER / f"{name}.json"  # one for all runs of the sweep
     if not path.exists():
@@ -314,14 +375,14 @@ def use_artifact(run: Any, artifact: Any) -> None:
         run.use_artifact(artifact)
 
 
-def check_uploaded(path: Path) -> None:
+def check_log(path: Path) -> None:
     """Raise unless wandb's own log of a run, which it ends with, is free of errors: `finish` tells of none of them."""
     log = (path / "logs" / "debug-internal.log").read_text(encoding="utf-8", errors="replace")
     for line in log.splitlines():
         if '"level":"ERROR' in line:
             raise RuntimeError(json.loads(line)["msg"])
     if '"level":"INFO"' not in log:
-        raise RuntimeError("wandb's log of the run cannot be read: nobody knows whether it was uploaded")
+        raise RuntimeError("wandb's log of the run cannot be read: nobody knows whether the run is whole")
 
 
 def main() -> None:
