@@ -3,6 +3,8 @@
 import gzip
 import os
 import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -150,3 +152,10 @@ def test_hydra_shows_the_configuration_and_writes_nothing(tmp_path):
     assert result.returncode == 0
     assert "width: 6" in result.stdout
     assert list_files(tmp_path) == []
+
+
+def test_a_closed_output_is_no_failure(tmp_path):
+    line = f'exec "{sys.executable}" -m ntklens.run task=status name=none >&- 2>err'
+    subprocess.run(["sh", "-c", line], cwd=tmp_path, check=False)
+    assert (tmp_path / "err").read_text().startswith("error: ")
+    assert len((tmp_path / "err").read_text().splitlines()) == 1

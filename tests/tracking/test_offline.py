@@ -285,7 +285,7 @@ def test_where_wandb_does_not_work_one_line_says_so(tmp_path, sweeps):
 
 
 def test_the_environment_does_not_change_what_a_run_is(tmp_path):
-    asked = {name: "else" for name in ("RUN_ID", "NAME", "RUN_GROUP", "RUN_NOTES", "TAGS", "DIR", "SWEEP_ID")}
+    asked = dict.fromkeys(("RUN_ID", "NAME", "RUN_GROUP", "RUN_NOTES", "TAGS", "DIR", "SWEEP_ID"), "else")
     asked |= {"RESUME_FROM": "else?_step=1", "FORK_FROM": "else?_step=1", "RESUME": "must", "BASE_URL": "notaurl"}
     asked |= {"CONSOLE": "nonsense", "START_METHOD": "nonsense", "DISABLE_GIT": "nonsense", "INIT_TIMEOUT": "nonsense"}
     environment = isolate(tmp_path / "here") | {f"WANDB_{name}": value for name, value in asked.items()}

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ def build_dashboard(name: str, entity: str, project: str, axes: Sequence[str], s
     workspace = ws.Workspace(
         entity=entity,
         project=project,
-        name=f"ntklens: {name}",
+        name=f"ntklens: {_spell(name)}",
         sections=[ws.Section(name=title, panels=panels, is_open=True) for title, panels in sections.items()],
         settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=100),
         runset_settings=ws.RunsetSettings(
@@ -60,6 +61,11 @@ def build_dashboard(name: str, entity: str, project: str, axes: Sequence[str], s
     definition = json.loads(model.model_dump_json(by_alias=True))
     type(model).model_validate(definition)
     return Dashboard(workspace, definition)
+
+
+def _spell(name: str) -> str:
+    """Return a name without symbols and control characters, which a workspace's name may not have."""
+    return "".join("_" if unicodedata.category(character)[0] in "SC" else character for character in name)
 
 
 def _build_sections(axes: Sequence[str], sentences: Sequence[str]) -> dict[str, list[Any]]:
