@@ -12,6 +12,9 @@ import jax
 import numpy as np
 import psutil
 
+# What Weights & Biases costs is measured by tracking.py alone; nobody's account is filled by the others.
+os.environ["WANDB_MODE"] = "disabled"
+
 SHORT = 0.5  # seconds up to which a contestant is called several times a turn
 SLOW = 5.0  # seconds from which a contestant runs only once more after its warm-up
 

@@ -70,7 +70,6 @@ def measure_hand_over(records: int = 20_000) -> dict[str, float]:
 
         write = show
 
-    os.environ["WANDB_MODE"] = "disabled"
     tracker = wandb.WandbTracker("online", "ntklens", None, True, 15.0, 30.0, True, True)
     tracker.run, tracker.config, tracker.key, tracker.blocks = Path("/x/y"), {}, "k", {}
     tracker.sent, tracker.link = time.monotonic(), Idle()  # type: ignore[assignment]

@@ -118,7 +118,12 @@ def _hash(text: str) -> str:
 
 
 def identify(
-    run: Path, config: Mapping[str, Any], key: str, seeds: Sequence[int], derived: Mapping[str, Any]
+    run: Path,
+    config: Mapping[str, Any],
+    key: str,
+    seeds: Sequence[int],
+    axes: Sequence[str],
+    derived: Mapping[str, Any],
 ) -> Identity:
     """Return what W&B is told of a run.
 
@@ -127,11 +132,12 @@ def identify(
       config: resolved.
       key: the run key.
       seeds: one, or those that share the run.
+      axes: what its sweep sweeps.
       derived: further values that the configuration entails.
     """
     sweep = run.parent.name
     model = str(config["model"].get("_target_", "model")).rpartition(".")[2].lower()
-    tags = [sweep, str(config["dataset"].get("name", "dataset")), model, *read_axes(run.parent)]
+    tags = [sweep, str(config["dataset"].get("name", "dataset")), model, *axes]
     told = dict(config) | {"derived": {"key": key, "run": run.name, **derived}}
     told |= {"seed": seeds[0]} if len(seeds) == 1 else {"seeds": list(seeds)}
     label = f"seed={seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds"

@@ -37,6 +37,7 @@ from ntklens.tracking.names import (
     make_safe,
     make_tag,
     measure_summary,
+    read_axes,
     shorten,
     split_version,
     summarise_values,
@@ -69,15 +70,13 @@ class Writer:
     def __init__(self, sweep: Path, settings: dict[str, Any], reason: str, say: Callable[..., None]) -> None:
         import wandb
 
-        self.say = say
-
-        self.wandb, self.sweep, self.settings, self.reason = wandb, sweep, settings, reason
+        self.wandb, self.sweep, self.settings, self.reason, self.say = wandb, sweep, settings, reason, say
         self.online = settings["mode"] == "online"
         self.open: dict[str, Any] = {}  # id → run that shows a seed while it trains
         self.whole: set[str] = set()  # ids of runs that the server has already
         self.last: dict[str, int] = {}  # id → the last step that it has
         self.figure: Any = None  # of one run after another
-        self.address = runs.read_address(sweep)
+        self.address, self.axes = runs.read_address(sweep), read_axes(sweep)
 
     def begin(self, identity: Identity, places: Sequence[Path], job_type: str = "train") -> Any:
         """Start a run, or online go on with it where the server's copy ends.
@@ -144,24 +143,29 @@ class Writer:
     def show(self, about: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
         """Log rows of a seed that is being trained, online."""
         identity, place = self._identify(about)
-        if identity.id in self.whole:  # what it shows, and whether it is to stay, is known at the seed's end
-            return
-        if identity.id not in self.open:
-            one = self._begin_newest(identity, [place])
-            if read_digest(one):
-                self.whole.add(identity.id)
-                self._leave(one)
+        if identity.id not in self.open and identity.id not in self.whole:
+            self._open(identity, place)
+        if identity.id in self.open:
+            self.log_rows(self.open[identity.id], rows)
+
+    def _open(self, identity: Identity, place: Path) -> None:
+        """Start the run that shows a seed while it trains; none where the server has one as a whole.
+
+        Whether that one is to stay is known at the seed's end: most often it was computed again to the same end.
+        """
+        standing = runs.find_standings(self.sweep, identity.id).get(identity.id)
+        if standing is None or standing.next_id == standing.id:
+            one = self.begin(identity if standing is None else rename(identity, standing.id), [place])
+            if not read_digest(one):
+                self.open[identity.id] = one
                 return
-            self.open[identity.id] = one
-        self.log_rows(self.open[identity.id], rows)
+            self._leave(one)
+        self.whole.add(identity.id)
 
     def _identify(self, about: dict[str, Any]) -> tuple[Identity, Path]:
         """Return what the run of an unfinished seed is, and where its trajectory will be."""
         run = Path(about["run"])
-        identity = identify(run, about["config"], about["key"], [about["seed"]], {})
-        standing = runs.find_standings(self.sweep, identity.id).get(identity.id)
-        if standing is not None and standing.next_id != standing.id:
-            self.whole.add(identity.id)
+        identity = identify(run, about["config"], about["key"], [about["seed"]], self.axes, {})
         return identity, find_seed_directory(run, about["seed"]) / FILE_NAME
 
     def _begin_newest(self, identity: Identity, places: Sequence[Path]) -> Any:
@@ -194,7 +198,8 @@ class Writer:
         trajectories = [read_trajectory(place / FILE_NAME) for place in places]
         digests = digest_records(trajectories)
         attrs = trajectories[0].attrs
-        identity = identify(run, json.loads(attrs["config"]), attrs["run_key"], seeds, derive(trajectories))
+        config, derived = json.loads(attrs["config"]), derive(trajectories)
+        identity = identify(run, config, attrs["run_key"], seeds, self.axes, derived)
         folder = self.sweep / runs.FOLDER
         folder.mkdir(exist_ok=True)
         with claim_seeds(folder, [hash_id(identity.id)]) as mine:
