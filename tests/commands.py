@@ -56,6 +56,15 @@ def _prepare(words: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> 
     return [sys.executable, "-m", "ntklens.run", *words], env
 
 
+def isolate(folder: Path) -> dict[str, str]:
+    """An environment without credentials, whose home is the test's; the cache is shared by tests that time nothing."""
+    home = folder.parent / "home"
+    home.mkdir(exist_ok=True)
+    shared = next((parent for parent in folder.parents if parent.name.startswith("pytest-")), folder.parent)
+    return {"WANDB_MODE": "", "WANDB_API_KEY": "", "HOME": str(home), "MPLCONFIGDIR": str(shared / "mpl"),
+            "NTKLENS_CACHE": str(shared / "ntklens-cache")}  # fmt: skip
+
+
 def list_files(folder: Path) -> list[str]:
     """Everything below a folder, relative to it."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))

@@ -327,8 +327,8 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", value) is not None,
         "must be the name of a user or a team: letters, digits, - _ .",
     ),
-    "tracking.interval": _at_least(1),
-    "tracking.patience": _at_least(1),
+    "tracking.interval": (lambda value: value >= 1, "must be 1 or more, in seconds"),
+    "tracking.patience": (lambda value: value >= 1, "must be 1 or more, in seconds"),
     "task.format": _one_of("table", "json"),
     "seed": (lambda value: 0 <= value < 2**32, "must be an integer from 0 to 2^32 - 1"),
     "ensemble": _at_least(1),
@@ -362,7 +362,7 @@ def validate(cfg: DictConfig) -> None:
     if not OmegaConf.is_list(cfg.name):
         cfg.name = str(cfg.name)
     elif not cfg.task._target_.endswith(".report"):
-        raise InputError(f"name={list_names(cfg.name)}: several names are for task=report")
+        raise InputError(f"name={list_names(cfg.name)}: several names are for task=report; name one sweep")
     for group in ("model", "dataset", "optimizer", "tracking", "task"):
         if not OmegaConf.is_dict(cfg[group]):
             raise InputError(f"{group}={cfg[group]}: must be one of conf/{group}")

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from commands import BROKEN, TOY, list_files, run_ntklens, start_ntklens
+from commands import BROKEN, TOY, isolate, list_files, run_ntklens, start_ntklens
 from ntklens.tracking.names import make_id
 from ntklens.tracking.runs import list_runs
 from ntklens.trajectory import read_trajectory
@@ -392,7 +392,7 @@ def test_stock_launchers_keep_working(tmp_path):
 def test_jobs_that_are_put_back_leave_whole_runs_in_wandb(tmp_path, hurry):
     folder = tmp_path / "here"
     folder.mkdir()
-    words, environment = (*LONG, "tracking.mode=offline"), isolate(tmp_path)
+    words, environment = (*LONG, "tracking.mode=offline"), isolate(folder)
     assert run_ntklens(*words, cwd=folder, **environment).returncode == 0
     wait_for(lambda: list_running() and has_checkpoint(folder))
     call("scontrol", "requeue", list_running()[0])
@@ -410,7 +410,7 @@ def test_jobs_that_are_put_back_leave_whole_runs_in_wandb(tmp_path, hurry):
 def test_many_jobs_that_start_at_once_share_a_server(tmp_path, serve):
     server, folder = serve(), tmp_path / "here"
     folder.mkdir()
-    environment = isolate(tmp_path) | {"WANDB_API_KEY": "0123456789" * 4, "WANDB_BASE_URL": server.address}
+    environment = isolate(folder) | {"WANDB_API_KEY": "0123456789" * 4, "WANDB_BASE_URL": server.address}
     words = ("-m", "model.width=3,4,5,6", *SMALL, "ensemble=2", "name=on slurm", "training.epochs=4000")
     words += ("hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.001", "launch.wait=true")
     result = run_ntklens(*words, cwd=folder, **environment)
@@ -423,11 +423,6 @@ def test_many_jobs_that_start_at_once_share_a_server(tmp_path, serve):
     assert f"wandb    {server.address}/someone/ntklens" in result.stdout
     assert "on this disk only" not in result.stdout
     assert list_files(tmp_path / "home") == []
-
-
-def isolate(folder):
-    (folder / "home").mkdir()
-    return {"WANDB_MODE": "", "WANDB_API_KEY": "", "HOME": str(folder / "home"), "MPLCONFIGDIR": str(folder / "mpl")}
 
 
 def find_steps(folder):

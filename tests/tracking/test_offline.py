@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commands import TOY, list_files, run_ntklens, start_ntklens
+from commands import TOY, isolate, list_files, run_ntklens, start_ntklens
 from ntklens.analysis.observables import compute_observables
 from ntklens.tracking.names import SPECTRUM, name_metric
 from ntklens.training.checkpoint import find_checkpoint_step
@@ -23,13 +23,6 @@ from transactions import read_run
 SMALL = [word for word in TOY if "width" not in word and "ensemble" not in word]
 SWEEP = ("-m", "scaling=width", "model.width=3,5,8", *SMALL, "ensemble=4")
 NAME = "synthetic_width"
-
-
-def isolate(folder):
-    """An environment without credentials, whose home is the test's."""
-    home = folder.parent / "home"
-    home.mkdir(exist_ok=True)
-    return {"WANDB_MODE": "", "WANDB_API_KEY": "", "HOME": str(home), "MPLCONFIGDIR": str(folder.parent / "mpl")}
 
 
 def find_runs(folder, name=NAME):
@@ -63,7 +56,9 @@ def expect_equal(run, path):
         assert not extra
         if row["loss/train"] > 0:
             assert row["log_train_loss"] == pytest.approx(np.log(row["loss/train"]))
-        assert row["path/trace"] == row["ntk/trace"]
+            assert row["path/trace"] == row["ntk/trace"]
+        else:
+            assert not {"log_train_loss", "path/trace"} & set(row)
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +151,6 @@ def test_wandb_itself_finds_the_runs(finished):
 
 
 def test_status_counts_what_is_not_synced(copy):
-    result = run_ntklens("task=status", f"name={NAME}", cwd=copy)
-    assert f"12 runs are on this disk only; to upload: wandb sync multirun/{NAME}/wandb" in result.stdout
     log = next((copy / "multirun" / NAME / "wandb").glob("offline-run-*/run-*.wandb"))
     log.with_name(f"{log.name}.synced").touch()  # as `wandb sync` does
     assert "11 runs are on this disk only" in run_ntklens("task=status", f"name={NAME}", cwd=copy).stdout
@@ -166,6 +159,11 @@ def test_status_counts_what_is_not_synced(copy):
 
 
 def test_what_was_not_logged_is_logged_by_the_next_launch(copy):
+    """What was moved is written anew first: wandb sync would not find its files."""
+    result = run_ntklens("task=status", f"name={NAME}", cwd=copy)
+    assert f"12 runs are on this disk only; to upload: python -m ntklens.run task=sync name={NAME} " in result.stdout
+    result = run_ntklens(*SWEEP, cwd=copy, **isolate(copy))
+    assert f"12 runs are on this disk only; to upload: wandb sync multirun/{NAME}/wandb" in result.stdout
     wandb = copy / "multirun" / NAME / "wandb"
     whole, halved = sorted(wandb.glob("offline-run-*"))[:2]
     shutil.rmtree(whole)
@@ -279,7 +277,8 @@ def test_where_wandb_does_not_work_one_line_says_so(tmp_path, sweeps):
     result = run_ntklens(*words, cwd=tmp_path, **isolate(tmp_path / "here"), PYTHONPATH=str(tmp_path))
     assert result.returncode == 0
     assert result.stderr.splitlines() == [
-        "wandb: ImportError: wandb is broken here; results are untouched, type the same line again to write the runs"
+        "wandb: ImportError: wandb is broken here; results are untouched, the same line writes the runs once "
+        "that is mended"
     ]
     assert not list(tmp_path.glob("multirun/*/wandb/*run-*"))
 

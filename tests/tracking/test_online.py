@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from commands import BROKEN, TOY, list_files, run_ntklens, start_ntklens
-from ntklens.tracking.runs import find_unsynced, list_begun, list_runs
+from commands import BROKEN, TOY, isolate, list_files, run_ntklens, start_ntklens
+from ntklens.sweep.claims import Locks
+from ntklens.tracking.runs import find_unsynced, hash_id, list_begun, list_runs
 from ntklens.trajectory import encode_trajectory, read_trajectory
 from transactions import read_run
 
@@ -20,10 +21,7 @@ WORDS = (*TOY, "training.epochs=4000", "tracking.interval=1", "tracking.patience
 
 
 def connect(server, folder):
-    home = folder.parent / "home"
-    home.mkdir(exist_ok=True)
-    return {"WANDB_MODE": "", "WANDB_API_KEY": "0123456789" * 4, "WANDB_BASE_URL": server.address, "HOME": str(home),
-            "MPLCONFIGDIR": str(folder.parent / "mpl")}  # fmt: skip
+    return isolate(folder) | {"WANDB_API_KEY": "0123456789" * 4, "WANDB_BASE_URL": server.address}
 
 
 @pytest.fixture
@@ -79,6 +77,8 @@ def test_a_server_that_breaks_in_the_middle_costs_nothing_but_the_upload(folder,
     assert not begun & {run.id for run in find_unsynced(sweep)}
     for run in find_unsynced(sweep):
         assert [row["_step"] for row in read_run(run.path).history] == steps[run.id]
+    described = json.loads(run_ntklens("task=status", "name=synthetic", "task.format=json", cwd=folder).stdout)
+    assert set(described["unsynced"]) == {run.id for run in find_unsynced(sweep)} | begun
     for run in set(steps) - {run.id for run in find_unsynced(sweep)} - begun:
         assert server.get_steps(run) == steps[run]
     # The server comes back; the lines that were printed bring it everything.
@@ -157,6 +157,7 @@ def test_a_failed_seed_says_why_and_goes_on_when_tried_again(folder, serve):
         assert server.get_steps(run) == wanted
         assert server.complete[run] == 0
         assert server.summaries[run]["state"] == "done"
+        assert server.summaries[run].get("error") is None
     assert not list_begun(folder / "multirun" / "synthetic")
 
 
@@ -164,8 +165,8 @@ def test_workspace_and_report_are_saved_once_and_brought_up_to_date(folder, serv
     server = serve()
     small = [word for word in TOY if "width" not in word]
     environment = connect(server, folder)
-    words = ("-m", "scaling=width", *small, "name=synthetic", "tracking.mode=offline")
-    assert run_ntklens(*words, "model.width=3,5", cwd=folder, **environment).returncode == 0
+    words = ("-m", "scaling=width", *small, "name=synthetic", "tracking=none", "model.width=3,5")
+    assert run_ntklens(*words, cwd=folder, **environment).returncode == 0
     first = run_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment)
     assert (first.returncode, first.stderr) == (0, "")
     assert [line.split()[1] for line in first.stdout.splitlines() if line.startswith("saved")] == [
@@ -174,7 +175,8 @@ def test_workspace_and_report_are_saved_once_and_brought_up_to_date(folder, serv
     ]
     before = {number: dict(view) for number, view in server.views.items()}
     assert [view["type"] for view in before.values()] == ["project-view", "runs"]
-    assert run_ntklens(*words, "model.width=3,5,8,13", cwd=folder, **environment).returncode == 0
+    plan = folder / "multirun" / "synthetic" / "plan.json"
+    plan.write_text(plan.read_text().replace("model.width", "model.depth"))  # another sweep under its name
     second = run_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment)
     assert second.stdout == first.stdout
     assert list(server.views) == list(before)
@@ -244,3 +246,48 @@ def test_an_address_that_is_none_is_refused(folder, serve):
     (line,) = result.stderr.splitlines()
     assert "WANDB_BASE_URL: notaurl is no address" in line
     assert list_files(folder) == []
+
+
+def test_what_another_process_writes_is_left_to_it(folder, serve):
+    server = serve()
+    assert run_ntklens(*TOY, "training.epochs=4000", "tracking=none", cwd=folder).returncode == 0
+    (first, second), sweep = sorted(steps := find_steps(folder)), folder / "multirun" / "synthetic"
+    (sweep / "wandb").mkdir()
+    locks = Locks(sweep / "wandb")
+    assert locks.take(hash_id(first))
+    for words in (("replace=true",), ()):  # shown while it trains, and written when it is there
+        result = run_ntklens(*WORDS, *words, cwd=folder, **connect(server, folder))
+        assert (result.returncode, result.stderr) == (0, "")
+        assert list(server.history) == [second]
+    uploaded = run_ntklens("task=sync", "name=synthetic", cwd=folder, **connect(server, folder))
+    assert uploaded.returncode == 3
+    locks.give_back(hash_id(first))
+    uploaded = run_ntklens("task=sync", "name=synthetic", cwd=folder, **connect(server, folder))
+    assert (uploaded.returncode, uploaded.stderr) == (0, "")
+    assert {run: server.get_steps(run) for run in server.history} == steps
+
+
+def test_a_sync_that_cannot_write_says_so(folder, serve):
+    assert run_ntklens(*TOY, "tracking=none", cwd=folder).returncode == 0
+    (folder / "wandb").mkdir()
+    (folder / "wandb" / "__init__.py").write_text("raise ImportError('wandb is broken')")
+    environment = connect(serve(), folder) | {"PYTHONPATH": str(folder)}
+    result = run_ntklens("task=sync", "name=synthetic", cwd=folder, **environment)
+    assert result.returncode == 3
+    assert "the server lacks 2 runs" in result.stdout
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_dashboard_does_not_wait_for_ever(folder, serve):
+    assert run_ntklens(*TOY, "tracking=none", cwd=folder).returncode == 0
+    server = serve()
+    server.broken = "hang"
+    started = time.monotonic()
+    result = run_ntklens(
+        "task=dashboard", "name=synthetic", "tracking.patience=2", cwd=folder, **connect(server, folder)
+    )
+    assert result.returncode == 3
+    assert time.monotonic() - started < 40
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("wandb: no answer within 4 s")
+    assert (folder / "multirun" / "synthetic" / "wandb" / "dashboard.json").exists()

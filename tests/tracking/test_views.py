@@ -7,10 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from commands import TOY, list_files, run_ntklens
+from commands import TOY, isolate, list_files, run_ntklens
 from ntklens.analysis.observables import OBSERVABLES
+from ntklens.tasks.dashboard import list_numbers
 from ntklens.tracking.dashboard import SCALARS, build_dashboard, list_panels
-from ntklens.tracking.names import make_id
+from ntklens.tracking.names import make_id, make_row, read_axes
 from ntklens.tracking.runs import choose_mode, describe_tracking, find_partial, list_runs, note_begun
 from ntklens.tracking.wandb import WRITER_BYTES
 from ntklens.trajectory import read_trajectory
@@ -19,12 +20,6 @@ from transactions import read_run
 SMALL = [word for word in TOY if "width" not in word]
 SWEEP = ("-m", "scaling=width", "model.width=3,5", *SMALL, "tracking.per_seed=false")
 NAME = "synthetic_width"
-
-
-def isolate(folder):
-    home = folder.parent / "home"
-    home.mkdir(exist_ok=True)
-    return {"WANDB_MODE": "", "WANDB_API_KEY": "", "HOME": str(home), "MPLCONFIGDIR": str(folder.parent / "mpl")}
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +185,37 @@ def test_an_ensemble_that_grows_is_one_run(tmp_path):
         (run,) = [read_run(run.path) for run in list_runs(folder / "multirun" / "synthetic")]
         assert run.config["seeds"] == list(range(ensemble))
         assert run.history[0]["seeds"] == ensemble
+
+
+def test_a_loss_of_zero_has_no_place_on_the_path():
+    record = {"step": 1, "epoch": 1.0, "train_loss": 0.0, "trace": 5.0}
+    row = make_row(record, [])
+    assert row == {"step": 1.0, "epoch": 1.0, "loss/train": 0.0, "ntk/trace": 5.0}
+    assert make_row(record | {"train_loss": 1.0}, [])["path/trace"] == 5
+
+
+def test_diverged_seeds_do_not_enter_the_mean(tmp_path):
+    folder = tmp_path / "here"
+    folder.mkdir()
+    words = ("optimizer=sgd", "training.loss=mse", "training.epochs=300", "tracking.per_seed=false")
+    for rate in (0.5, 4):
+        result = run_ntklens(*TOY, *words, f"optimizer.learning_rate={rate}", cwd=folder, **isolate(folder))
+        assert (result.returncode, result.stderr) == (0, "")
+    for run in [read_run(run.path) for run in list_runs(folder / "multirun" / "synthetic")]:
+        diverged = run.config["optimizer"]["learning_rate"] == 4
+        assert (run.summary["state"], run.summary["diverged"]) == (("diverged", 2) if diverged else ("done", 0))
+        assert ("minimum_loss" in run.summary) != diverged
+
+
+def test_scalars_are_drawn_against_positive_numbers_that_are_swept(tmp_path):
+    axes = {
+        "model.width": (3, 5),
+        "model.activation": ("relu", "tanh"),
+        "dataset.data_seed": (1, 2),
+        "dataset.noise": (0, 1),
+        "training.epochs": (9, 9),
+    }
+    plan = {"configurations": [{"axes": {name: values[n] for name, values in axes.items()}} for n in range(2)]}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    assert list_numbers(tmp_path) == ["model.width"]
+    assert "training.epochs" not in read_axes(tmp_path)

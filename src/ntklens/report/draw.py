@@ -14,6 +14,7 @@ from ntklens.report.style import (
     apply_style,
     format_number,
     list_ramp,
+    mark_axis,
     pick_colour,
     to_math,
 )
@@ -22,7 +23,6 @@ from ntklens.report.tables import write_chart
 DPI = 200
 MOST_KEYS = 8  # in a legend; more along an axis get a colour bar
 MOST_NAMES = 14  # in a legend of keys without order
-NARROW = 0.75  # decades below which round numbers say more than powers of ten
 MOST_NOTES = 3  # on fits, above a panel
 PANEL_HEIGHT, LINE_HEIGHT = 2.15, 0.17  # inches
 LEGEND_LETTERS = 75  # in a row
@@ -149,45 +149,6 @@ def _find_extent(panel: Panel) -> np.ndarray:
     ends = [a for s in panel.series for a in (s.y, s.low, s.high) if a is not None]
     values = np.concatenate(ends) if ends else np.zeros(0)
     return values[np.isfinite(values)]
-
-
-def mark_axis(axis: Any, values: np.ndarray) -> None:
-    """Number a logarithmic axis: powers of ten, more where it spans little; plain numbers where they are short.
-
-    Args:
-      axis: matplotlib's.
-      values: what is drawn along it.
-    """
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
-
-    positive = values[values > 0]
-    if not len(positive):
-        return
-    decades = math.log10(positive.max() / positive.min())
-    plain = positive.min() >= 1e-3 and positive.max() < 2e4
-    digits = (1, 2, 5) if decades < 2 else (1,)
-
-    def write(value: float, _: int | None = None) -> str:
-        if value <= 0:
-            return "0" if value == 0 else ""
-        power = math.floor(math.log10(value) + 1e-9)
-        digit = value / 10.0**power
-        if decades >= NARROW and min(abs(digit - d) for d in digits) > 1e-6:
-            return ""
-        if plain:
-            return f"{value:.6g}"
-        return rf"${digit:.3g} \cdot 10^{{{power}}}$" if abs(digit - 1) > 1e-6 else rf"$10^{{{power}}}$"
-
-    axis.set_major_formatter(FuncFormatter(write))
-    axis.set_minor_formatter(NullFormatter())
-    if axis.get_scale() != "log":
-        return
-    if decades < NARROW:
-        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-        axis.set_minor_locator(NullLocator())
-    else:
-        axis.set_major_locator(LogLocator(10, subs=digits, numticks=8))
-        axis.set_minor_locator(LogLocator(10, subs=(2, 3, 4, 5, 6, 7, 8, 9), numticks=60))
 
 
 def _draw_cells(figure: Any, axes: Any, cells: Cells) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ntklens.report.draw import mark_axis
-from ntklens.report.style import BLUE, ORANGE, apply_style
+from ntklens.report.style import BLUE, ORANGE, apply_style, mark_axis
 
 PANELS = (
     ("loss", (("train_loss", "train", ORANGE, "--"), ("test_loss", "test", BLUE, "-"))),
@@ -67,7 +66,8 @@ class RunFigure:
                 for name, legend, colour, style in curves:
                     values = np.stack([trajectory[name].values[:shortest] for trajectory in trajectories])
                     measured = np.isfinite(values).all(axis=0)
-                    mean, spread = values[:, measured].mean(axis=0), values[:, measured].std(axis=0)
+                    shown = values[:, measured].astype(float)
+                    mean, spread = shown.mean(axis=0), shown.std(axis=0)
                     axes.plot(
                         epoch[measured], mean, style, color=colour, label=legend, linewidth=1.5, markersize=3,
                         marker="o" if measured.sum() < len(measured) else None,

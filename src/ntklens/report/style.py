@@ -5,6 +5,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
+
+import numpy as np
 
 COLUMN, TWO_COLUMNS = 3.35, 7.0  # inches: widths of figures in a paper of two columns
 # Okabe & Ito's palette, told apart by colour-blind readers; neighbours differ in grey. Yellow is left out, white paper
@@ -16,6 +19,7 @@ CATEGORIES_DARK = ("#F2F2F2", "#F0843C", "#56B4E9", "#F5C04A", "#2FC49A", "#A8DC
 RAMP, RAMP_LIGHT, RAMP_DARK = "viridis", (0.0, 0.86), (0.28, 1.0)
 RAMP_STEPS = 33
 MOST_DECIMALS = 5
+NARROW = 0.75  # decades below which round numbers say more than powers of ten
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
 PROTOCOL_AXES = {
@@ -142,3 +146,42 @@ def format_interval(value: float, low: float, high: float, digits: int = 3) -> s
         return f"{number:,.{decimals}f}".replace("-", "−") if math.isfinite(number) else format_number(number)
 
     return f"{show(value)} [{show(low)}, {show(high)}]"
+
+
+def mark_axis(axis: Any, values: np.ndarray) -> None:
+    """Number a logarithmic axis: powers of ten, more where it spans little; plain numbers where they are short.
+
+    Args:
+      axis: matplotlib's.
+      values: what is drawn along it.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+    positive = values[values > 0]
+    if not len(positive):
+        return
+    decades = math.log10(positive.max() / positive.min())
+    plain = positive.min() >= 1e-3 and positive.max() < 2e4
+    digits = (1, 2, 5) if decades < 2 else (1,)
+
+    def write(value: float, _: int | None = None) -> str:
+        if value <= 0:
+            return "0" if value == 0 else ""
+        power = math.floor(math.log10(value) + 1e-9)
+        digit = value / 10.0**power
+        if decades >= NARROW and min(abs(digit - d) for d in digits) > 1e-6:
+            return ""
+        if plain:
+            return f"{value:.6g}"
+        return rf"${digit:.3g} \cdot 10^{{{power}}}$" if abs(digit - 1) > 1e-6 else rf"$10^{{{power}}}$"
+
+    axis.set_major_formatter(FuncFormatter(write))
+    axis.set_minor_formatter(NullFormatter())
+    if axis.get_scale() != "log":
+        return
+    if decades < NARROW:
+        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(LogLocator(10, subs=digits, numticks=8))
+        axis.set_minor_locator(LogLocator(10, subs=(2, 3, 4, 5, 6, 7, 8, 9), numticks=60))

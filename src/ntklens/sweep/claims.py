@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ntklens.errors import InputError
@@ -51,6 +51,33 @@ def claim_seeds(run: Path, seeds: Collection[int]) -> Iterator[list[int]]:
     finally:
         _own.pop(name, None)
         os.close(descriptor)
+
+
+class Locks:
+    """Locks in a folder's file of claims that a process takes and gives back one by one; they end with the process.
+
+    Args:
+      folder: which exists; no other function here is called for it by this process.
+
+    Raises:
+      InputError: if the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.descriptor = _open(folder / FILE_NAME)
+
+    def take(self, number: int) -> bool:
+        """Take a lock, or keep it; return whether it is held."""
+        for _ in range(TRIES):
+            if _try_lock(self.descriptor, number):
+                return True
+            time.sleep(0.02)
+        return False
+
+    def give_back(self, number: int) -> None:
+        """Let others have a lock."""
+        with suppress(OSError):
+            fcntl.lockf(self.descriptor, fcntl.LOCK_UN, 1, number)
 
 
 @contextmanager

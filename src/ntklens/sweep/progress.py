@@ -108,7 +108,8 @@ def read_sweep(folder: Path, configurations: Sequence[Configuration] | None = No
         return SweepStatus(folder, command, [RunStatus(c.run.name, c.axes, c.units) for c in configurations], 0)
     present = _list_runs(folder)
     if "asked" not in plan and not present:
-        names = sorted(entry.name for entry in _scan(folder.parent) if entry.is_dir() and entry.name[0] != ".")
+        entries = [entry for entry in _scan(folder.parent) if entry.is_dir() and entry.name[0] != "."]
+        names = sorted(entry.name for entry in entries if (Path(entry) / PLAN_NAME).exists() or _list_runs(Path(entry)))
         verb = "is" if len(names) == 1 else "are"
         known = f"there {verb} {', '.join(names)}" if names else "there is none yet"
         raise InputError(f"name={folder.name}: no sweep of this name in {folder.parent}; {known}")

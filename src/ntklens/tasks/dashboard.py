@@ -1,6 +1,7 @@
 """task=dashboard: the W&B workspace of a sweep."""
 
 import json
+import math
 import os
 import sys
 from collections import Counter
@@ -8,13 +9,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from ntklens.analysis.groups import ORDER, RANDOM
 from ntklens.errors import InputError
+from ntklens.signals import NoTimeLeft, limit_time
 from ntklens.sweep.progress import COMPLETE, UNFINISHED, read_sweep
 from ntklens.sweep.states import write_atomically
 from ntklens.tasks.report import study_sweeps
 from ntklens.tracking.dashboard import build_dashboard, list_panels, save_dashboard
 from ntklens.tracking.names import read_axes
-from ntklens.tracking.runs import FOLDER, choose_mode, explain, make_environment
+from ntklens.tracking.runs import FOLDER, check_credentials, choose_mode, explain, find_server, make_environment
 
 FILE_NAME, SAVED = "dashboard.json", "dashboard-addresses.json"
 NOBODY = "your-entity"  # where the owner of the runs is not known
@@ -34,6 +37,7 @@ def dashboard(cfg: DictConfig) -> int:
     if not cfg.tracking._target_.endswith("WandbTracker"):
         raise InputError("task=dashboard: needs tracking=wandb")
     online = choose_mode(cfg.tracking.mode) == "online"
+    check_credentials("online" if online else "offline")
     environment = make_environment(results / name)  # before wandb is imported: its files lie with the sweep
     os.environ.clear()
     os.environ.update(environment)
@@ -41,14 +45,9 @@ def dashboard(cfg: DictConfig) -> int:
         sentences = study_sweeps(results, [name], [status]).summary
     except InputError:  # nothing is finished yet
         sentences = []
-    try:
-        entity = cfg.tracking.entity or os.environ.get("WANDB_ENTITY") or (_ask_entity() if online else NOBODY)
-        built = build_dashboard(name, entity, cfg.tracking.project, _list_numbers(results / name), sentences)
-    except Exception as error:
-        if not online:
-            raise
-        print(f"wandb: {explain(error)}; nothing was saved", file=sys.stderr)
-        return UNFINISHED
+    entity = cfg.tracking.entity or os.environ.get("WANDB_ENTITY")
+    axes = list_numbers(results / name)
+    built = build_dashboard(name, entity or NOBODY, cfg.tracking.project, axes, sentences)
     path = results / name / FOLDER / FILE_NAME
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,12 +61,23 @@ def dashboard(cfg: DictConfig) -> int:
         print(f"wandb    without credentials nothing is sent; with them, the workspace “{built.workspace.name}” and a "
               f"report would be saved in the project {cfg.tracking.project}")  # fmt: skip
         return COMPLETE
+    print(f"wandb    asking {find_server()}", flush=True)
     try:
-        saved = _read_saved(path.with_name(SAVED))
-        for what, address in save_dashboard(built, sentences, dict(saved)):
-            saved[what] = address
-            write_atomically(path.with_name(SAVED), json.dumps(saved) + "\n")
-            print(f"saved    {what} {address}")
+        with limit_time(2 * cfg.tracking.patience):
+            if not entity:
+                built = build_dashboard(name, _ask_entity(), cfg.tracking.project, axes, sentences)
+            saved = _read_saved(path.with_name(SAVED))
+            for what, address in save_dashboard(built, sentences, dict(saved)):
+                saved[what] = address
+                write_atomically(path.with_name(SAVED), json.dumps(saved) + "\n")
+                print(f"saved    {what} {address}")
+    except NoTimeLeft:
+        print(
+            f"wandb: no answer within {2 * cfg.tracking.patience:g} s; the definition is kept in {path}",
+            file=sys.stderr,
+        )
+        sys.stdout.flush()
+        os._exit(UNFINISHED)  # not through wandb's end, which would wait, too
     except Exception as error:  # whatever wandb raises
         print(f"wandb: {explain(error)}; the definition is kept in {path}", file=sys.stderr)
         return UNFINISHED
@@ -88,9 +98,14 @@ def _ask_entity() -> str:
     return str(wandb.Api(timeout=20).default_entity)
 
 
-def _list_numbers(sweep: Path) -> list[str]:
-    """Return the overrides that a sweep sweeps over numbers, those first that people look at first."""
-    from ntklens.analysis.groups import ORDER
-
-    axes = [axis for axis in read_axes(sweep) if axis.rpartition(".")[2] not in ("activation", "parameterization")]
+def list_numbers(sweep: Path) -> list[str]:
+    """Return the overrides that a sweep sweeps over positive numbers, those first that people look at first."""
+    axes = [axis for axis, values in read_axes(sweep).items() if axis not in RANDOM and all(map(_is_positive, values))]
     return sorted(axes, key=lambda axis: ORDER.index(axis) if axis in ORDER else len(ORDER))
+
+
+def _is_positive(value: str) -> bool:
+    try:
+        return 0 < float(value) < math.inf
+    except ValueError:
+        return False

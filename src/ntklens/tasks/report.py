@@ -43,7 +43,7 @@ def report(cfg: DictConfig) -> int:
     print_summary(study, make_console())
     print(f"report   {page}")
     tracker = construct(cfg.tracking)
-    tracker.report(page.parent, [place for status in statuses for place in _list_finished(status)])
+    tracker.report(page.parent, names, [place for status in statuses for place in _list_finished(status)])
     end_tracking()
     for line in describe_tracking(page.parents[1]):
         print(line)

@@ -53,7 +53,7 @@ from ntklens.sweep.submissions import ask_for_jobs, find_submitted, read_submiss
 from ntklens.tasks.finish import finish_late
 from ntklens.tasks.launch import Launch, LocalLaunch
 from ntklens.tasks.track import track_published
-from ntklens.tracking.runs import describe_tracking, find_unsynced
+from ntklens.tracking.runs import describe_tracking, find_partial, find_unsynced
 from ntklens.training.checkpoint import measure_write_rate
 
 COMMAND = "python -m ntklens.run"
@@ -341,7 +341,7 @@ def show_status(cfg: DictConfig) -> int:
     folder = Path(cfg.paths.results) / cfg.name
     status = ask_slurm(read_sweep(folder))
     if cfg.task.format == "json":
-        unsynced = [run.id for run in find_unsynced(folder)]
+        unsynced = [run.id for run in find_unsynced(folder)] + find_partial(folder)
         print(json.dumps(status.to_json() | {"unsynced": unsynced}, indent=1))
         return status.exit_status
     console = make_console()

@@ -14,7 +14,7 @@ from ntklens.sweep.key import compute_key
 from ntklens.sweep.progress import COMPLETE, UNFINISHED, read_sweep
 from ntklens.sweep.states import Unit
 from ntklens.tracking import end_tracking
-from ntklens.tracking.runs import choose_mode, describe_tracking, find_partial, find_unsynced
+from ntklens.tracking.runs import choose_mode, describe_tracking, find_unsynced, select_unlogged
 
 
 def track_published(cfg: DictConfig, published: Iterable[tuple[Path, Sequence[Unit]]]) -> list[str]:
@@ -49,11 +49,16 @@ def sync(cfg: DictConfig) -> int:
     """
     folder = Path(cfg.paths.results) / cfg.name
     status = read_sweep(folder)
-    if not cfg.tracking._target_.endswith("WandbTracker") or choose_mode(cfg.tracking.mode) != "online":
+    if not cfg.tracking._target_.endswith("WandbTracker"):
+        raise InputError("task=sync: needs tracking=wandb")
+    if choose_mode(cfg.tracking.mode) != "online":
         raise InputError("task=sync: needs W&B's credentials; type wandb login, or set WANDB_API_KEY")
-    for line in track_published(cfg, [(folder / run.run, run.units) for run in status.runs]):
+    published = [(folder / run.run, run.units) for run in status.runs]
+    for line in track_published(cfg, published):
         print(line)
-    if find_unsynced(folder) or find_partial(folder):
+    missing = select_unlogged(construct(cfg.tracking).list_wanted(published), online=True)
+    if missing or find_unsynced(folder):
+        print(f"wandb    the server lacks {len(missing)} runs; type the same line again")
         return UNFINISHED
     print("wandb    the server has every finished run")
     return COMPLETE

@@ -66,11 +66,11 @@ def train(cfg: DictConfig) -> int:
     elif len(there) == len(seeds):
         console.print(f"all {len(seeds)} seeds are there already: nothing to compute")
     with tracked():
-        if status := _train(cfg, run, seeds, pending, replaced, console):
-            return status
-    for line in track_published(cfg, [(run, find_units(run, seeds))]):
-        console.print(line, highlight=False)
-    return COMPLETE
+        status = _train(cfg, run, seeds, pending, replaced, console)
+    if status != UNFINISHED:  # a full disk
+        for line in track_published(cfg, [(run, find_units(run, seeds))]):
+            console.print(line, highlight=False)
+    return status
 
 
 def _train(

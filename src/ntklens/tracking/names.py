@@ -32,6 +32,7 @@ SPECTRUM = "ntk/log10_eigenvalues"  # a histogram
 LOG_LOSS = "log_train_loss"  # ln L_train, an axis
 PATH = "path/trace"  # Tr Θ once more, along ln L_train
 FIGURE = "figure"
+ERROR = "error"  # why a seed failed, in the summary
 DIGEST = "digest"  # of the records that a run shows, in its summary
 BINS = 64
 AXES = {"*": "epoch", PATH: LOG_LOSS}  # metric → what it is drawn against
@@ -150,8 +151,8 @@ def identify(
     )
 
 
-def read_axes(sweep: Path) -> list[str]:
-    """Return the overrides that a sweep sweeps; none where there is no plan to tell."""
+def read_axes(sweep: Path) -> dict[str, set[str]]:
+    """Return the overrides that a sweep sweeps → their values; none where there is no plan to tell."""
     try:
         configurations = json.loads((sweep / PLAN_NAME).read_text(encoding="utf-8"))["configurations"]
         values: dict[str, set[str]] = {}
@@ -159,8 +160,8 @@ def read_axes(sweep: Path) -> list[str]:
             for axis, value in one["axes"].items():
                 values.setdefault(str(axis), set()).add(str(value))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
-    return [axis for axis, found in values.items() if len(found) > 1]
+        return {}
+    return {axis: found for axis, found in values.items() if len(found) > 1}
 
 
 def name_metric(variable: str, layer: str | None = None) -> str:
@@ -191,7 +192,7 @@ def make_row(record: Mapping[str, Any], layers: Sequence[str]) -> dict[str, Any]
             row[name_metric(variable)] = float(values)
     loss = row.get("loss/train", math.nan)
     row[LOG_LOSS] = math.log(loss) if loss > 0 else math.nan
-    row[PATH] = row.get("ntk/trace", math.nan)
+    row[PATH] = row.get("ntk/trace", math.nan) if math.isfinite(row[LOG_LOSS]) else math.nan
     return {name: value for name, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
 
 

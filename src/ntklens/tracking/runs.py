@@ -11,6 +11,8 @@ import os
 import re
 import shlex
 import shutil
+import textwrap
+import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +21,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ntklens.errors import InputError
+from ntklens.sweep.claims import find_claimed
 from ntklens.sweep.states import find_seed_directory, write_atomically
 from ntklens.tracking.names import add_version, digest_records, split_version
 from ntklens.trajectory import FILE_NAME, UnreadableTrajectory, read_trajectory
@@ -216,6 +219,8 @@ def find_partial(sweep: Path) -> list[str]:
     """Return the ids of runs of finished seeds that the server has in part."""
     found = []
     for name in sorted(list_begun(sweep)):
+        if find_claimed(sweep / FOLDER, [hash_id(name)]):  # at this moment another process goes on with it
+            continue
         try:
             places = json.loads((sweep / FOLDER / BEGUN / name).read_text(encoding="utf-8"))
             finished = all((sweep / place).exists() for place in places)
@@ -223,6 +228,11 @@ def find_partial(sweep: Path) -> list[str]:
             continue
         found += [name] if finished else []
     return found
+
+
+def hash_id(run_id: str) -> int:
+    """Return a number that stands for a run, in whichever version, where a lock needs one."""
+    return zlib.crc32(split_version(run_id)[0].encode())
 
 
 def note_address(sweep: Path, address: str) -> None:
@@ -245,8 +255,8 @@ def find_unsynced(sweep: Path) -> list[LoggedRun]:
 
 def explain(error: BaseException) -> str:
     """Return an error as one line."""
-    text = " ".join(str(error).split())
-    return (f"{type(error).__name__}: {text}" if text else type(error).__name__)[:300]
+    text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
+    return textwrap.shorten(f"{type(error).__name__}: {text}", 200, placeholder=" …")
 
 
 def describe_tracking(sweep: Path) -> list[str]:
@@ -261,7 +271,9 @@ def describe_tracking(sweep: Path) -> list[str]:
     if unsynced:
         reason = unsynced[-1].read_mark().get("reason")
         why = f" ({reason})" if reason else ""
-        lines.append(f"wandb    {_count(unsynced)} on this disk only{why}; to upload: {format_sync(sweep)}")
+        lines.append(
+            f"wandb    {_count(unsynced)} on this disk only{why}; to upload: {format_sync(sweep, unsynced[0])}"
+        )
     return lines
 
 
@@ -269,8 +281,11 @@ def _count(runs: Sequence[Any]) -> str:
     return "1 run is" if len(runs) == 1 else f"{len(runs):,} runs are"
 
 
-def format_sync(sweep: Path) -> str:
-    """Return the command that uploads the unsynced runs of a sweep."""
+def format_sync(sweep: Path, oldest: LoggedRun) -> str:
+    """Return the command that uploads the unsynced runs of a sweep, the oldest of which tells where it lay."""
+    for place, *_ in oldest.read_mark().get("trajectories", []):
+        if not Path(place).is_relative_to(sweep.absolute()):
+            return f"{format_task(sweep)}        (not by wandb sync: the sweep was moved, it would miss the files)"
     return f"wandb sync {shlex.quote(str(sweep / FOLDER))}"
 
 

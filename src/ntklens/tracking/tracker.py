@@ -63,8 +63,14 @@ class Tracker:
           published: runs' directories and the states of their seeds, all of one sweep.
         """
 
-    def report(self, folder: Path, places: Sequence[Path]) -> None:
-        """Show a report: the folder that it lies in, and the directories of the trajectories that it is of."""
+    def report(self, folder: Path, sweeps: Sequence[str], places: Sequence[Path]) -> None:
+        """Show a report.
+
+        Args:
+          folder: where it lies.
+          sweeps: what it is of.
+          places: the directories of their trajectories.
+        """
 
 
 def at_end(function: Callable[[Callable[[], bool]], None]) -> None:

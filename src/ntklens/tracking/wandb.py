@@ -72,6 +72,7 @@ class WandbTracker(Tracker):
         """Begin: the writer starts while the first program is compiled."""
         self.run, self.config, self.key = run.absolute(), config, key
         self.blocks: dict[int, list[tuple[Mapping[str, Any], Future | None]]] = {}
+        self.layers: Sequence[str] = ()
         self.sent = time.monotonic()
         if not self.silent:
             self.link = open_link(run.absolute().parent, self.settings)
@@ -82,17 +83,20 @@ class WandbTracker(Tracker):
         """Keep a record; hand what is complete to the writer every few seconds."""
         if self.silent or not self.per_seed or not self.link.online:
             return
+        self.layers = layers
         self.blocks.setdefault(seed, []).append((dict(record), spectrum))
         if time.monotonic() - self.sent > self.interval:
-            self._send_blocks(layers)
+            self.sent = time.monotonic()
+            for waiting in self.blocks:
+                self._send_block(waiting)
 
-    def _send_blocks(self, layers: Sequence[str]) -> None:
-        self.sent = time.monotonic()
-        for seed, waiting in self.blocks.items():
-            ready = next((n for n, (_, s) in enumerate(waiting) if s is not None and not s.done()), len(waiting))
-            if block := waiting[:ready]:
-                del waiting[:ready]
-                self.link.show(self._describe(seed), block, layers)
+    def _send_block(self, seed: int) -> None:
+        """Hand over the records of a seed up to the first of which the spectrum is still being computed."""
+        waiting = self.blocks[seed]
+        ready = next((n for n, (_, s) in enumerate(waiting) if s is not None and not s.done()), len(waiting))
+        if block := waiting[:ready]:
+            del waiting[:ready]
+            self.link.show(self._describe(seed), block, self.layers)
 
     def finish(self, seed: int, directory: Path) -> None:
         """Have a published seed's run written."""
@@ -103,7 +107,9 @@ class WandbTracker(Tracker):
     def fail(self, seeds: Sequence[int], error: str) -> None:
         """Have the runs of seeds that failed ended, with the reason."""
         for seed in seeds if self.per_seed and not self.silent else ():
-            self.blocks.pop(seed, None)
+            if seed in self.blocks:
+                self._send_block(seed)
+                del self.blocks[seed]
             self.link.ask({"do": "fail", "about": self._describe(seed), "error": error})
 
     def _describe(self, seed: int) -> dict[str, Any]:
@@ -118,6 +124,15 @@ class WandbTracker(Tracker):
         """Have written what is published and not, or no longer rightly, in a run on this disk."""
         if self.silent or _lost:
             return
+        wanted = self.list_wanted(published)
+        online = self.mode == "online" and not _broken
+        settings = self.settings | {"mode": "online" if online else "offline"}
+        for name in runs.select_unlogged(wanted, online):
+            run, seeds = wanted[name]
+            open_link(run.parent, settings).write(run, seeds)
+
+    def list_wanted(self, published: Sequence[tuple[Path, Sequence[Unit]]]) -> dict[str, tuple[Path, list[int]]]:
+        """Return the id of each run that there should be → the directory of its configuration, and its seeds."""
         wanted: dict[str, tuple[Path, list[int]]] = {}
         for run, units in published:
             finished = [unit for unit in units if unit.state in FINISHED and unit.details.get("key")]
@@ -125,17 +140,14 @@ class WandbTracker(Tracker):
             for group in groups:
                 seeds = [unit.seed for unit in group]
                 wanted[make_id(run.parent.name, group[0].details["key"], seeds)] = (run.absolute(), seeds)
-        online = self.mode == "online" and not _broken
-        settings = self.settings | {"mode": "online" if online else "offline"}
-        for name in runs.select_unlogged(wanted, online):
-            run, seeds = wanted[name]
-            open_link(run.parent, settings).write(run, seeds)
+        return wanted
 
-    def report(self, folder: Path, places: Sequence[Path]) -> None:
+    def report(self, folder: Path, sweeps: Sequence[str], places: Sequence[Path]) -> None:
         """Have a report logged, as a run of its own."""
         if not self.silent:
             link = open_link(folder.absolute().parent, self.settings)
-            link.ask({"do": "report", "folder": str(folder.absolute()), "places": [str(p.absolute()) for p in places]})
+            places_ = [str(place.absolute()) for place in places]
+            link.ask({"do": "report", "folder": str(folder.absolute()), "sweeps": list(sweeps), "places": places_})
 
 
 class Link:
@@ -148,7 +160,7 @@ class Link:
         self.sweep, self.settings = sweep, dict(settings)
         self.pending: dict[int, dict[str, Any]] = {}  # number → what is to be written and is not yet
         self.tasks: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        self.error, self.count, self.behind = "", 0, False
+        self.error, self.refused, self.count, self.behind = "", "", 0, False
         self.lost: list[str] = []
         self.lock = threading.Lock()
         self.heard = time.monotonic()
@@ -172,9 +184,9 @@ class Link:
                     env=runs.make_environment(self.sweep), process_group=0,  # a terminal's Ctrl-C is not for it
                 )  # fmt: skip
         except OSError as error:
-            self._break(f"{error.strerror}")
+            self._break(runs.explain(error))
             return
-        first = {"sweep": str(self.sweep), "settings": self.settings, "reason": self.error}
+        first = {"sweep": str(self.sweep), "settings": self.settings, "reason": self.refused}
         self.heard = time.monotonic()
         threading.Thread(target=self._feed, args=(self.process, self.tasks, first), daemon=True).start()
         threading.Thread(target=self._listen, args=(self.process,), daemon=True).start()
@@ -231,7 +243,7 @@ class Link:
                     print(f"wandb    {answer['address']}", flush=True)
         status = process.wait()
         if broken or status:
-            self.error = self.error or broken or f"its process ended with status {status}"
+            self.error = self.error or broken or f"its process ended with {_describe_status(status)}"
         self.ended.set()
 
     def end(self, is_hurried: Callable[[], bool]) -> None:
@@ -242,13 +254,15 @@ class Link:
         if (self.lost or self.pending) and not _lost:
             _lost.append(self.sweep)
             why = self.error or next(iter(self.lost), "its process ended early")
-            self._say(f"{why}; results are untouched, type the same line again to write the runs")
+            if why not in _broken:  # else that was said
+                self._say(f"{why}; results are untouched, the same line writes the runs once that is mended")
 
     def _mend(self) -> bool:
         """After a break online, say so and have another process write offline what is not confirmed."""
         if not self.error or self.settings["mode"] != "online":
             return False
-        self._say(f"{self.error}; results are untouched, what is not uploaded is said at the end")
+        self.refused = f"{runs.find_server()} did not take them"
+        self._say(f"no more uploads: {self.error}; results are untouched, what is not uploaded is said at the end")
         _broken.append(self.error)
         self.settings["mode"] = "offline"
         self.tasks = queue.SimpleQueue()
@@ -288,6 +302,10 @@ class Link:
         self.error = self.error or error
         self.settings["mode"] = "offline"
         self.ended.set()
+
+
+def _describe_status(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"status {status}"
 
 
 def _take(spectrum: Future | None) -> dict[str, Any]:

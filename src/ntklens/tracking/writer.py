@@ -11,18 +11,20 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
-from ntklens.sweep.claims import claim_seeds
+from ntklens.sweep.claims import Locks
 from ntklens.sweep.states import find_seed_directory, write_atomically
 from ntklens.tracking import runs
 from ntklens.tracking.names import (
     AXES,
     DIGEST,
+    ERROR,
     FIGURE,
     MOST_NAME,
     SUMMARIES,
@@ -76,7 +78,8 @@ class Writer:
         self.whole: set[str] = set()  # ids of runs that the server has already
         self.last: dict[str, int] = {}  # id → the last step that it has
         self.figure: Any = None  # of one run after another
-        self.address, self.axes = runs.read_address(sweep), read_axes(sweep)
+        self.locks = Locks(sweep / runs.FOLDER)  # of the runs that this process writes
+        self.address, self.axes = runs.read_address(sweep), list(read_axes(sweep))
 
     def begin(self, identity: Identity, places: Sequence[Path], job_type: str = "train") -> Any:
         """Start a run, or online go on with it where the server's copy ends.
@@ -153,6 +156,8 @@ class Writer:
 
         Whether that one is to stay is known at the seed's end: most often it was computed again to the same end.
         """
+        if not self.locks.take(runs.hash_id(identity.id)):  # another process shows or writes it
+            return
         standing = runs.find_standings(self.sweep, identity.id).get(identity.id)
         if standing is None or standing.next_id == standing.id:
             one = self.begin(identity if standing is None else rename(identity, standing.id), [place])
@@ -160,6 +165,7 @@ class Writer:
                 self.open[identity.id] = one
                 return
             self._leave(one)
+        self.locks.give_back(runs.hash_id(identity.id))
         self.whole.add(identity.id)
 
     def _identify(self, about: dict[str, Any]) -> tuple[Identity, Path]:
@@ -183,13 +189,25 @@ class Writer:
     def end_failed(self, about: dict[str, Any], error: str) -> None:
         """End the run of a seed that failed with the reason; what tries again goes on with it, or writes it anew."""
         identity, place = self._identify(about)
-        if not self.online and identity.id in runs.list_begun(self.sweep):
-            return
-        one = self.open.pop(identity.id, None) or self._begin_newest(identity, [place])
-        if read_digest(one):
-            return self._leave(one)
-        one.summary.update({"state": "failed", "error": error})
-        self._finish(one, failed=True)
+        with self._claim(identity.id) as mine:
+            standing = runs.find_standings(self.sweep, identity.id).get(identity.id)
+            if not mine or (not self.online and standing is not None and standing.begun):
+                return
+            one = self.open.pop(identity.id, None) or self._begin_newest(identity, [place])
+            if read_digest(one):
+                return self._leave(one)
+            one.summary.update({"state": "failed", ERROR: error})
+            self._finish(one, failed=True)
+
+    @contextlib.contextmanager
+    def _claim(self, run_id: str) -> Iterator[bool]:
+        """Yield whether no other process writes a run; until the context ends, none will."""
+        mine = self.locks.take(runs.hash_id(run_id))
+        try:
+            yield mine
+        finally:
+            if mine:
+                self.locks.give_back(runs.hash_id(run_id))
 
     def write_seeds(self, run: Path, seeds: Sequence[int]) -> None:
         """Write the run of a seed, or that of several seeds together, whole, from their trajectories."""
@@ -200,16 +218,15 @@ class Writer:
         attrs = trajectories[0].attrs
         config, derived = json.loads(attrs["config"]), derive(trajectories)
         identity = identify(run, config, attrs["run_key"], seeds, self.axes, derived)
-        folder = self.sweep / runs.FOLDER
-        folder.mkdir(exist_ok=True)
-        with claim_seeds(folder, [hash_id(identity.id)]) as mine:
+        with self._claim(identity.id) as mine:
             if not mine:  # another process writes it, from the same trajectories
                 return
             standing = runs.find_standings(self.sweep, identity.id).get(identity.id)
             begun = standing is not None and standing.begun
             if begun and not self.online:
                 return  # the server has a part of it: `wandb sync` of a whole one would double or overwrite that
-            if standing is not None and standing.shows(places, self.online):
+            if standing is not None and standing.run is not None and standing.shows(places, self.online):
+                runs.remove_runs(self.sweep, standing.id, keep=standing.run.path)  # what broke before
                 return
             files = [place / FILE_NAME for place in places]
             one, digest = self.open.pop(identity.id, None), " ".join(digests)
@@ -229,12 +246,18 @@ class Writer:
     def _fill(self, one: Any, run: Path, trajectories: Sequence[xr.Dataset], places: Sequence[Path]) -> None:
         rows = [list_rows(trajectory) for trajectory in trajectories]
         summaries = [measure_summary(trajectory) for trajectory in trajectories]
+        states = [trajectory.attrs["state"] for trajectory in trajectories]
+        summary: dict[str, Any] = {}
         if len(trajectories) == 1:
             self.log_rows(one, rows[0])
-            summary: dict[str, Any] = summaries[0] | {"state": trajectories[0].attrs["state"]}
-        else:
-            self.log_rows(one, average_rows(rows))
-            summary = summarise_members(summaries)
+            summary |= {**summaries[0], "state": states[0]}
+        else:  # what diverged does not enter, as in every table; if all have, their curves show how
+            done = [number for number, state in enumerate(states) if state == "done"]
+            self.log_rows(one, average_rows([rows[number] for number in done or range(len(rows))]))
+            summary |= summarise_members([summaries[number] for number in done])
+            summary |= {"state": "done" if done else "diverged", "diverged": len(states) - len(done)}
+        if one.resumed and one.summary.get(ERROR):  # of an earlier attempt
+            summary[ERROR] = None
         if self.settings["figures"]:
             self._log_figure(one, trajectories, run)
         one.summary.update(summary)
@@ -257,16 +280,18 @@ class Writer:
         for trajectory, place in zip(trajectories, places, strict=True):
             one.log_artifact(describe_trajectory(self.wandb, self.sweep, trajectory, place))
 
-    def write_report(self, folder: Path, places: Sequence[Path]) -> None:
+    def write_report(self, folder: Path, sweeps: Sequence[str], places: Sequence[Path]) -> None:
         """Log a report as a run: its tables, figures and page, and the trajectories that it is of as its inputs."""
         content = b"".join((folder / name).read_bytes() for name in ("observables.csv", "fits.csv", "claims.csv"))
         name = f"{make_id(self.sweep.name, 'report', [0])[:-2]}-{hashlib.sha256(content).hexdigest()[:8]}"
+        if self.reason:  # the server may have a part of the first, which nothing continues
+            name = add_version(name, 2)
         if any(run.whole and run.id == name and (run.synced or not self.online) for run in runs.list_runs(self.sweep)):
             return  # the same report of the same results
-        sweeps, title = self.sweep.name.split("+"), f"report of {self.sweep.name}"
+        title = f"report of {self.sweep.name}"
         identity = Identity(
             name, shorten(title, MOST_NAME), shorten(self.sweep.name, MOST_NAME), [make_tag(one) for one in sweeps],
-            {"sweeps": sweeps},
+            {"sweeps": list(sweeps)},
         )  # fmt: skip
         one = self.begin(identity, [], "report")
         for table in ("fits", "claims"):
@@ -281,7 +306,7 @@ class Writer:
                 trajectory = read_trajectory(place / FILE_NAME)
                 use_artifact(one, describe_trajectory(self.wandb, place.parents[1], trajectory, place))
             artifact = self.wandb.Artifact(make_safe(title.replace(" of ", "-", 1), MOST_NAME), "report", metadata={
-                "sweeps": sweeps, "trajectories": len(places)})  # fmt: skip
+                "sweeps": list(sweeps), "trajectories": len(places)})  # fmt: skip
             artifact.add_dir(str(folder))
             one.log_artifact(artifact)
         self._finish(one)
@@ -341,13 +366,6 @@ def summarise_members(summaries: Sequence[dict[str, float]]) -> dict[str, float]
     return {key: value for name, values in together.items() for key, value in summarise_values(name, values).items()}
 
 
-def hash_id(run_id: str) -> int:
-    """Return a number that stands for a run where a lock needs one."""
-    import zlib
-
-    return zlib.crc32(run_id.encode())
-
-
 def describe_data(wandb: Any, sweep: Path, trajectory: xr.Dataset) -> Any:
     """Return the artifact of a data set: not its files, but what they are; its name holds the checksum."""
     checksum = str(trajectory.attrs.get("data_checksum", "unknown"))
@@ -405,6 +423,7 @@ def main() -> None:
     try:
         writer = Writer(Path(first["sweep"]), first["settings"], first["reason"], say)
     except Exception as error:
+        traceback.print_exc()
         say(broken=runs.explain(error))
         return
     for line in sys.stdin:
@@ -415,10 +434,11 @@ def main() -> None:
             elif task["do"] == "fail":
                 writer.end_failed(task["about"], task["error"])
             elif task["do"] == "report":
-                writer.write_report(Path(task["folder"]), [Path(place) for place in task["places"]])
+                writer.write_report(Path(task["folder"]), task["sweeps"], [Path(place) for place in task["places"]])
             else:
                 writer.write_seeds(Path(task["run"]), task["seeds"])
         except Exception as error:
+            traceback.print_exc()
             if writer.online:
                 say(broken=runs.explain(error))
                 os._exit(1)
