@@ -45,7 +45,7 @@ run: $(READY) ## train an ensemble on the digits dataset and measure how its tan
 	$(BIN)/python -m ntklens.run
 
 test: $(READY) ## run the tests on all cores
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 check: lint types test ## lint, types and test: what every change must pass
 

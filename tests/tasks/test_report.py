@@ -131,9 +131,10 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path):
     empty = tmp_path / "work" / "multirun" / "empty"
     empty.mkdir(parents=True)
     (tmp_path / "work" / "multirun" / "other").mkdir()
+    (tmp_path / "work" / "multirun" / "other" / "plan.json").write_text("{}")
     before = list_files(tmp_path / "work")
     cases = {
-        "name=nosuch": "no sweep of this name in multirun; there are empty, other",
+        "name=nosuch": "no sweep of this name in multirun; there is other",
         "name=empty": "no sweep of this name",
         "name=[a,b]": "no sweep of this name",
     }

@@ -169,16 +169,14 @@ def test_workspace_and_report_are_saved_once_and_brought_up_to_date(folder, serv
     assert run_ntklens(*words, cwd=folder, **environment).returncode == 0
     first = run_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment)
     assert (first.returncode, first.stderr) == (0, "")
-    assert [line.split()[1] for line in first.stdout.splitlines() if line.startswith("saved")] == [
-        "workspace",
-        "report",
-    ]
+    saved = [line for line in first.stdout.splitlines() if line.startswith("saved")]
+    assert [line.split()[1] for line in saved] == ["workspace", "report"]
     before = {number: dict(view) for number, view in server.views.items()}
     assert [view["type"] for view in before.values()] == ["project-view", "runs"]
     plan = folder / "multirun" / "synthetic" / "plan.json"
     plan.write_text(plan.read_text().replace("model.width", "model.depth"))  # another sweep under its name
     second = run_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment)
-    assert second.stdout == first.stdout
+    assert [line for line in second.stdout.splitlines() if line.startswith("saved")] == saved
     assert list(server.views) == list(before)
     assert all(server.views[number]["spec"] != view["spec"] for number, view in before.items())
     server.views.clear()  # somebody removes them
@@ -255,10 +253,9 @@ def test_what_another_process_writes_is_left_to_it(folder, serve):
     (sweep / "wandb").mkdir()
     locks = Locks(sweep / "wandb")
     assert locks.take(hash_id(first))
-    for words in (("replace=true",), ()):  # shown while it trains, and written when it is there
-        result = run_ntklens(*WORDS, *words, cwd=folder, **connect(server, folder))
-        assert (result.returncode, result.stderr) == (0, "")
-        assert list(server.history) == [second]
+    result = run_ntklens(*WORDS, "replace=true", cwd=folder, **connect(server, folder))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert list(server.history) == [second]  # neither shown while it trained, nor written when it was there
     uploaded = run_ntklens("task=sync", "name=synthetic", cwd=folder, **connect(server, folder))
     assert uploaded.returncode == 3
     locks.give_back(hash_id(first))
