@@ -32,16 +32,18 @@ TAKE_SIGNALS = (
     "signal.signal(signal.SIGINT, signal.SIG_DFL); signal.signal(signal.SIGHUP, signal.SIG_DFL); "
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
+PROGRAMS = "NTKLENS_TEST_PROGRAMS"  # names the folder of compiled programs that tests share
+ALONE = {"JAX_COMPILATION_CACHE_DIR": None, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": None}  # as people have it
 STARTED: list[subprocess.Popen] = []  # conftest.py ends what a failed test leaves
 
 
-def run_ntklens(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    """Run `python -m ntklens.run` with a private cache and no data folder unless given."""
+def run_ntklens(*words: str, cwd: Path, **environment: str | None) -> subprocess.CompletedProcess:
+    """Run `python -m ntklens.run` with a private cache and no data folder unless given; None takes a variable away."""
     command, env = _prepare(words, cwd, environment)
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300)
 
 
-def start_ntklens(*words: str, cwd: Path, **environment: str) -> subprocess.Popen:
+def start_ntklens(*words: str, cwd: Path, **environment: str | None) -> subprocess.Popen:
     """Start the same and return at once."""
     command, env = _prepare(words, cwd, environment)
     pipe = subprocess.PIPE
@@ -50,9 +52,12 @@ def start_ntklens(*words: str, cwd: Path, **environment: str) -> subprocess.Pope
     return STARTED[-1]
 
 
-def _prepare(words: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> tuple[list[str], dict[str, str]]:
-    env = {key: value for key, value in os.environ.items() if key not in ("NTKLENS_DATA", "HYDRA_FULL_ERROR")}
-    env |= {"NTKLENS_CACHE": str(cwd.parent / "ntklens-cache"), **environment}
+def _prepare(words: tuple[str, ...], cwd: Path, environment: dict[str, str | None]) -> tuple[list[str], dict[str, str]]:
+    told: dict[str, str | None] = {
+        "NTKLENS_DATA": None, "HYDRA_FULL_ERROR": None, "NTKLENS_CACHE": str(cwd.parent / "ntklens-cache"),
+        "JAX_COMPILATION_CACHE_DIR": os.environ[PROGRAMS], "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }  # fmt: skip
+    env = {key: value for key, value in (os.environ | told | environment).items() if value is not None}
     return [sys.executable, "-m", "ntklens.run", *words], env
 
 

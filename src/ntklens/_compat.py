@@ -85,6 +85,9 @@ def use_compilation_cache(results: Path) -> None:
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
+    # A cache that cannot be written, on a full disk say, is no matter.
+    logging.getLogger("jax._src.compiler").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*persistent compilation cache.*")
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = (results / ".compilation_cache" / describe_processor()).resolve()
@@ -95,9 +98,6 @@ def use_compilation_cache(results: Path) -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_raise_persistent_cache_errors", False)
     compilation_cache.reset_cache()  # JAX decides at its first compilation whether it has one
-    # A cache that cannot be written, on a full disk say, is no matter.
-    logging.getLogger("jax._src.compiler").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*persistent compilation cache.*")
 
 
 @functools.cache

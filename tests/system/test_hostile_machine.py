@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import BROKEN, TOY, run_ntklens, start_ntklens
+from commands import ALONE, BROKEN, TOY, run_ntklens, start_ntklens
 from ntklens.sweep.states import read_status
 from ntklens.trajectory import read_trajectory
 
@@ -40,16 +40,16 @@ def find_results(folder):
 def test_a_full_disk_loses_nothing(disk, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    assert run_ntklens(*SWEEP, "launch.workers=1", cwd=elsewhere).returncode == 0
+    assert run_ntklens(*SWEEP, "launch.workers=1", cwd=elsewhere, **ALONE).returncode == 0
     words = (*SWEEP, f"paths.results={disk}", "launch.workers=1")
-    full = run_ntklens(*words, cwd=tmp_path)
+    full = run_ntklens(*words, cwd=tmp_path, **ALONE)
     assert full.returncode != 0
     assert "No space left on device" in full.stderr + full.stdout
     assert "failed:" not in full.stderr
     assert "Traceback" not in full.stderr
     mount("-o", "remount,size=50m", str(disk))
     there = find_results(disk)
-    result = run_ntklens(*words, cwd=tmp_path)
+    result = run_ntklens(*words, cwd=tmp_path, **ALONE)
     assert result.returncode == 0, result.stderr
     files = list(disk.rglob("trajectory.nc"))
     assert len(files) == 6
@@ -62,12 +62,12 @@ def test_a_full_disk_loses_nothing(disk, tmp_path):
 def test_a_full_disk_is_no_failure_of_a_single_run(disk, tmp_path):
     (disk / "filler").write_bytes(b"0" * 150_000)
     words = (*TOY, f"paths.results={disk}", "ensemble=4")
-    full = run_ntklens(*words, cwd=tmp_path)
+    full = run_ntklens(*words, cwd=tmp_path, **ALONE)
     assert full.returncode in (2, 3), full.stderr  # before anything was trained, or after
     assert "No space left on device" in full.stderr
     (disk / "filler").unlink()
     mount("-o", "remount,size=50m", str(disk))
-    assert run_ntklens(*words, cwd=tmp_path).returncode == 0
+    assert run_ntklens(*words, cwd=tmp_path, **ALONE).returncode == 0
 
 
 def test_results_on_a_disk_that_is_read_only_are_results(disk, tmp_path):

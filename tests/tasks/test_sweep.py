@@ -13,7 +13,7 @@ import time
 import pytest
 
 import ntklens
-from commands import BROKEN, TOY, list_files, run_ntklens, start_ntklens
+from commands import ALONE, BROKEN, TOY, list_files, run_ntklens, start_ntklens
 from ntklens.sweep.states import read_status
 
 SMALL = [word for word in TOY if "width" not in word]
@@ -424,12 +424,12 @@ def test_hydras_own_launcher_and_sweeper_keep_working(tmp_path, launcher):
 
 def test_programs_are_shared_by_the_next_job(tmp_path):
     """In one place: before JAX 0.11 the folder's own path was part of what a program is found by."""
-    assert run_ntklens(*SWEEP, cwd=tmp_path).returncode == 0
+    assert run_ntklens(*SWEEP, cwd=tmp_path, **ALONE).returncode == 0
     cache = tmp_path / "multirun" / ".compilation_cache"
     assert list(cache.rglob("*-cache"))
     # The large ones: what takes about as long to compile as is worth keeping may be kept at either launch.
     before = [name for name in list_files(cache) if "jit_measure_records" in name]
-    result = run_ntklens(*SWEEP, "replace=true", cwd=tmp_path)
+    result = run_ntklens(*SWEEP, "replace=true", cwd=tmp_path, **ALONE)
     assert result.returncode == 0, result.stderr
     assert before
     assert [name for name in list_files(cache) if "jit_measure_records" in name] == before
