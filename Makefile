@@ -44,8 +44,9 @@ $(READY): $(INSTALLED) pyproject.toml
 run: $(READY) ## train an ensemble on the digits dataset and measure how its tangent kernel moves
 	$(BIN)/python -m ntklens.run
 
+# By file: one process has what the tests of a file share, often a whole sweep.
 test: $(READY) ## run the tests on all cores
-	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: lint types test ## lint, types and test: what every change must pass
 

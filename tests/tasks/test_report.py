@@ -13,7 +13,6 @@ import pytest
 
 from commands import list_files, run_ntklens
 
-pytestmark = pytest.mark.xdist_group("task_report")  # one process of the tests has the sweep that most look at
 SWEEP = ("-m", "scaling=width", "name=small", "model.width=4,8,16,32,64,128", "ensemble=4", "training.epochs=150")
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -20,7 +20,6 @@ from ntklens.training.checkpoint import find_checkpoint_step
 from ntklens.trajectory import VARIABLES, encode_trajectory, read_trajectory
 from transactions import read_run
 
-pytestmark = pytest.mark.xdist_group("offline")  # one process of the tests has the sweep that most of them look at
 SMALL = [word for word in TOY if "width" not in word and "ensemble" not in word]
 SWEEP = ("-m", "scaling=width", "model.width=3,5,8", *SMALL, "ensemble=4")
 NAME = "synthetic_width"

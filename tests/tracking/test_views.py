@@ -17,7 +17,6 @@ from ntklens.tracking.wandb import WRITER_BYTES
 from ntklens.trajectory import read_trajectory
 from transactions import read_run
 
-pytestmark = pytest.mark.xdist_group("views")
 SMALL = [word for word in TOY if "width" not in word]
 SWEEP = ("-m", "scaling=width", "model.width=3,5", *SMALL, "tracking.per_seed=false")
 NAME = "synthetic_width"
