@@ -62,12 +62,11 @@ def _prepare(words: tuple[str, ...], cwd: Path, environment: dict[str, str | Non
 
 
 def isolate(folder: Path) -> dict[str, str]:
-    """An environment without credentials, whose home is the test's; the cache is shared by tests that time nothing."""
+    """An environment without credentials, whose home is the test's; what matplotlib keeps is shared."""
     home = folder.parent / "home"
     home.mkdir(exist_ok=True)
     shared = next((parent for parent in folder.parents if parent.name.startswith("pytest-")), folder.parent)
-    return {"WANDB_MODE": "", "WANDB_API_KEY": "", "HOME": str(home), "MPLCONFIGDIR": str(shared / "mpl"),
-            "NTKLENS_CACHE": str(shared / "ntklens-cache")}  # fmt: skip
+    return {"WANDB_MODE": "", "WANDB_API_KEY": "", "HOME": str(home), "MPLCONFIGDIR": str(shared / "mpl")}
 
 
 def list_files(folder: Path) -> list[str]:

@@ -268,6 +268,9 @@ def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
     return lambda value: value >= low, f"must be {kind}"
 
 
+_SECONDS: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "must be 1 or more, in seconds")
+
+
 def _one_of(*options: str) -> tuple[Callable[[Any], bool], str]:
     return lambda value: value in options, f"must be one of {', '.join(options)}"
 
@@ -327,8 +330,8 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: value is None or re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", value) is not None,
         "must be the name of a user or a team: letters, digits, - _ .",
     ),
-    "tracking.interval": (lambda value: value >= 1, "must be 1 or more, in seconds"),
-    "tracking.patience": (lambda value: value >= 1, "must be 1 or more, in seconds"),
+    "tracking.interval": _SECONDS,
+    "tracking.patience": _SECONDS,
     "task.format": _one_of("table", "json"),
     "seed": (lambda value: 0 <= value < 2**32, "must be an integer from 0 to 2^32 - 1"),
     "ensemble": _at_least(1),

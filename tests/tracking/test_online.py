@@ -271,7 +271,7 @@ def test_a_sync_that_cannot_write_says_so(folder, serve):
     environment = connect(serve(), folder) | {"PYTHONPATH": str(folder)}
     result = run_ntklens("task=sync", "name=synthetic", cwd=folder, **environment)
     assert result.returncode == 3
-    assert "the server lacks 2 runs" in result.stdout
+    assert "the server lacks 2 of 2 runs" in result.stdout
     assert len(result.stderr.splitlines()) == 1
 
 

@@ -68,11 +68,7 @@ class Locks:
 
     def take(self, number: int) -> bool:
         """Take a lock, or keep it; return whether it is held."""
-        for _ in range(TRIES):
-            if _try_lock(self.descriptor, number):
-                return True
-            time.sleep(0.02)
-        return False
+        return _lock(self.descriptor, number)
 
     def give_back(self, number: int) -> None:
         """Let others have a lock."""
@@ -96,12 +92,7 @@ def claim_submission(folder: Path) -> Iterator[bool]:
     """Try to be the one launch that submits jobs of a sweep, until the context ends; yield whether it is."""
     descriptor = _open(folder / SUBMISSION_NAME)
     try:
-        mine = _try_lock(descriptor, 0)
-        for _ in range(TRIES):  # whoever waits for jobs holds it for a moment
-            if not mine:
-                time.sleep(0.02)
-                mine = _try_lock(descriptor, 0)
-        yield mine
+        yield _lock(descriptor, 0)
     finally:
         os.close(descriptor)
 
@@ -130,6 +121,15 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise InputError(f"paths.results: {path} cannot be written ({error.strerror})") from error
+
+
+def _lock(descriptor: int, number: int) -> bool:
+    """Try a few times to take a lock: whoever only looks, or waits for jobs, holds one for a moment."""
+    for _ in range(TRIES):
+        if _try_lock(descriptor, number):
+            return True
+        time.sleep(0.02)
+    return _try_lock(descriptor, number)
 
 
 def _try_lock(descriptor: int, seed: int, kind: int = fcntl.LOCK_EX) -> bool:

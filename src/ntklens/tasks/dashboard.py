@@ -36,8 +36,9 @@ def dashboard(cfg: DictConfig) -> int:
     status = read_sweep(results / name)
     if not cfg.tracking._target_.endswith("WandbTracker"):
         raise InputError("task=dashboard: needs tracking=wandb")
-    online = choose_mode(cfg.tracking.mode) == "online"
-    check_credentials("online" if online else "offline")
+    mode = choose_mode(cfg.tracking.mode)
+    check_credentials(mode)
+    online = mode == "online"
     environment = make_environment(results / name)  # before wandb is imported: its files lie with the sweep
     os.environ.clear()
     os.environ.update(environment)

@@ -56,9 +56,11 @@ def sync(cfg: DictConfig) -> int:
     published = [(folder / run.run, run.units) for run in status.runs]
     for line in track_published(cfg, published):
         print(line)
-    missing = select_unlogged(construct(cfg.tracking).list_wanted(published), online=True)
-    if missing or find_unsynced(folder):
-        print(f"wandb    the server lacks {len(missing)} runs; type the same line again")
+    wanted = construct(cfg.tracking).list_wanted(published)
+    if missing := select_unlogged(wanted, online=True):
+        print(f"wandb    the server lacks {len(missing):,} of {len(wanted):,} runs; type the same line again")
+        return UNFINISHED
+    if find_unsynced(folder):  # a report, say: how to upload that was said
         return UNFINISHED
     print("wandb    the server has every finished run")
     return COMPLETE

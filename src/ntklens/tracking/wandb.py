@@ -87,8 +87,8 @@ class WandbTracker(Tracker):
         self.blocks.setdefault(seed, []).append((dict(record), spectrum))
         if time.monotonic() - self.sent > self.interval:
             self.sent = time.monotonic()
-            for waiting in self.blocks:
-                self._send_block(waiting)
+            for each in self.blocks:
+                self._send_block(each)
 
     def _send_block(self, seed: int) -> None:
         """Hand over the records of a seed up to the first of which the spectrum is still being computed."""
