@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntklens.analysis.observables import compute_adaptation_rate, compute_observables, fit_path_slope
+from ntklens.analysis.observables import compute_adaptation_rate, compute_observables, fit_path_slope, list_observables
 from trajectories import make_trajectory
 
 
@@ -56,3 +56,11 @@ def test_names_and_signs():
     assert observables["trace_change"] == 20
     assert observables["trace_ratio"] == 2
     assert observables["adaptation_rate"] == pytest.approx(-20 / np.log(2))
+
+
+def test_each_use_of_an_observable_is_a_flag_of_its_entry():
+    assert list_observables("charted") == list_observables("summarised")
+    assert list_observables("joint") == ("minimum_loss",)
+    assert list_observables("transition") == ("trace_ratio", "minimum_effective_rank")
+    assert set(list_observables("charted")) | set(list_observables("transition")) <= set(list_observables("fitted"))
+    assert set(list_observables("tabled")) | set(list_observables("dashboard")) <= set(list_observables("main"))

@@ -83,7 +83,7 @@ def test_the_dashboard_is_written_without_credentials(finished):
     definition = json.loads((finished / "multirun" / NAME / "wandb" / "dashboard.json").read_text())
     panels = list_panels(definition)
     assert ("Feature learning", "Tr Θ against ln L_train") in panels
-    assert [panel for section, panel in panels if section == "Against model.width"] == ["Γ_min", "|β|", "|χ|", "L_min"]
+    assert [panel for section, panel in panels if section == "Against model.width"] == ["L_min", "|β|", "|χ|", "Γ_min"]
     assert "synthetic_width" in json.dumps(definition)
     assert list_files(finished.parent / "home") == []
 

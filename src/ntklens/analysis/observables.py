@@ -197,8 +197,17 @@ class Observable:
       symbol: as SCIENCE writes it.
       description: in words.
       measure: one trajectory or many → (…).
-      main: whether status.json and the trackers hold it, too.
+      main: whether status.json, the trackers and the table at the end of a run hold it, too.
       trained: whether it depends on training; if so, it is worth nothing where the minimum is unresolved.
+      fitted: whether laws of it are fitted along every axis.
+      summarised: whether the summary holds its laws.
+      charted: whether its laws are drawn.
+      mapped: whether it is on the heat map over two axes.
+      tabled: whether it is a column of the table of a sweep.
+      dashboard: whether the W&B dashboard draws it against the axis.
+      signed: whether it may be negative; a log scale then shows its magnitude.
+      transition: whether a crossover along the width is looked for.
+      joint: whether joint laws over width and amount of data are fitted.
     """
 
     name: str
@@ -207,23 +216,45 @@ class Observable:
     measure: Callable[[xr.Dataset], np.ndarray]
     main: bool = False
     trained: bool = True
+    fitted: bool = False
+    summarised: bool = False
+    charted: bool = False
+    mapped: bool = False
+    tabled: bool = False
+    dashboard: bool = False
+    signed: bool = False
+    transition: bool = False
+    joint: bool = False
 
 
 _LIST = (
-    Observable("minimum_loss", "L_min", "test loss at the minimum", _minimum("test_loss"), main=True),
+    Observable(
+        "minimum_loss", "L_min", "test loss at the minimum", _minimum("test_loss"), main=True, fitted=True,
+        summarised=True, charted=True, mapped=True, tabled=True, dashboard=True, joint=True,
+    ),
     Observable("minimum_step", "update of the minimum", "updates done at the minimum", _minimum("step"), main=True),
     Observable("minimum_epoch", "epoch of the minimum", "passes over the training set", _minimum("epoch")),
     Observable(
         "minimum_accuracy", "accuracy at the minimum", "test accuracy", _minimum("test_accuracy"), main=True
     ),
     Observable(
-        "initial_trace", "Tr Θ_0", "trace before training", _initial("trace"), main=True, trained=False
+        "initial_trace", "Tr Θ_0", "trace before training", _initial("trace"), main=True, trained=False, fitted=True,
+        summarised=True, charted=True, tabled=True,
     ),
-    Observable("minimum_trace", "Tr Θ_min", "trace at the minimum", _minimum("trace"), main=True),
-    Observable("trace_change", "ΔTr", "Tr Θ_min − Tr Θ_0", compute_trace_change, main=True),
-    Observable("trace_ratio", "β", "(Tr Θ_min − Tr Θ_0) / Tr Θ_0", compute_trace_ratio, main=True),
     Observable(
-        "adaptation_rate", "χ", "δ Tr Θ / δ ln L_train", lambda data: compute_adaptation_rate(data).slope, main=True
+        "minimum_trace", "Tr Θ_min", "trace at the minimum", _minimum("trace"), main=True, fitted=True, tabled=True
+    ),
+    Observable(
+        "trace_change", "ΔTr", "Tr Θ_min − Tr Θ_0", compute_trace_change, main=True, fitted=True, summarised=True,
+        charted=True, signed=True,
+    ),
+    Observable(
+        "trace_ratio", "β", "(Tr Θ_min − Tr Θ_0) / Tr Θ_0", compute_trace_ratio, main=True, fitted=True,
+        summarised=True, charted=True, mapped=True, tabled=True, dashboard=True, signed=True, transition=True,
+    ),
+    Observable(
+        "adaptation_rate", "χ", "δ Tr Θ / δ ln L_train", lambda data: compute_adaptation_rate(data).slope, main=True,
+        fitted=True, summarised=True, charted=True, tabled=True, dashboard=True, signed=True,
     ),
     Observable(
         "adaptation_rate_r2", "R² of χ", "below 0.95: no single χ exists",
@@ -235,13 +266,16 @@ _LIST = (
         lambda data: compute_adaptation_rate(data, TAIL).slope,
     ),
     Observable("initial_logit_norm", "|f|_0", "logit norm before training", _initial("logit_norm"), trained=False),
-    Observable("minimum_logit_norm", "|f|_min", "logit norm at the minimum", _minimum("logit_norm")),
     Observable(
-        "initial_effective_rank", "Γ_0", "effective rank before training", _initial("effective_rank"), main=True,
-        trained=False,
+        "minimum_logit_norm", "|f|_min", "logit norm at the minimum", _minimum("logit_norm"), fitted=True
     ),
     Observable(
-        "minimum_effective_rank", "Γ_min", "effective rank at the minimum", _minimum("effective_rank"), main=True
+        "initial_effective_rank", "Γ_0", "effective rank before training", _initial("effective_rank"), main=True,
+        trained=False, fitted=True, summarised=True, charted=True, tabled=True,
+    ),
+    Observable(
+        "minimum_effective_rank", "Γ_min", "effective rank at the minimum", _minimum("effective_rank"), main=True,
+        fitted=True, summarised=True, charted=True, mapped=True, tabled=True, dashboard=True, transition=True,
     ),
     Observable(
         "initial_effective_rank_traced", "Γ_0 (traced)", "of the kernel averaged over outputs, before training",
@@ -249,7 +283,7 @@ _LIST = (
     ),
     Observable(
         "minimum_effective_rank_traced", "Γ_min (traced)", "of the kernel averaged over outputs, at the minimum",
-        _minimum("effective_rank_traced"),
+        _minimum("effective_rank_traced"), fitted=True,
     ),
     Observable(
         "initial_effective_rank_centred", "Γ_0 (centred)", "of the kernel centred over samples, before training",
@@ -257,7 +291,7 @@ _LIST = (
     ),
     Observable(
         "minimum_effective_rank_centred", "Γ_min (centred)", "of the kernel centred over samples, at the minimum",
-        _minimum("effective_rank_centred"),
+        _minimum("effective_rank_centred"), fitted=True,
     ),
     Observable(
         "plateau_trace_low", "Tr Θ, 1 % plateau, least", "over records as good as the minimum", _plateau("trace", 0)
@@ -279,6 +313,11 @@ _LIST = (
 )  # fmt: skip
 OBSERVABLES: dict[str, Observable] = {observable.name: observable for observable in _LIST}
 FLAGS = ("at_last_record", "unresolved", "dead")
+
+
+def list_observables(use: str) -> tuple[str, ...]:
+    """Return the names of the observables that have a use: a flag of `Observable`, such as `fitted` or `charted`."""
+    return tuple(name for name, one in OBSERVABLES.items() if getattr(one, use))
 
 
 def compute_observables(trajectory: xr.Dataset) -> dict[str, float]:

@@ -21,21 +21,13 @@ from ntklens.analysis.groups import (
     list_swept,
     select_good,
 )
-from ntklens.analysis.observables import OBSERVABLES, measure_observables
+from ntklens.analysis.observables import OBSERVABLES, list_observables, measure_observables
 from ntklens.analysis.powerlaw import NOTHING, Fit, Law, fit_law
 from ntklens.analysis.samples import summarise
 from ntklens.analysis.surface import FORMS as SURFACE_FORMS
 from ntklens.analysis.surface import Surface, describe_surface, fit_surface
 from ntklens.analysis.transition import Transition, compare_transitions, find_transition
 from ntklens.errors import InputError
-
-FITTED = (
-    "minimum_loss", "initial_trace", "minimum_trace", "trace_change", "trace_ratio", "adaptation_rate",
-    "initial_effective_rank", "minimum_effective_rank", "minimum_effective_rank_traced",
-    "minimum_effective_rank_centred", "minimum_logit_norm",
-)  # fmt: skip
-TRANSITIONS = ("trace_ratio", "minimum_effective_rank")
-SURFACES = ("minimum_loss",)
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,7 @@ class Study:
       data: their trajectories, as `ntklens.load` returns them.
       observables: (run, seed), as `measure_observables` returns them.
       groups: runs that differ along one axis alone.
-      laws: of every observable of `FITTED` in every group.
+      laws: of every fitted observable in every group.
       transitions: of β and Γ_min in every group.
       surfaces: joint laws, if two axes are swept.
       diagnoses: what may be wrong, and what to do.
@@ -90,11 +82,11 @@ def analyse(
     groups = find_groups(observables)
     laws, transitions = [], []
     for group in groups:
-        for name in FITTED:
+        for name in list_observables("fitted"):
             if name not in observables:
                 continue
             laws.append(_fit(observables, group, name))
-            if group.axis == WIDTH and name in TRANSITIONS:
+            if group.axis == WIDTH and OBSERVABLES[name].transition:
                 transitions += _look_for_transition(observables, group, name)
     surfaces = _fit_surfaces(observables)
     counted = dict(states or {}) or _count_states(data)
@@ -140,7 +132,7 @@ def _fit_surfaces(observables: xr.Dataset) -> list[Surface]:
         label = ", ".join(f"{name}={describe_value(value)}" for name, value in zip(others, key, strict=True))
         points = np.stack([own[axis].values.astype(float) for axis in axes], axis=1)
         good = select_good(own, trained=True)
-        for name, form in itertools.product(SURFACES, SURFACE_FORMS):
+        for name, form in itertools.product(list_observables("joint"), SURFACE_FORMS):
             values = np.where(good, own[name].values, np.nan)
             cells = {tuple(row): values[(points == row).all(axis=1)] for row in np.unique(points, axis=0)}
             known = {place: float(np.nanmean(cell)) for place, cell in cells.items() if np.isfinite(cell).any()}
@@ -178,7 +170,7 @@ def _summarise(
         where = f"{group.axis}{f' at {group.label}' if group.label else ''}"
         span = f"{group.x.min():g} … {group.x.max():g}"
         own = [law for law in laws if (law.axis, law.group) == (group.axis, group.label)]
-        own = [law for law in own if law.observable in SUMMARISED]
+        own = [law for law in own if OBSERVABLES[law.observable].summarised]
         refused = [law for law in own if not law.fits]
         if len(refused) == len(own):
             continue
@@ -196,12 +188,6 @@ def _summarise(
     best = {surface.group: surface for surface in reversed(surfaces)}
     sentences += [f"Joint law of {OBSERVABLES[s.observable].symbol}: {describe_surface(s)}." for s in best.values()]
     return sentences
-
-
-SUMMARISED = (
-    "minimum_loss", "initial_trace", "trace_change", "trace_ratio", "adaptation_rate", "initial_effective_rank",
-    "minimum_effective_rank",
-)  # fmt: skip
 
 
 def _say_window(law: Law, group: Group) -> str:

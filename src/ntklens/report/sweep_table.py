@@ -9,16 +9,13 @@ from typing import Any
 
 from rich.table import Table
 
-from ntklens.analysis.observables import OBSERVABLES
+from ntklens.analysis.observables import OBSERVABLES, list_observables
 from ntklens.config import GIB
 from ntklens.sweep.plan import Configuration, Plan
 from ntklens.sweep.progress import COMPLETE, UNFINISHED, SweepStatus
 from ntklens.sweep.states import FINISHED, Unit
 
-SWEEP_COLUMNS = (
-    "minimum_loss", "initial_trace", "minimum_trace", "trace_ratio", "adaptation_rate", "initial_effective_rank",
-    "minimum_effective_rank",
-)  # fmt: skip
+SWEEP_COLUMNS = list_observables("tabled")
 MOST_ROWS = 60
 
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ntklens.analysis.observables import OBSERVABLES
+from ntklens.analysis.observables import OBSERVABLES, list_observables
 from ntklens.tracking.names import MAGNITUDE, MAGNITUDES, PATH, make_tag
 
 WIDTH = "model.width"
@@ -21,7 +21,7 @@ LAYERS = (  # title, the metrics of all layers, as a regular expression
     ("Γ by layer", "^ntk/layer/.*/effective_rank$"),
     ("weight change by layer", "^weights/layer/.*/change$"),
 )
-SCALARS = ("minimum_effective_rank", "trace_ratio", "adaptation_rate", "minimum_loss")
+SCALARS = list_observables("dashboard")
 
 
 class Dashboard(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ntklens.analysis.observables import OBSERVABLES
+from ntklens.analysis.observables import OBSERVABLES, list_observables
 from ntklens.sweep.plan import PLAN_NAME
 from ntklens.trajectory import VARIABLES
 
@@ -46,10 +46,7 @@ SUMMARIES = {  # metric → which of its values W&B keeps beside the observables
     "ntk/effective_rank": "min,max,last",
 }
 SPREADS = ("sem", "min", "max")  # of a metric over seeds, as <metric>_<spread>
-MAGNITUDES, MAGNITUDE = (
-    ("trace_ratio", "adaptation_rate", "trace_change"),
-    "_magnitude",
-)  # may be negative: for log scales
+MAGNITUDES, MAGNITUDE = list_observables("signed"), "_magnitude"  # for log scales
 # Characters that W&B takes: 64 of a tag, 128 of all else; of an id less, for artifacts are named after it.
 MOST_TAG, MOST_NAME, MOST_ID = 64, 128, 110
 UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")  # in an id or the name of an artifact

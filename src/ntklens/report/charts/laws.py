@@ -6,17 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ntklens.analysis.observables import OBSERVABLES
+from ntklens.analysis.observables import OBSERVABLES, list_observables
 from ntklens.analysis.powerlaw import Fit, Law
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Key, Panel, Series, make_keys
 from ntklens.report.charts.groups import Members, average, list_groups
 from ntklens.report.style import format_interval, format_number, label_axis
 
-SHOWN = (
-    "minimum_loss", "initial_trace", "trace_change", "trace_ratio", "adaptation_rate", "initial_effective_rank",
-    "minimum_effective_rank",
-)  # fmt: skip
 CURVE_POINTS = 80
 MOST_TOGETHER = 12  # groups in one chart
 MOST_NOTES = 6  # of their fits, written below a panel
@@ -29,7 +25,11 @@ MOST_DOTS = 3000  # single seeds in a panel
 def chart_laws(study: Study) -> Iterator[Chart]:
     """Chart the main observables against each axis, groups of the rest side by side, with the fits."""
     for axis, groups in _split_axes(study).items():
-        panels = [_chart_observable(study, name, axis, groups) for name in SHOWN if name in study.observables]
+        panels = [
+            _chart_observable(study, name, axis, groups)
+            for name in list_observables("charted")
+            if name in study.observables
+        ]
         caption = (
             "Means over seeds ± s.e.m., single seeds faint. Solid: the preferred form with its pointwise 95 % band;"
         )

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from ntklens.analysis.groups import name_swept
+from ntklens.analysis.observables import list_observables
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Cells, Chart
 from ntklens.report.charts.groups import average
 from ntklens.report.charts.laws import read_symbol, select_values
 from ntklens.report.style import label_axis
 
-SHOWN = ("minimum_loss", "trace_ratio", "minimum_effective_rank")
 MOST_CELLS = 400  # with more, numbers could not be read
 
 
@@ -29,7 +29,7 @@ def chart_surfaces(study: Study) -> Iterator[Chart]:
     if len(x) * len(y) > MOST_CELLS:
         return
     cells = []
-    for name in SHOWN:
+    for name in list_observables("mapped"):
         values = np.full((len(y), len(x)), np.nan)
         for row, column in np.ndindex(values.shape):
             there = (data[x_name].values == x[column]) & (data[y_name].values == y[row])
