@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import warnings
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -124,6 +125,14 @@ def test_negative_rates_are_drawn_with_their_sign_turned():
     assert panel.y_label == "−χ"
     assert panel.y_log
     assert all((s.y[np.isfinite(s.y)] > 0).all() for s in panel.series)
+
+
+def test_a_family_in_two_pieces_loses_no_chart():
+    study = make_study({"model.width": [8, 16, 32, 64], "model.depth": [1, 2, 3]}, records=12)
+    charts = build_charts(study)
+    mixed = [charts[-1], *charts[:-1:2], *charts[1:-1:2]]
+    page = json.loads(re.search(r'id="data-families">(.*?)</script>', build_page(study, mixed, {}, []), re.DOTALL)[1])
+    assert Counter(chart.family for chart in mixed) == {name: len(one["variants"]) for name, one in page.items()}
 
 
 def test_hostile_names_stay_text(tmp_path):

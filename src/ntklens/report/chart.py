@@ -127,6 +127,14 @@ class Chart:
         return not drawn and not any(np.isfinite(cells.values).any() for cells in self.cells)
 
 
+def group_families(charts: Iterable[Chart]) -> dict[str, list[Chart]]:
+    """Return the charts of each family in their order, families by their first chart, also where they are mixed."""
+    families: dict[str, list[Chart]] = {}
+    for chart in charts:
+        families.setdefault(chart.family, []).append(chart)
+    return families
+
+
 def make_keys(labels: Iterable[tuple[str, str]], ordered: bool) -> list[Key]:
     """Return keys of (name, label) pairs; the same name twice is one key."""
     unique = list(dict(labels).items())

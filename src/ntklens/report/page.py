@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from importlib.resources import files
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from ntklens.analysis.powerlaw import Interval
 from ntklens.analysis.stack import flatten_config
 from ntklens.analysis.study import Study
 from ntklens.analysis.surface import describe_surface
-from ntklens.report.chart import Chart
+from ntklens.report.chart import Chart, group_families
 from ntklens.report.charts import MOST_GROUPS
 from ntklens.report.charts.laws import read_symbol
 from ntklens.report.interactive import describe_family, encode_json, list_colours
@@ -69,7 +68,7 @@ def build_page(study: Study, charts: Sequence[Chart], drawn: Mapping[str, Sequen
         "badge": lambda verdict: BADGES.get(verdict, ("open", ""))[0],
         "sign": lambda verdict: BADGES.get(verdict, ("", "–"))[1],
     }
-    families = {name: list(members) for name, members in groupby(charts, key=lambda chart: chart.family)}
+    families = group_families(charts)
     template = environment.from_string(_read("report.html.jinja"))
     return template.render(
         title=" + ".join(study.names),
