@@ -1,6 +1,6 @@
 # Each target that needs Python packages first makes .venv what the lock files say.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint format types bench lock test-system slurm-up slurm-down clean
+.PHONY: help setup run test test-all check lint format types bench lock test-system slurm-up slurm-down clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -45,10 +45,14 @@ run: $(READY) ## train an ensemble on the digits dataset and measure how its tan
 	$(BIN)/python -m ntklens.run
 
 # By file: one process has what the tests of a file share, often a whole sweep.
-test: $(READY) ## run the tests on all cores
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+test: $(READY) ## run the tests on all cores, but those marked slow: minutes
+	$(PYTEST)
 
-check: lint types test ## lint, types and test: what every change must pass
+test-all: $(READY) ## run the slow ones too: killed processes, broken servers, coverage of intervals
+	$(PYTEST) -m "not system"
+
+check: lint types test-all ## lint, types and test-all: what every change must pass
 
 lint: $(READY) ## find mistakes, and whatever make format would change
 	$(BIN)/python -m ruff check

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import programs
+
 TOY = (
     "dataset=synthetic", "dataset.train_size=24", "dataset.test_size=20", "dataset.probe_size=8", "dataset.input_dim=5",
     "dataset.classes=3", "model.width=6", "training.epochs=20", "ensemble=2",
@@ -32,8 +34,7 @@ TAKE_SIGNALS = (
     "signal.signal(signal.SIGINT, signal.SIG_DFL); signal.signal(signal.SIGHUP, signal.SIG_DFL); "
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
-PROGRAMS = "NTKLENS_TEST_PROGRAMS"  # names the folder of compiled programs that tests share
-ALONE = {"JAX_COMPILATION_CACHE_DIR": None, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": None}  # as people have it
+ALONE = dict.fromkeys(programs.share())  # as people have it: without the programs that tests share
 STARTED: list[subprocess.Popen] = []  # conftest.py ends what a failed test leaves
 
 
@@ -55,7 +56,6 @@ def start_ntklens(*words: str, cwd: Path, **environment: str | None) -> subproce
 def _prepare(words: tuple[str, ...], cwd: Path, environment: dict[str, str | None]) -> tuple[list[str], dict[str, str]]:
     told: dict[str, str | None] = {
         "NTKLENS_DATA": None, "HYDRA_FULL_ERROR": None, "NTKLENS_CACHE": str(cwd.parent / "ntklens-cache"),
-        "JAX_COMPILATION_CACHE_DIR": os.environ[PROGRAMS], "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }  # fmt: skip
     env = {key: value for key, value in (os.environ | told | environment).items() if value is not None}
     return [sys.executable, "-m", "ntklens.run", *words], env

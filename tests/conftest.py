@@ -1,7 +1,11 @@
 """Strict JAX: nothing is broadcast over ranks unasked; nothing promoted between dtypes, but by optax."""
 
 import os
-import tempfile
+
+import programs
+
+# Before JAX is imported: this process and those that tests start share compiled programs, now and in later runs.
+os.environ |= programs.share()
 
 import jax
 import pytest
@@ -9,15 +13,6 @@ import pytest
 # Tests of tracking choose another mode. No test may find somebody's credentials, or ask a server.
 os.environ["WANDB_MODE"] = "disabled"
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-
-def pytest_configure(config):
-    """Processes that tests start share compiled programs, those of other workers' tests included."""
-    from commands import PROGRAMS
-
-    if not hasattr(config, "workerinput"):
-        config.programs = tempfile.TemporaryDirectory(prefix="ntklens-tests-", ignore_cleanup_errors=True)
-        os.environ[PROGRAMS] = config.programs.name
 
 
 @pytest.fixture(autouse=True)

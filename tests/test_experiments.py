@@ -42,6 +42,7 @@ def test_the_seed_experiments_are_there():
     assert compose_experiment("mnist_width").hydra.sweeper.params["model.width"].endswith("4096,8192")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_at_toy_size(name, tmp_path):
     """On synthetic data, so that it needs no files: two values of each axis, and a few epochs."""

@@ -26,6 +26,7 @@ def measure_coverage(form, seeds, misfit, draws, repeats, fit=fit_form):
     return {name: count / repeats for name, count in hits.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "misfit", "draws"), SETTINGS)
 @pytest.mark.parametrize("form", ["power", "affine"])
 def test_intervals_cover_the_truth(form, seeds, misfit, draws):
@@ -33,6 +34,7 @@ def test_intervals_cover_the_truth(form, seeds, misfit, draws):
         assert 0.92 <= share <= 0.98, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["offset_power", "plateau_power", "power_plateau"])
 def test_intervals_of_bent_forms_cover_the_truth(form):
     """Where they are hardest to get: misfit, few seeds. benchmarks/coverage.py measures all settings."""
@@ -41,6 +43,7 @@ def test_intervals_of_bent_forms_cover_the_truth(form):
         assert share >= 0.88, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "seeds"), [("affine", 5), ("affine", 20), ("power", 20)])
 def test_intervals_cover_where_seeds_scatter_less_and_less(form, seeds):
     """Points that seem sure must not be trusted blindly: a misfit that few points tell badly bounds their weight."""
@@ -53,6 +56,7 @@ def test_intervals_cover_where_seeds_scatter_less_and_less(form, seeds):
     assert all(0.91 <= count / 300 <= 0.985 for count in hits.values()), hits
 
 
+@pytest.mark.slow
 def test_the_twin_a_percentile_bootstrap_over_seeds_is_too_sure():
     """What the intervals above are for: with 3 % misfit a bootstrap over seeds covers far less than 95 %."""
 

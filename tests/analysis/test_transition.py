@@ -28,6 +28,7 @@ BROKEN = np.where(WIDTHS < 128, WIDTHS**-0.05, 128**-0.05 * (WIDTHS / 128) ** -1
 SMOOTH = 20 * WIDTHS**-0.1 * (1 + WIDTHS / 200) ** -0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curve", ["power", "affine", "inverse_affine", "plateau_power", "sharp", SMOOTH], ids=str)
 def test_smooth_truth_has_no_break(curve):
     curve = CURVES[curve](WIDTHS) if isinstance(curve, str) else curve
@@ -87,6 +88,7 @@ def test_a_maximum_inside_is_found_and_a_plateau_is_none():
     assert sum(np.isfinite(one.value) for one in flat) <= 1
 
 
+@pytest.mark.slow
 def test_p_values_of_a_true_form_are_uniform():
     p = [
         reject_form(

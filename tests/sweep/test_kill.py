@@ -76,6 +76,7 @@ def expand(text):
     return [int(word) for word in text.split(",")]
 
 
+@pytest.mark.slow
 @settings(
     max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES <= 2, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -276,6 +276,7 @@ def test_what_ends_between_plan_and_submission_is_not_submitted(tools, tmp_path)
     assert len(record["tasks"]) == 3
 
 
+@pytest.mark.slow
 def test_waiting_without_squeue_says_so_and_ends_with_the_last_seed(tools, tmp_path):
     (tools[0] / "squeue").write_text("#!/bin/bash\nexit 1\n")
     launch = submit(tools, tmp_path, "hydra/launcher=slurm_cpu", "launch.wait=true", do=start_ntklens)

@@ -134,6 +134,7 @@ def test_nobody_reading_the_output_ends_nothing(tmp_path):
     assert all(read_status(path)["state"] == "done" for path in find_seeds(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_output_ends_nothing(copy):
     with open("/dev/full", "w") as full:
         process = subprocess.run(
@@ -289,6 +290,7 @@ def test_a_seed_killed_between_publication_and_status_is_finished_later(copy):
     assert not (path / "checkpoint").exists()
 
 
+@pytest.mark.slow
 def test_two_launches_at_the_same_moment_share_the_work(tmp_path):
     words = (*SWEEP, "training.epochs=3000", "launch.workers=1", "model.width=3,5,8,11")
     launches = [start_ntklens(*words, cwd=tmp_path) for _ in range(2)]
@@ -302,6 +304,7 @@ def test_two_launches_at_the_same_moment_share_the_work(tmp_path):
     assert len(published) == len(set(published)) == 4  # no configuration was computed twice
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_in_order_and_the_next_launch_continues(tmp_path):
     words = (*SWEEP, "training.epochs=200000", "checkpoint.minutes=0.001")
     launch = start_ntklens(*words, cwd=tmp_path)
@@ -323,6 +326,7 @@ def test_ctrl_c_ends_in_order_and_the_next_launch_continues(tmp_path):
     wait_for(lambda: not find_workers(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_launch_that_is_asked_to_end_at_once_does(tmp_path):
     """Its worker has begun, but has no task yet."""
     launch = start_ntklens(*SWEEP, "training.epochs=200000", cwd=tmp_path)
@@ -354,6 +358,7 @@ def find_workers(folder):
     return found
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced(tmp_path):
     words = (*SWEEP, "training.epochs=20000", "launch.workers=1")
     launch = start_ntklens(*words, cwd=tmp_path)
@@ -365,6 +370,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path):
     assert len(list((tmp_path / "multirun" / NAME / "logs").glob("*.log"))) == 2
 
 
+@pytest.mark.slow
 def test_a_task_whose_workers_die_has_failed(tmp_path):
     words = (*SWEEP, "training.epochs=1000000000", "launch.workers=1", "model.width=3", "ensemble=1")
     launch = start_ntklens(*words, cwd=tmp_path)
@@ -413,6 +419,7 @@ def test_a_clock_that_was_set_back_changes_nothing(copy):
     assert "5 done, 1 to run" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["hydra/launcher=basic", "hydra/sweeper=basic"])
 def test_hydras_own_launcher_and_sweeper_keep_working(tmp_path, launcher):
     result = run_ntklens(*SWEEP, launcher, cwd=tmp_path)
@@ -422,6 +429,7 @@ def test_hydras_own_launcher_and_sweeper_keep_working(tmp_path, launcher):
     assert second.returncode == 0, second.stderr
 
 
+@pytest.mark.slow
 def test_programs_are_shared_by_the_next_job(tmp_path):
     """In one place: before JAX 0.11 the folder's own path was part of what a program is found by."""
     assert run_ntklens(*SWEEP, cwd=tmp_path, **ALONE).returncode == 0

@@ -216,6 +216,7 @@ def test_a_failure_inside_a_run_says_why(tmp_path, monkeypatch, capsys):
     assert "lower model.width" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_full_disk_interrupts_and_says_so(tmp_path):
     """As far as a limit on the size of files stands for a full disk."""
     command = f"ulimit -f 10; exec {sys.executable} -m ntklens.run {' '.join(TOY)}"
@@ -252,6 +253,7 @@ def test_a_file_damaged_inside_is_set_aside_and_the_next_launch_mends_it(copy):
     assert read_trajectory(path).attrs["state"] == "done"
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_complete_files_only(tmp_path):
     words = (*TOY, "training.epochs=100000000", "ensemble=2")
     process = start_ntklens(*words, cwd=tmp_path)
@@ -270,6 +272,7 @@ def test_ctrl_c_leaves_complete_files_only(tmp_path):
     assert json.loads((run / "seed=0" / "status.json").read_text())["state"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_progress_is_shown_in_a_terminal(tmp_path):
     main, secondary = pty.openpty()
     command = [sys.executable, "-m", "ntklens.run", *TOY, "training.epochs=30000"]

@@ -180,6 +180,7 @@ def test_what_was_not_logged_is_logged_by_the_next_launch(copy):
         expect_equal(runs[f"{NAME}-{attrs['run_key']}-{attrs['seed']}"], path)
 
 
+@pytest.mark.slow
 def test_a_killed_and_continued_job_is_one_run(tmp_path):
     words = (*TOY, "training.epochs=20000", "checkpoint.minutes=0.002", "tracking.mode=offline")
     process = start_ntklens(*words, cwd=tmp_path, **isolate(tmp_path / "here"))

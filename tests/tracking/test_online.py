@@ -61,6 +61,7 @@ def test_a_run_is_uploaded_whole(folder, serve):
     assert len(server.operations) == before  # what is there is not sent again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("breaks", ["die", 429, 500])
 def test_a_server_that_breaks_in_the_middle_costs_nothing_but_the_upload(folder, serve, breaks):
     server = serve(breaks)
@@ -98,6 +99,7 @@ def test_a_server_that_breaks_in_the_middle_costs_nothing_but_the_upload(folder,
     assert not list_begun(sweep)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_not_there(folder, serve):
     server = serve()
     environment = connect(server, folder)
@@ -110,6 +112,7 @@ def test_a_server_that_is_not_there(folder, serve):
     assert len(find_unsynced(folder / "multirun" / "synthetic")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_and_continued_job_is_one_run(folder, serve, number):
     server = serve()
@@ -134,6 +137,7 @@ def test_an_interrupted_and_continued_job_is_one_run(folder, serve, number):
     assert len(list_runs(folder / "multirun" / "synthetic")) == 2
 
 
+@pytest.mark.slow
 def test_a_failed_seed_says_why_and_goes_on_when_tried_again(folder, serve):
     server = serve()
     (folder / "broken_model.py").write_text(BROKEN)
@@ -161,6 +165,7 @@ def test_a_failed_seed_says_why_and_goes_on_when_tried_again(folder, serve):
     assert not list_begun(folder / "multirun" / "synthetic")
 
 
+@pytest.mark.slow
 def test_workspace_and_report_are_saved_once_and_brought_up_to_date(folder, serve):
     server = serve()
     small = [word for word in TOY if "width" not in word]
@@ -198,6 +203,7 @@ def test_credentials_are_not_used_where_that_is_not_wanted(folder, serve, mode):
     assert (folder / "multirun" / "synthetic" / "wandb").exists() == (mode == "offline")
 
 
+@pytest.mark.slow
 def test_a_result_that_changes_is_another_run(folder, serve):
     server = serve()
     environment = connect(server, folder)
@@ -222,6 +228,7 @@ def test_a_result_that_changes_is_another_run(folder, serve):
         assert not find_unsynced(folder / "multirun" / "synthetic")
 
 
+@pytest.mark.slow
 def test_what_is_computed_again_to_the_same_end_is_the_same_run(folder, serve):
     server = serve()
     assert run_ntklens(*WORDS, cwd=folder, **connect(server, folder)).returncode == 0
@@ -246,6 +253,7 @@ def test_an_address_that_is_none_is_refused(folder, serve):
     assert list_files(folder) == []
 
 
+@pytest.mark.slow
 def test_what_another_process_writes_is_left_to_it(folder, serve):
     server = serve()
     assert run_ntklens(*TOY, "training.epochs=4000", "tracking=none", cwd=folder).returncode == 0
@@ -275,6 +283,7 @@ def test_a_sync_that_cannot_write_says_so(folder, serve):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_dashboard_does_not_wait_for_ever(folder, serve):
     assert run_ntklens(*TOY, "tracking=none", cwd=folder).returncode == 0
     server = serve()
