@@ -66,7 +66,7 @@ types: $(READY) ## check the types
 	$(BIN)/python -m mypy
 
 bench: $(READY) ## run every benchmark (many minutes, on a machine that does nothing else)
-	@set -e; for script in $(filter-out %/timing.py,$(wildcard benchmarks/*.py)); do echo "bench: $$script"; $(BIN)/python $$script; done
+	@set -e; for script in $(filter-out %/timing.py %/gpu.py,$(wildcard benchmarks/*.py)); do echo "bench: $$script"; $(BIN)/python $$script; done
 
 test-system: $(READY) ## test a fresh copy of the repository, an installed wheel, bad disks, a real SLURM (downloads all packages; needs root)
 	$(BIN)/python -m pytest -m system tests/system
