@@ -5,26 +5,25 @@
 """
 
 import os
-import shlex
 import sys
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
-from ntklens.config import describe_unknown_key, register_schemas, validate
+from ntklens.config import register_schemas, suggest_key, validate
 from ntklens.errors import InputError
+from ntklens.hints import describe
+from ntklens.lines import current, drop_words, format_command, get_words, hold_back, order_words, quote_word
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
-COMMAND = "python -m ntklens.run"
-
+HYDRA_FOLDERS = ("hydra.sweep.dir", "hydra.sweep.subdir")
 
 _statuses: list[int] = []  # of the configurations of a sweep that ended badly
 
@@ -68,12 +67,17 @@ def run_command(hydra_main: Callable[[], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without Greek letters is no failure
     sys.stdout = SteadyStream(sys.stdout)
+    _statuses.clear()
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would otherwise print in several lines
     try:
+        current.words = tuple(order_words(sys.argv[1:], suggest_key))
+        check_places(current.words)
+        sys.argv[1:] = hold_back(current.words)
         hydra_main()
     except KeyboardInterrupt:
-        print("interrupted: finished seeds are kept, type the same line to continue", file=sys.stderr)
+        line = format_command(drop_words(get_words(), "retry", "replace"))
+        print(f"interrupted: finished seeds are kept; to continue type: {line}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     except (InputError, HydraException, CompactHydraException, OmegaConfBaseException) as error:
         if full_error:
@@ -86,6 +90,8 @@ def run_command(hydra_main: Callable[[], None]) -> None:
         print(f"error: {error}; a group takes the name of an option, such as model=mlp", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     finally:
+        if not full_error:
+            del os.environ["HYDRA_FULL_ERROR"]
         sys.stdout.flush()
     sys.exit(max(_statuses, default=0))
 
@@ -106,7 +112,8 @@ def run_task(cfg: DictConfig) -> None:
             raise InputError(describe_missing_multirun(hydra_cfg))
         launcher = str(hydra_cfg.runtime.choices.get("hydra/launcher"))
         if single and launcher not in ("local", "basic") and cfg.task._target_.endswith("train"):
-            raise InputError(f"hydra/launcher={launcher}: needs -m; type: {COMMAND} -m {shlex.join(sys.argv[1:])}")
+            line = format_command(["-m", *get_words()])
+            raise InputError(f"hydra/launcher={launcher}: needs -m; type: {line}")
         OmegaConf.resolve(cfg)
         validate(cfg)
         status = get_method(cfg.task._target_)(cfg)
@@ -127,24 +134,23 @@ def describe_missing_multirun(hydra_cfg: HydraConf) -> str:
     """Return the line for a sweep that was started as a single run."""
     overrides = list(hydra_cfg.overrides.task)
     sweeping = [word for word in overrides if word.startswith(("scaling=", "experiment="))] or overrides
-    return f"{' '.join(sweeping)}: a sweep needs -m; type: {COMMAND} -m {shlex.join(sys.argv[1:])}"
+    return f"{' '.join(sweeping)}: a sweep needs -m; type: {format_command(['-m', *get_words()])}"
 
 
-def describe(error: Exception) -> str:
-    """Return one line that names the override to type, for an error of ours, Hydra's or OmegaConf's."""
-    if isinstance(error, InputError):
-        return " ".join(str(error).split())
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: not an override ({' '.join(str(error).partition('See https://')[0].split())})"
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, option = error.missing_cfg_file.rpartition("/")
-        return f"{group}={option}: no such option; available: {', '.join(error.options or [])}"
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    key, schema = getattr(cause, "full_key", None), getattr(cause, "object_type", None)
-    if key and isinstance(cause, ConfigKeyError | ConfigAttributeError) and is_dataclass(schema):
-        return describe_unknown_key(key, [entry.name for entry in fields(schema)])
-    lines = [line.strip() for line in f"{error}\n{'' if cause is error else cause}".splitlines() if line.strip()]
-    noise = ("full_key:", "object_type=", "reference_type=", "See https://")
-    text = ": ".join(dict.fromkeys(line for line in lines if not line.startswith(noise)))
-    text = text.removeprefix("Error merging override ")
-    return f"{key}: {text}" if key and key not in text else text
+def check_places(words: Sequence[str]) -> None:
+    """Refuse Hydra's own folders: results go where `paths.results` and `name` say.
+
+    Raises:
+      InputError: naming the override to type.
+    """
+    stock = any(
+        word.startswith(("hydra/launcher=stock_", "hydra/launcher=submitit_", "hydra/sweeper=")) for word in words
+    )
+    for word in words:
+        key, _, value = word.partition("=")
+        key = key.lstrip("+~")
+        if key in ("hydra.run.dir", "hydra.output_subdir") or (key in HYDRA_FOLDERS and not stock):
+            raise InputError(
+                f"{word}: has no effect here: results go to paths.results/name; "
+                f"type {quote_word(f'paths.results={value}') if value and '$' not in value else 'paths.results=FOLDER'}"
+            )

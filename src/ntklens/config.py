@@ -8,7 +8,7 @@ import inspect
 import math
 import pydoc
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ntklens.errors import InputError
+from ntklens.lines import find_key, get_words
 
 GIB = 2**30  # bytes: the unit of ntk.memory_limit
 
@@ -236,6 +237,35 @@ SCHEMAS = {
 }
 
 
+# The schemas of a group's options: where a key that was typed without its group, or with another option, belongs.
+GROUP_SCHEMAS = {
+    "model": ("mlp",),
+    "dataset": ("file_dataset", "synthetic"),
+    "optimizer": ("sgd", "momentum", "adam", "adamw"),
+    "tracking": ("wandb",),
+}
+# Names that other programs give to keys of ours.
+ALIASES = {
+    **dict.fromkeys(("seeds", "n_seeds", "num_seeds", "ensemble_size", "members", "repeats", "runs"), "ensemble"),
+    **dict.fromkeys(("lr", "step_size", "learningrate", "eta"), "optimizer.learning_rate"),
+    **dict.fromkeys(("hidden", "hidden_size", "hidden_dim", "widths", "units"), "model.width"),
+    **dict.fromkeys(("layers", "n_layers", "num_layers", "depths"), "model.depth"),
+    **dict.fromkeys(("batch", "batchsize", "bs"), "training.batch_size"),
+    **dict.fromkeys(("epoch", "n_epochs", "num_epochs", "steps", "max_epochs"), "training.epochs"),
+    **dict.fromkeys(("n_train", "num_train", "samples", "train_samples", "size"), "dataset.train_size"),
+    **dict.fromkeys(("data", "datasets"), "dataset"),
+    **dict.fromkeys(("data_dir", "data_root", "datadir", "root"), "dataset.root"),
+    **dict.fromkeys(("opt", "optim"), "optimizer"),
+    **dict.fromkeys(("out", "output", "output_dir", "outdir", "results", "save_dir", "folder"), "paths.results"),
+    **dict.fromkeys(("workers", "n_jobs", "num_workers", "jobs", "processes"), "launch.workers"),
+    **dict.fromkeys(("init", "param"), "model.parameterization"),
+    **dict.fromkeys(("dtype", "float"), "precision"),
+    **dict.fromkeys(("network", "net", "arch", "architecture"), "model"),
+    **dict.fromkeys(("random_seed", "rng"), "seed"),
+    **dict.fromkeys(("wandb", "logger", "logging"), "tracking"),
+}
+
+
 def register_schemas() -> None:
     """Put the schemas where the defaults lists of conf/ find them: `/schema/<name>`."""
     store = ConfigStore.instance()
@@ -344,13 +374,60 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
+def suggest_key(key: str) -> str | None:
+    """Return the key that is meant by one that does not exist: its other name, or the group that it belongs to.
+
+    Args:
+      key: as typed: `width`, `seeds`, `optimizer.lr`.
+    """
+    leaf = key.rpartition(".")[2].lower()
+    if leaf in ALIASES and ALIASES[leaf] != key:
+        return ALIASES[leaf]
+    places = [
+        f"{name}.{leaf}"
+        for name, schemas in GROUP_SCHEMAS.items()
+        if any(leaf in {entry.name for entry in fields(SCHEMAS[one])} for one in schemas)
+    ]
+    places += [
+        f"{entry.name}.{leaf}"
+        for entry in fields(Config)
+        if is_dataclass(entry.type) and leaf in {inner.name for inner in fields(entry.type)}
+    ]
+    places += [entry.name for entry in fields(Config) if entry.name == leaf]
+    return next((place for place in places if place != key), None)
+
+
 def describe_unknown_key(key: str, known: Iterable[str]) -> str:
-    """Return the line for a key that its group does not have, with the nearest one that it has."""
+    """Return the line for a key that its group does not have, with the nearest one that there is.
+
+    Args:
+      key: as typed, `model.widht`.
+      known: the keys of its group.
+    """
     group, _, leaf = key.rpartition(".")
     names = sorted(name for name in known if name != "_target_")
+    hint = _find_typed_hint(key) or _find_near(group, leaf, names)
+    return f"{key}: unknown key; {hint or 'there are ' + ', '.join(names)}"
+
+
+def _find_near(group: str, leaf: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(leaf, names, n=1)
-    hint = f"did you mean {f'{group}.' if group else ''}{near[0]}" if near else f"there are {', '.join(names)}"
-    return f"{key}: unknown key; {hint}"
+    return f"did you mean {f'{group}.' if group else ''}{near[0]}" if near else ""
+
+
+def _find_typed_hint(key: str) -> str:
+    """Return what to type instead of a key that has another name or belongs to another option, with its value."""
+    values = [word.partition("=")[2] for word in get_words() if "=" in word and find_key(word) == key]
+    value = f"={values[-1]}" if values else ""
+    group, _, leaf = key.rpartition(".")
+    if group in ("dataset", "optimizer"):
+        others = [name for name in GROUP_SCHEMAS[group] if leaf in {entry.name for entry in fields(SCHEMAS[name])}]
+        if others:
+            options = ["mnist" if name == "file_dataset" else name for name in others]
+            listed = " or ".join(f"{group}={option}" for option in options)
+            return f"it belongs to {listed}; type {group}={options[0]} {key}{value}"
+    right = suggest_key(key)
+    return f"did you mean {right}{value}" if right else ""
 
 
 def validate(cfg: DictConfig) -> None:
@@ -362,6 +439,8 @@ def validate(cfg: DictConfig) -> None:
     Raises:
       InputError: naming the override to type.
     """
+    if cfg.name is None:
+        raise InputError("name=null: must be a folder's name; leave name out for the default, or type name=NAME")
     if not OmegaConf.is_list(cfg.name):
         cfg.name = str(cfg.name)
     elif not cfg.task._target_.endswith(".report"):

@@ -14,6 +14,7 @@ import pytest
 
 import ntklens
 from commands import ALONE, BROKEN, TOY, list_files, run_ntklens, start_ntklens
+from ntklens.lines import format_command
 from ntklens.sweep.states import read_status
 
 SMALL = [word for word in TOY if "width" not in word]
@@ -88,7 +89,7 @@ def test_status_tells_states_and_what_to_type(copy):
     assert result.returncode == 3
     assert "4 done, 1 interrupted, 1 queued of 6 units" in result.stdout
     assert "python -m ntklens.run -m scaling=width model.width=3,5,8" in result.stdout
-    assert "(continues)" in result.stdout
+    assert "next     python -m ntklens.run -m scaling=width" in result.stdout
     (third / "trajectory.nc").unlink()
     (third / "status.json").write_text(json.dumps({"state": "failed", "error": "RuntimeError: why"}))
     result = run_ntklens("task=status", f"name={NAME}", cwd=copy)
@@ -315,7 +316,7 @@ def test_ctrl_c_ends_in_order_and_the_next_launch_continues(tmp_path):
     launch.send_signal(signal.SIGINT)
     _, errors = launch.communicate(timeout=60)
     assert launch.returncode == 130
-    assert errors == "interrupted: finished seeds are kept, type the same line to continue\n"
+    assert errors == f"interrupted: finished seeds are kept; to continue type: {format_command(words)}\n"
     assert not find_workers(tmp_path)
     assert "interrupted" in run_ntklens("task=status", f"name={NAME}", cwd=tmp_path).stdout
     launch = start_ntklens(*words, cwd=tmp_path)

@@ -153,6 +153,8 @@ def test_wandb_itself_finds_the_runs(finished):
 def test_status_counts_what_is_not_synced(copy):
     log = next((copy / "multirun" / NAME / "wandb").glob("offline-run-*/run-*.wandb"))
     log.with_name(f"{log.name}.synced").touch()  # as `wandb sync` does
+    assert "on this disk only" not in run_ntklens("task=status", f"name={NAME}", cwd=copy).stdout  # it was printed once
+    (log.parents[1] / "noted").unlink()
     assert "11 runs are on this disk only" in run_ntklens("task=status", f"name={NAME}", cwd=copy).stdout
     described = json.loads(run_ntklens("task=status", f"name={NAME}", "task.format=json", cwd=copy).stdout)
     assert len(described["unsynced"]) == 11
@@ -160,11 +162,13 @@ def test_status_counts_what_is_not_synced(copy):
 
 def test_what_was_not_logged_is_logged_by_the_next_launch(copy):
     """What was moved is written anew first: wandb sync would not find its files."""
+    wandb = copy / "multirun" / NAME / "wandb"
+    (wandb / "noted").unlink()
     result = run_ntklens("task=status", f"name={NAME}", cwd=copy)
-    assert f"12 runs are on this disk only; to upload: python -m ntklens.run task=sync name={NAME} " in result.stdout
+    assert f"12 runs are on this disk only; to upload: python -m ntklens.run task=sync name={NAME}\n" in result.stdout
+    (wandb / "noted").unlink()
     result = run_ntklens(*SWEEP, cwd=copy, **isolate(copy))
     assert f"12 runs are on this disk only; to upload: wandb sync multirun/{NAME}/wandb" in result.stdout
-    wandb = copy / "multirun" / NAME / "wandb"
     whole, halved = sorted(wandb.glob("offline-run-*"))[:2]
     shutil.rmtree(whole)
     (halved / "logged.json").unlink()  # as if killed while writing
@@ -237,6 +241,7 @@ def test_a_run_that_the_server_has_is_written_again_only_as_another(copy):
     path = find_trajectories(copy)[0]
     alter(path)
     for _ in range(2):
+        (wandb / "noted").unlink(missing_ok=True)
         result = run_ntklens(*SWEEP, cwd=copy, **isolate(copy))
         assert (result.returncode, result.stderr) == (0, "")
         assert "1 run is on this disk only" in result.stdout

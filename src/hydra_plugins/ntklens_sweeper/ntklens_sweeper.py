@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ntklens.command import note_status
 from ntklens.config import validate
 from ntklens.errors import InputError
+from ntklens.lines import get_words
 
 
 @dataclass
@@ -70,6 +71,7 @@ class NtklensSweeper(BasicSweeper):
         parsed = parser.parse_overrides([*self._parse_config(), *arguments])
         jobs, swept = expand_overrides(parsed, self.zipped)
         check_swept(swept)
+        jobs = self.fit_to_options(jobs, swept, parser)
         composed = self.compose(jobs, parser)
         self._check_groups(swept)
         for cfg in composed:
@@ -82,11 +84,52 @@ class NtklensSweeper(BasicSweeper):
         note_status(
             sweep(
                 configurations,
-                sys.argv[1:],
+                get_words(),
                 getattr(launcher, "tasks", None),
                 lambda overrides: launcher.launch(overrides, initial_job_idx=0),
             )
         )
+
+    def fit_to_options(
+        self, jobs: Sequence[list[str]], swept: Sequence[str], parser: OverridesParser
+    ) -> list[list[str]]:
+        """Leave out of each job the values that its swept option has no key for; say so, once each.
+
+        `optimizer=momentum,sgd optimizer.momentum=0.5` sets the momentum of the one that has it. Jobs that are equal
+        then are one.
+
+        Raises:
+          InputError: if none of the options has the key.
+        """
+        groups = [key for key in swept if key.isidentifier() and self._is_group(key)]
+        if not groups:
+            return list(jobs)
+        words = dict.fromkeys(word for job in jobs for word in job)
+        parsed = dict(zip(words, parser.parse_overrides(list(words)), strict=True))
+        fitted: dict[tuple[str, ...], None] = {}
+        with_key: set[str] = set()
+        without: dict[str, list[str]] = {}
+        for job in jobs:
+            base = self._compose_base(tuple(word for word in job if self._chooses_a_group(parsed[word])))
+            left_out = set()
+            for word in job:
+                key = parsed[word].key_or_group
+                group = key.partition(".")[0]
+                if group not in groups or "." not in key or parsed[word].is_add() or parsed[word].is_force_add():
+                    continue
+                if _has_key(base, key):
+                    with_key.add(key)
+                else:
+                    left_out.add(word)
+                    option = next(one for one in job if one.partition("=")[0] == group)
+                    without.setdefault(key, []).append(option)
+            fitted[tuple(word for word in job if word not in left_out)] = None
+        for key, options in without.items():
+            listed = ", ".join(dict.fromkeys(options))
+            if key not in with_key:
+                raise InputError(f"{key}: unknown key; {listed}: none of the swept options has it")
+            print(f"{key} is left out where there is no such key: {listed}", file=sys.stderr)
+        return [list(job) for job in fitted]
 
     def compose(self, jobs: Sequence[Sequence[str]], parser: OverridesParser) -> list[DictConfig]:
         """Return the resolved configuration of every job, given by its overrides."""
@@ -128,10 +171,23 @@ class NtklensSweeper(BasicSweeper):
     def _chooses_a_group(self, override: Override) -> bool:
         """Return whether an override changes what is composed, and not a value in it."""
         key = override.key_or_group
+        return key.startswith("hydra.") or (self._is_group(key) and not isinstance(override.value(), dict))
+
+    def _is_group(self, key: str) -> bool:
         if key not in self.groups:
             assert self.hydra_context is not None
             self.groups[key] = bool(self.hydra_context.config_loader.get_group_options(key))
-        return key.startswith("hydra.") or (self.groups[key] and not isinstance(override.value(), dict))
+        return self.groups[key]
+
+
+def _has_key(cfg: DictConfig, key: str) -> bool:
+    """Return whether a configuration has a key, whatever its value."""
+    node: Any = cfg
+    for part in key.split("."):
+        if not OmegaConf.is_dict(node) or part not in list(node):
+            return False
+        node = node._get_node(part)
+    return True
 
 
 def check_swept(swept: Sequence[str]) -> None:

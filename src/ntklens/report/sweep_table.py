@@ -11,12 +11,14 @@ from rich.table import Table
 
 from ntklens.analysis.observables import OBSERVABLES, list_observables
 from ntklens.config import GIB
+from ntklens.lines import format_task
 from ntklens.sweep.plan import Configuration, Plan
 from ntklens.sweep.progress import COMPLETE, UNFINISHED, SweepStatus
 from ntklens.sweep.states import FINISHED, Unit
 
 SWEEP_COLUMNS = list_observables("tabled")
 MOST_ROWS = 60
+MOST_LINES = 5  # to type, of single runs
 
 
 def build_sweep_table(configurations: Sequence[Configuration], compact: bool = False) -> Table:
@@ -175,6 +177,7 @@ def describe_status(status: SweepStatus) -> list[str]:
     if status.exit_status == UNFINISHED and not status.is_going():
         lines += describe_unfinished(status)
     elif status.exit_status == COMPLETE:
+        lines.append(f"report   {format_task('report', status.folder)}")
         lines.append(f'load     ntklens.load("{status.folder}")')
     return lines
 
@@ -221,7 +224,15 @@ def describe_unfinished(status: SweepStatus) -> list[str]:
     """Return why units were interrupted, where something is known of it, and the line that continues."""
     errors = [unit.details["error"] for _, unit in status.list_units("interrupted") if unit.details.get("error")]
     lines = [f"stopped  {errors.count(error)} units: {error}" for error in dict.fromkeys(errors)]
-    return [*lines, f"next     {status.command}        (continues)"]
+    commands = status.list_commands("interrupted", "queued")
+    return lines + (_list_lines("next", commands) or ["next     type the line that started it: it was not recorded"])
+
+
+def _list_lines(label: str, commands: Sequence[str]) -> list[str]:
+    """Return lines to type, each whole behind its label: nothing follows that a shell would read."""
+    lines = [f"{label:<8} {command}" for command in commands[:MOST_LINES]]
+    more = len(commands) - MOST_LINES
+    return lines + ([f"         and {more} more runs, each with its line in command.txt"] if more > 0 else [])
 
 
 def describe_failures(status: SweepStatus) -> list[str]:
@@ -239,7 +250,8 @@ def describe_failures(status: SweepStatus) -> list[str]:
             f"         {runs[0]}{others}; traceback in {units[0][2]}",
         ]
     if lines:
-        lines.append(f"retry    {status.command} retry=true        (computes only what failed or is missing)")
+        commands = [f"{command} retry=true" for command in status.list_commands("failed")]
+        lines += _list_lines("retry", commands) or ["retry    type the line that started it, and retry=true"]
     return lines
 
 

@@ -179,6 +179,7 @@ def submit_plan(
             console.print(
                 f"         {done} of {len(plan.tasks)} tasks were submitted; type the same line later for the rest"
             )
+            console.print(f"next     {plan.command}")
             if TOO_MANY.search(reason):
                 console.print("         fewer, longer tasks: raise hydra.launcher.task_minutes, lower launch.workers")
             return False

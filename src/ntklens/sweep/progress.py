@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from ntklens.errors import InputError
 from ntklens.sweep.claims import is_launched
 from ntklens.sweep.plan import PLAN_NAME, PLAN_VERSION, Configuration, count_states, decode_ranges
 from ntklens.sweep.slurm import Job, explain_jobs, list_jobs
-from ntklens.sweep.states import FINISHED, Unit, find_units
+from ntklens.sweep.states import FINISHED, Unit, find_units, read_command
 from ntklens.sweep.submissions import Submission, find_submitted, read_submissions
 from ntklens.trajectory import NewerSchema
 
@@ -23,15 +22,19 @@ SEED = re.compile(r"seed=(\d+)")
 
 
 class RunStatus(NamedTuple):
-    """One configuration: its directory's name, swept overrides and units."""
+    """One configuration: its directory's name, swept overrides, units, and the line of a single run."""
 
     run: str
     axes: dict[str, Any]
     units: list[Unit]
+    command: str = ""
 
 
 class SweepStatus(NamedTuple):
-    """A sweep: where it lies, the line that launches it, its runs, how many others there are, and whether it is on."""
+    """A sweep: where it lies, the line that launches it, its runs, how many others there are, and whether it is on.
+
+    Single runs have a line each, and the sweep has none.
+    """
 
     folder: Path
     command: str
@@ -56,6 +59,13 @@ class SweepStatus(NamedTuple):
     def list_units(self, state: str) -> list[tuple[str, Unit]]:
         """Return (run, unit) of those in a state."""
         return [(run.run, unit) for run in self.runs for unit in run.units if unit.state == state]
+
+    def list_commands(self, *states: str) -> list[str]:
+        """Return the lines that continue units in these states."""
+        if self.command:
+            return [self.command]
+        runs = [run for run in self.runs if run.command and any(unit.state in states for unit in run.units)]
+        return list(dict.fromkeys(run.command for run in runs))
 
     def is_going(self) -> bool:
         """Return whether somebody is computing units of this sweep, or about to."""
@@ -103,7 +113,7 @@ def read_sweep(folder: Path, configurations: Sequence[Configuration] | None = No
       InputError: if there is no such folder, or its plan was written by a newer version.
     """
     plan = _read_plan(folder)
-    command = plan.get("command") or f"python -m ntklens.run name={shlex.quote(folder.name)}"
+    command = plan.get("command", "")
     if configurations is not None:
         return SweepStatus(folder, command, [RunStatus(c.run.name, c.axes, c.units) for c in configurations], 0)
     present = _list_runs(folder)
@@ -114,7 +124,10 @@ def read_sweep(folder: Path, configurations: Sequence[Configuration] | None = No
         known = f"there {verb} {', '.join(names)}" if names else "there is none yet"
         raise InputError(f"name={folder.name}: no sweep of this name in {folder.parent}; {known}")
     asked = plan["asked"] if "asked" in plan else [(run, {}, _list_seeds(folder / run)) for run in present]
-    runs = [RunStatus(run, axes, _find_all(folder / run, seeds)) for run, axes, seeds in asked]
+    runs = [
+        RunStatus(run, axes, _find_all(folder / run, seeds), "" if command else read_command(folder / run))
+        for run, axes, seeds in asked
+    ]
     others = len(set(present) - {run.run for run in runs})
     return SweepStatus(folder, command, runs, others, is_launched(folder), plan.get("damaged", False))
 

@@ -22,6 +22,7 @@ from ntklens.training.checkpoint import remove_checkpoints
 from ntklens.trajectory import ATTEMPT_PREFIX, FILE_NAME, SCHEMA_VERSION, check_schema, read_state
 
 STATUS_NAME = "status.json"
+COMMAND_NAME = "command.txt"
 REPLACED_NAME = f"{FILE_NAME}.replaced"  # an old result, kept until the new one is published
 FINISHED = ("done", "diverged")
 STATES = (*FINISHED, "running", "failed", "interrupted", "queued")
@@ -85,6 +86,19 @@ def write_atomically(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_command(run: Path, command: str) -> None:
+    """Write the line that a single run was typed as into its directory: that continues it, whoever asks."""
+    write_atomically(run / COMMAND_NAME, command + "\n")
+
+
+def read_command(run: Path) -> str:
+    """Return the line that a single run was typed as; nothing if none is recorded."""
+    try:
+        return (run / COMMAND_NAME).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def find_seed_directory(run: Path, seed: int) -> Path:

@@ -38,6 +38,7 @@ from ntklens.sweep.states import (
     set_aside,
     set_replaced,
     write_atomically,
+    write_command,
     write_unfinished,
 )
 from ntklens.tasks.finish import finish_seed
@@ -104,6 +105,7 @@ def compute_seeds(
     watcher: Watcher,
     memory: float | None = None,
     replaced: Sequence[int] = (),
+    command: str = "",
 ) -> Outcome:
     """Train, measure and publish seeds in packs that fit into memory; nothing is written before the input is checked.
 
@@ -115,6 +117,7 @@ def compute_seeds(
       watcher: is told how far it is.
       memory: bytes that arrays may use; None: by `ntk.memory_limit`, or four fifths of what is free.
       replaced: those of the seeds whose results are taken back first.
+      command: the line that continues this run, to be kept in its directory; of a sweep the plan has it.
 
     Returns:
       What became of the seeds.
@@ -130,7 +133,7 @@ def compute_seeds(
         jax.clear_caches()  # the programs of the configuration before, which a long sweep would pile up
         _latest[0] = trainer
     fitting = _count_fitting(cfg, estimate_need(trainer, dataset), memory)
-    _prepare_directory(cfg, run, seeds)
+    _prepare_directory(cfg, run, seeds, command)
     use_compilation_cache(run.absolute().parents[1])  # of all runs, wherever a job's own folder is
     with claim_seeds(run, seeds) as claimed:
         set_replaced(run, sorted(set(replaced) & set(claimed)))
@@ -313,12 +316,14 @@ def _load_checkpoints(job: Job, seeds: Sequence[int]) -> Iterator[dict[int, Chec
         yield groups.pop(step)
 
 
-def _prepare_directory(cfg: DictConfig, run: Path, seeds: Sequence[int]) -> None:
+def _prepare_directory(cfg: DictConfig, run: Path, seeds: Sequence[int], command: str) -> None:
     try:
         for seed in seeds:
             find_seed_directory(run, seed).mkdir(parents=True, exist_ok=True)
         shared = {name: value for name, value in cfg.items() if name not in ("seed", "ensemble")}
         write_atomically(run / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(shared), resolve=True))
+        if command:
+            write_command(run, command)
     except OSError as error:
         place = f", {error.filename}" if error.filename else ""
         raise InputError(f"paths.results={cfg.paths.results}: cannot be written ({error.strerror}{place})") from error

@@ -107,11 +107,11 @@ def _join(counts: Counter[str]) -> str:
 def print_summary(study: Study, console: Console) -> None:
     """Print what was found, and what to mind."""
     for sentence in study.summary:
-        console.print(sentence, highlight=False, markup=False)
+        console.print(sentence)
     verdicts = Counter(claim.verdict for claim in study.claims)
-    console.print(f"claims   {_join(verdicts)}", highlight=False)
+    console.print(f"claims   {_join(verdicts)}")
     for diagnosis in study.diagnoses:
-        console.print(_say(diagnosis), highlight=False, markup=False)
+        console.print(_say(diagnosis))
 
 
 def _say(diagnosis: Diagnosis) -> str:

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import shlex
 import sys
 import time
 from collections import defaultdict
@@ -18,6 +17,7 @@ from rich.live import Live
 
 from ntklens.config import construct
 from ntklens.errors import InputError
+from ntklens.lines import format_command, format_task, get_words, list_continuing
 from ntklens.report.console import make_console
 from ntklens.report.sweep_table import (
     build_plan_table,
@@ -56,8 +56,6 @@ from ntklens.tasks.track import track_published
 from ntklens.tracking.runs import describe_tracking, find_partial, find_unsynced
 from ntklens.training.checkpoint import measure_write_rate
 
-COMMAND = "python -m ntklens.run"
-ONCE = ("task=", "task.", "retry=", "replace=")  # words that are not for the line that continues a sweep
 WAIT_SECONDS = 0.5  # between two looks at what another launch computes
 LIVE_SECONDS = 2.0
 NOT_ASKED = Calibration(1.0, 1.0, 0)
@@ -85,7 +83,7 @@ def make_plans(
     Raises:
       InputError: if something cannot be computed; nothing has been written then.
     """
-    command = f"{COMMAND} {shlex.join(word for word in words if not word.lstrip('+~').startswith(ONCE))}".rstrip()
+    command = format_command(list_continuing(words))
     groups: dict[Path, list[Configuration]] = defaultdict(list)
     for configuration in merge_configurations(configurations):
         groups[configuration.run.parent].append(configuration)
@@ -134,7 +132,7 @@ def _estimate_costs(configurations: Sequence[Configuration]) -> list[Cost]:
 def show_plan(cfg: DictConfig) -> int:
     """task=plan without -m: print the plan of one configuration, and write nothing."""
     configuration = make_configuration(cfg, list(HydraConfig.get().overrides.task), {})
-    return print_plans(make_plans([configuration], sys.argv[1:], LocalLaunch(), refuse=False), cfg.task.format)
+    return print_plans(make_plans([configuration], get_words(), LocalLaunch(), refuse=False), cfg.task.format)
 
 
 def print_plans(plans: Sequence[Plan], style: str) -> int:
@@ -152,7 +150,7 @@ def print_plans(plans: Sequence[Plan], style: str) -> int:
 
 def _print_plan_summary(plan: Plan, console: Console) -> None:
     for line in describe_plan(plan):
-        console.print(line, highlight=False)
+        console.print(line)
 
 
 def sweep(
@@ -311,25 +309,25 @@ def _print_end(plan: Plan, console: Console) -> int:
     console.print(build_sweep_table(plan.configurations, compact=console.width < 132))
     status = ask_slurm(read_sweep(plan.folder, plan.configurations))
     for line in [*describe_jobs(status), *describe_failures(status)]:
-        console.print(line, highlight=False)
+        console.print(line)
     counts = status.count_states()
     if status.exit_status == UNFINISHED:
         for line in describe_unfinished(status):
-            console.print(line, highlight=False)
+            console.print(line)
     if counts["diverged"]:
         console.print(f"{counts['diverged']} seeds diverged, kept out of the table")
+    if status.exit_status == COMPLETE:
+        console.print(f"report   {format_task('report', plan.folder)}")
     console.print(f"results  {plan.folder}/*/seed=*/trajectory.nc")
     _print_where_to_look(plan, console)
     console.print(f'load     ntklens.load("{plan.folder}")')
     for line in track_published(plan.configurations[0].cfg, [(c.run, c.units) for c in plan.configurations]):
-        console.print(line, highlight=False)
+        console.print(line)
     return status.exit_status
 
 
 def _print_where_to_look(plan: Plan, console: Console) -> None:
-    place = plan.configurations[0].cfg.paths.results
-    elsewhere = "" if place == "multirun" else f" paths.results={shlex.quote(place)}"
-    console.print(f"status   {COMMAND} task=status name={shlex.quote(plan.name)}{elsewhere}")
+    console.print(f"status   {format_task('status', plan.folder)}")
 
 
 def show_status(cfg: DictConfig) -> int:
@@ -350,7 +348,7 @@ def show_status(cfg: DictConfig) -> int:
     else:
         console.print(build_status_table(status))
     for line in [*describe_status(status), *describe_tracking(folder)]:
-        console.print(line, highlight=False)
+        console.print(line)
     return status.exit_status
 
 

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ntklens.config import construct
 from ntklens.errors import InputError
+from ntklens.lines import format_task
 from ntklens.signals import Stop
 from ntklens.sweep.cost import PROCESS_BYTES
 from ntklens.sweep.key import compute_key
@@ -17,16 +18,19 @@ from ntklens.tracking import end_tracking
 from ntklens.tracking.runs import choose_mode, describe_tracking, find_unsynced, select_unlogged
 
 
-def track_published(cfg: DictConfig, published: Iterable[tuple[Path, Sequence[Unit]]]) -> list[str]:
+def track_published(
+    cfg: DictConfig, published: Iterable[tuple[Path, Sequence[Unit]]], again: bool = False
+) -> list[str]:
     """Have the tracker show what is published and was not shown yet; return what to type for the rest.
 
     Args:
       cfg: the configuration.
       published: runs' directories and the states of their seeds, all of one sweep.
+      again: see `describe_tracking`.
     """
     construct(cfg.tracking).catch_up(list(published))
     end_tracking()
-    return describe_tracking(Path(cfg.paths.results) / cfg.name)
+    return describe_tracking(Path(cfg.paths.results) / cfg.name, again)
 
 
 def track_failed(cfg: DictConfig, run: Path, seeds: Sequence[int], error: str) -> None:
@@ -54,11 +58,12 @@ def sync(cfg: DictConfig) -> int:
     if choose_mode(cfg.tracking.mode) != "online":
         raise InputError("task=sync: needs W&B's credentials; type wandb login, or set WANDB_API_KEY")
     published = [(folder / run.run, run.units) for run in status.runs]
-    for line in track_published(cfg, published):
+    for line in track_published(cfg, published, again=True):
         print(line)
     wanted = construct(cfg.tracking).list_wanted(published)
     if missing := select_unlogged(wanted, online=True):
-        print(f"wandb    the server lacks {len(missing):,} of {len(wanted):,} runs; type the same line again")
+        line = format_task("sync", folder)
+        print(f"wandb    the server lacks {len(missing):,} of {len(wanted):,} runs; type again: {line}")
         return UNFINISHED
     if find_unsynced(folder):  # a report, say: how to upload that was said
         return UNFINISHED

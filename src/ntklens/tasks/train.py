@@ -13,6 +13,16 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from ntklens.config import construct
+from ntklens.lines import (
+    drop_words,
+    find_key,
+    format_command,
+    format_override,
+    format_task,
+    get_words,
+    list_continuing,
+    order_words,
+)
 from ntklens.report.console import make_console
 from ntklens.report.figures import draw_run
 from ntklens.report.table import build_summary_table
@@ -55,6 +65,7 @@ def train(cfg: DictConfig) -> int:
     units = find_units(run, seeds)
     there = [unit.seed for unit in units if unit.state in FINISHED]
     replaced = there if cfg.replace else []
+    command = format_command(_list_words())
     if replaced:
         console.print(f"replace=true: {len(there)} results are taken back; type the line without it to continue later")
         there = []
@@ -66,38 +77,44 @@ def train(cfg: DictConfig) -> int:
     elif len(there) == len(seeds):
         console.print(f"all {len(seeds)} seeds are there already: nothing to compute")
     with tracked():
-        status = _train(cfg, run, seeds, pending, replaced, console)
+        status = _train(cfg, run, seeds, pending, replaced, console, command)
     if status != UNFINISHED:  # a full disk
         for line in track_published(cfg, [(run, find_units(run, seeds))]):
-            console.print(line, highlight=False)
+            console.print(line)
     return status
 
 
 def _train(
-    cfg: DictConfig, run: Path, seeds: Sequence[int], pending: Sequence[int], replaced: Sequence[int], console: Console
+    cfg: DictConfig,
+    run: Path,
+    seeds: Sequence[int],
+    pending: Sequence[int],
+    replaced: Sequence[int],
+    console: Console,
+    command: str,
 ) -> int:
     """Compute what is pending, and report on all seeds; return the exit status."""
     started = time.perf_counter()
     if pending:
-        if status := _compute(cfg, run, pending, replaced):
+        if status := _compute(cfg, run, pending, replaced, command):
+            line = f"retry    {command} retry=true" if status == FAILED else f"next     {command}"
+            console.print(line)
             return status
         console.print(f"{len(pending)} seeds in {time.perf_counter() - started:.1f} s")
     if failed := [unit for unit in find_units(run, seeds) if unit.state == "failed"]:
         error = failed[0].details.get("error", "")
         numbers = _list([unit.seed for unit in failed])
-        print(f"{numbers} failed before: {error}; to try again, type the same line and retry=true", file=sys.stderr)
+        print(f"{numbers} failed before: {error}; to try again type: {command} retry=true", file=sys.stderr)
         return FAILED
     trajectories, damaged = _read_all(run, seeds)
     if damaged:
-        print(
-            f"{', '.join(damaged)}: damaged, set aside; type the same line again to compute them anew", file=sys.stderr
-        )
+        print(f"{', '.join(damaged)}: damaged, set aside; to compute them anew type: {command}", file=sys.stderr)
         return FAILED
     _report(cfg, run, seeds, trajectories, console, redraw=bool(pending))
     return COMPLETE
 
 
-def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequence[int]) -> int:
+def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequence[int], command: str) -> int:
     """Compute seeds, and wait for those that another process is computing; return the exit status."""
     from ntklens.tasks.compute import compute_seeds  # JAX is imported only if there is something to compute
 
@@ -105,7 +122,7 @@ def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequenc
     with stop_on_signals() as stop:
         while seeds:
             with ProgressBar() as watcher:
-                outcome = compute_seeds(cfg, run, seeds, stop, watcher, replaced=replaced)
+                outcome = compute_seeds(cfg, run, seeds, stop, watcher, replaced=replaced, command=command)
             if outcome.failed or outcome.interrupted:
                 return FAILED if outcome.failed else UNFINISHED
             seeds, replaced = select_pending(find_units(run, outcome.busy), retry=False), []
@@ -156,22 +173,42 @@ def _report(
         console.print(f"{len(diverged)} of {len(seeds)} seeds diverged, kept out of the table: {_list(diverged)}")
     if constant:
         console.print(f"{len(constant)} of {len(seeds)} networks are dead (constant over the probe): {_list(constant)}")
-    console.print(f"results  {run}/seed=*/{FILE_NAME}")
-    if figure.exists():
-        console.print(f"figure   {figure}")
-    console.print(f'load     ntklens.load("{run.parent}")')
-    console.print(f"next     {_suggest_next(cfg)}")
+    lines = [f"results  {run}/seed=*/{FILE_NAME}"]
+    lines += [f"figure   {figure}"] if figure.exists() else []
+    lines += [f'load     ntklens.load("{run.parent}")', *_suggest_next(cfg, run)]
+    for line in lines:
+        console.print(line)
 
 
 def _list(numbers: Sequence[int]) -> str:
     return "seed " + ", ".join(map(str, numbers))
 
 
-def _suggest_next(cfg: DictConfig) -> str:
+def _list_words() -> list[str]:
+    """Return the words of the line that continues this run; of a sweep by Hydra's own sweeper, this run alone."""
+    hydra_cfg = HydraConfig.get()
+    if hydra_cfg.mode != RunMode.MULTIRUN:
+        return list_continuing(get_words())
+    own = [source.path for source in hydra_cfg.runtime.config_sources if source.provider == "command-line"]
+    return [*(word for path in own for word in ("--config-dir", path)), *list_continuing(hydra_cfg.overrides.task)]
+
+
+def _suggest_next(cfg: DictConfig, run: Path) -> list[str]:
+    """Return what to type next: the same on other data, or over an axis, all else as it was typed."""
     hydra_cfg = HydraConfig.get()
     if hydra_cfg.mode == RunMode.MULTIRUN:
-        return f'ntklens.load("{Path(cfg.paths.results) / cfg.name}")        (the whole sweep, in Python)'
-    dataset = hydra_cfg.runtime.choices["dataset"]
-    if dataset == "digits":
-        return "python -m ntklens.run dataset=mnist        (the same on MNIST)"
-    return f"python -m ntklens.run -m scaling=width dataset={dataset}        (the same over widths)"
+        return [f"report   {format_task('report', run.parent)}"]
+    words = list_continuing(get_words())
+    named = any(find_key(word) in ("name", "experiment") for word in words)
+    if hydra_cfg.runtime.choices["dataset"] == "digits":
+        changed, end, remark = ["dataset=mnist"], "mnist", "the same on MNIST"
+    elif "width" in cfg.model:
+        words = drop_words(words, "model.width")
+        changed, end, remark = ["-m", "scaling=width"], "width", "the same over widths"
+    else:
+        words = drop_words(words, "dataset.train_size")
+        changed, end, remark = ["-m", "scaling=data"], "data", "the same over numbers of training samples"
+    words = drop_words(words, "dataset" if end == "mnist" else "scaling")
+    if named:  # a folder of its own
+        words = [*drop_words(words, "name"), format_override("name", f"{cfg.name}_{end}")]
+    return [f"next     {format_command(order_words([*changed, *words]))}", f"         ({remark})"]

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from ntklens.errors import InputError
+from ntklens.lines import format_task
 from ntklens.sweep.claims import find_claimed
 from ntklens.sweep.states import find_seed_directory, write_atomically
 from ntklens.tracking.names import add_version, digest_records, split_version
@@ -29,6 +30,7 @@ from ntklens.trajectory import FILE_NAME, UnreadableTrajectory, read_trajectory
 FOLDER = "wandb"
 MARK = "logged.json"
 BEGUN = "begun"
+NOTED = "noted"  # that there are runs on this disk only was printed
 ADDRESS = "address.txt"
 DIRECTORY = re.compile(r"(offline-)?run-\d{8}_\d{6}-(?P<id>.+)")  # as wandb names it
 SERVER = "https://api.wandb.ai"
@@ -259,21 +261,29 @@ def explain(error: BaseException) -> str:
     return textwrap.shorten(f"{type(error).__name__}: {text}", 200, placeholder=" …")
 
 
-def describe_tracking(sweep: Path) -> list[str]:
-    """Return where a sweep's runs are seen, and what to type for those that the server does not have."""
+def describe_tracking(sweep: Path, again: bool = False) -> list[str]:
+    """Return where a sweep's runs are seen, and what to type for those that the server does not have.
+
+    Args:
+      sweep: its folder.
+      again: name the runs that are on this disk only also where that was done before: it is news once per sweep.
+    """
     address, partial, unsynced = read_address(sweep), find_partial(sweep), find_unsynced(sweep)
     lines = [f"wandb    {address}"] if address else []
     if partial:
         lines.append(
-            f"wandb    {_count(partial)} uploaded in part; to go on: {format_task(sweep)}        (not by wandb sync, "
-            "which would double what is there)"
+            f"wandb    {_count(partial)} uploaded in part, which wandb sync would double; "
+            f"to go on: {format_task('sync', sweep)}"
         )
-    if unsynced:
+    noted = sweep / FOLDER / NOTED
+    if unsynced and (again or not noted.exists()):
         reason = unsynced[-1].read_mark().get("reason")
         why = f" ({reason})" if reason else ""
         lines.append(
             f"wandb    {_count(unsynced)} on this disk only{why}; to upload: {format_sync(sweep, unsynced[0])}"
         )
+        with suppress(OSError):
+            noted.touch()
     return lines
 
 
@@ -282,17 +292,14 @@ def _count(runs: Sequence[Any]) -> str:
 
 
 def format_sync(sweep: Path, oldest: LoggedRun) -> str:
-    """Return the command that uploads the unsynced runs of a sweep, the oldest of which tells where it lay."""
+    """Return the command that uploads the unsynced runs of a sweep, the oldest of which says where it lay.
+
+    wandb sync would miss the files of a sweep that was moved.
+    """
     for place, *_ in oldest.read_mark().get("trajectories", []):
         if not Path(place).is_relative_to(sweep.absolute()):
-            return f"{format_task(sweep)}        (not by wandb sync: the sweep was moved, it would miss the files)"
+            return format_task("sync", sweep)
     return f"wandb sync {shlex.quote(str(sweep / FOLDER))}"
-
-
-def format_task(sweep: Path) -> str:
-    """Return the command that uploads from trajectories what the server lacks."""
-    place = "" if str(sweep.parent) == "multirun" else f" paths.results={shlex.quote(str(sweep.parent))}"
-    return f"python -m ntklens.run task=sync name={shlex.quote(sweep.name)}{place}"
 
 
 def choose_mode(asked: str) -> str:

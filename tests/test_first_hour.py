@@ -1,0 +1,126 @@
+"""What a first hour gets wrong: every line of it is answered by one line that says what to type, status 2, no file.
+
+In this process: a composition takes a tenth of a second, a process of its own two.
+"""
+
+import shlex
+import sys
+
+import pytest
+
+from commands import list_files
+from ntklens.run import main
+
+# typed → what the answer must contain; `type`d words are what a shell takes
+WRONG = [
+    ("seeds=20", "did you mean ensemble=20"),
+    ("n_seeds=3", "did you mean ensemble=3"),
+    ("width=64", "did you mean model.width=64"),
+    ("+width=64", "did you mean model.width=64"),
+    ("lr=1e-3", "did you mean optimizer.learning_rate=1e-3"),
+    ("optimizer.lr=1e-3", "did you mean optimizer.learning_rate=1e-3"),
+    ("epochs=10", "did you mean training.epochs=10"),
+    ("batch_size=32", "did you mean training.batch_size=32"),
+    ("train_size=64", "did you mean dataset.train_size=64"),
+    ("data=mnist", "did you mean dataset=mnist"),
+    ("output_dir=out", "did you mean paths.results=out"),
+    ("model.widht=3", "did you mean model.width"),
+    ("--width=64", "type model.width=64"),
+    ("--widht 64", "no such option"),
+    ("--multirum", "did you mean --multirun"),
+    ("--config-dir", "needs a value"),
+    ("--config-dir nowhere", "there is no such folder"),
+    ("--cfg everything", "must be one of job, hydra, all"),
+    ("train", "type task=train"),
+    ("mnist_width", "type experiment=mnist_width"),
+    ("model.width", "type model.width=VALUE"),
+    ("model.width: 3", "type model.width=VALUE"),
+    ("model.width==3", "type model.width=3"),
+    ("'model.width=3 ensemble=2'", "python -m ntklens.run model.width=3 ensemble=2"),
+    ("model.width=1e4", "type model.width=10000"),
+    ("training.epochs=2e3", "type training.epochs=2000"),
+    ("model.width=1.5", "must be an integer"),
+    ("model.width=wide", "must be an integer"),
+    ("model.width=", "must be an integer"),
+    ("model.width=[3,4]", "python -m ntklens.run -m model.width=3,4"),
+    ("model.width=[3", "brackets or quotes do not match"),
+    ("model.width=null", "needs a value"),
+    ("model.width.x=3", "type model.width=VALUE"),
+    ("optimizer.learning_rate=fast", "must be a number"),
+    ("model.bias=maybe", "must be true or false"),
+    ("model.width=3,4 ensemble=3", "type: python -m ntklens.run -m model.width=3,4 ensemble=3"),
+    ("'model.width=range(3,5)'", "type: python -m ntklens.run -m model.width='range(3,5)'"),
+    ("name=a,b", """name='"a,b"'"""),
+    ("scaling=width dataset=digits", "type: python -m ntklens.run -m scaling=width dataset=digits"),
+    ("name=größe", """type name='"größe"'"""),
+    ("'name=run#1'", """type name='"run#1"'"""),
+    ("name=lr=0.1", """type name='"lr=0.1"'"""),
+    ("dataset.root=/data/epoch=9", """type dataset.root='"/data/epoch=9"'"""),
+    ("-m name=größe,b model.width=3,4", """type name='"größe",b'"""),
+    ("name=null", "name=null: must be a folder's name"),
+    ("name=", "must be a folder's name"),
+    ("name=a/b", "must be a folder's name"),
+    ("'name=${nothing}'", "there is no such key"),
+    ("hydra.run.dir=out", "type paths.results=out"),
+    ("-m hydra.sweep.dir=out model.width=3,4", "type paths.results=out"),
+    ("model=MLP", "did you mean model=mlp"),
+    ("task=trian", "did you mean task=train"),
+    ("dataset=/data/mnist", "type dataset=mnist dataset.root=/data/mnist"),
+    ("+experiment=mnist_first", "type experiment=mnist_first"),
+    ("optimizer.momentum=0.9", "type optimizer=momentum optimizer.momentum=0.9"),
+    ("dataset.input_dim=9", "type dataset=synthetic dataset.input_dim=9"),
+    ("-m optimizer=adam,sgd optimizer.momentum=0.9", "none of the swept options has it"),
+    ("-m model=mlp,cnn model.kernel=1", "model=cnn: no such option; available: mlp"),
+    ("-m task=train,plan", "it is one for the whole sweep"),
+    ("-m task=status model.width=3,4", "type it without -m"),
+    ("hydra/launcher=slurm_gpu", "type: python -m ntklens.run -m hydra/launcher=slurm_gpu"),
+    ("precision=64", "must be one of float32, float64"),
+    ("tracking.mode=on", "must be one of auto, online, offline, disabled"),
+    ("seed=1..3", "must be an integer"),
+    ("task=status name=none", "there is none yet"),
+    ("task=report name=none", "no sweep of this name"),
+]
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """(words) → (exit status, standard output, standard error) of the program in an empty folder."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["ntklens", *words])
+        monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back, since the program wraps it
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(("typed", "answer"), WRONG, ids=[typed for typed, _ in WRONG])
+def test_one_line_says_what_to_type(call, tmp_path, typed, answer):
+    status, output, errors = call(*shlex.split(typed))
+    assert (status, output) == (2, "")
+    assert len(errors.splitlines()) == 1, errors
+    assert answer in errors
+    assert list_files(tmp_path / "here") == []
+
+
+def test_options_may_stand_anywhere(call):
+    status, output, errors = call("model.width=8,9", "-m", "ensemble=1", "task=plan")
+    assert (status, errors) == (0, "")
+    assert "2 configurations" in output
+
+
+def test_a_key_of_one_swept_option_goes_to_that_option(call):
+    status, output, errors = call("-m", "optimizer=momentum,sgd", "optimizer.momentum=0.5", "ensemble=1", "task=plan")
+    assert status == 0
+    assert errors == "optimizer.momentum is left out where there is no such key: optimizer=sgd\n"
+    assert "2 configurations" in output
+    status, output, _ = call("-m", "optimizer=momentum,sgd", "optimizer.momentum=0.5,0.7", "ensemble=1", "task=plan")
+    assert status == 0
+    assert "3 configurations" in output  # sgd once
