@@ -320,6 +320,17 @@ def check_schema(version: int, path: Path) -> None:
         )
 
 
+def read_attributes(path: Path) -> dict[str, Any]:
+    """Return a trajectory's attributes without its arrays; none if there is no file that can be read."""
+    import h5py
+
+    try:
+        with path.open("rb") as stream, h5py.File(stream, "r") as file:
+            return {key: _decode(value) for key, value in file.attrs.items() if not key.startswith("_NC")}
+    except UNREADABLE:
+        return {}
+
+
 def read_state(path: Path) -> str | None:
     """Return how a trajectory ended, `done` or `diverged`; None if there is no file or only a damaged one.
 

@@ -36,7 +36,7 @@ from ntklens.trajectory import SCHEMA_VERSION, Stored, read_variables
 
 COMBINED_NAME = "combined.nc"
 TEMPORARY_PREFIX = ".combined-"
-LAYOUT = 1  # raise it whenever the same trajectories would give another file
+LAYOUT = 2  # raise it whenever the same trajectories would give another file
 
 
 class Written(NamedTuple):
@@ -103,7 +103,8 @@ def combine(folder: Path, sources: Sequence[Source], key: str) -> xr.Dataset:
     """
     failures: dict[Source, Failure] = {}
     while True:
-        members, failed = read_members((source for source in sources if source not in failures), leave=LARGE)
+        left_out = {failure.path for failure in failures}  # a source's run may have another name now
+        members, failed = read_members((source for source in sources if source.path not in left_out), leave=LARGE)
         failures |= failed
         dataset = stack_members(folder, members, failures, leave=LARGE)
         layers = {source: member.layers for source, member in members.items()}

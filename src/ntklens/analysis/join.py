@@ -107,11 +107,13 @@ def _join_variable(
 
 def _describe_joined(runs: np.ndarray, parts: Sequence[xr.Dataset]) -> dict[str, tuple[str, np.ndarray]]:
     """Return the coordinates along run: parameters that no sweep varies may differ between sweeps."""
-    texts, keys = (
+    texts, keys, checksums = (
         dict(zip(map(str, runs), np.concatenate([part[name].values for part in parts]), strict=True))
-        for name in ("config", "key")
+        for name in ("config", "key", "data_checksum")
     )
-    return describe_runs([str(run) for run in runs], {run: text for run, text in texts.items() if text}, keys)
+    provenances = [data for part in parts for data in json.loads(part.attrs["provenance"]).get("data", [])]
+    configs = {run: text for run, text in texts.items() if text}
+    return describe_runs([str(run) for run in runs], configs, keys, checksums, provenances)
 
 
 def _join_attributes(sweeps: Sequence[str], parts: Sequence[xr.Dataset]) -> dict[str, str]:

@@ -11,6 +11,7 @@ import xarray as xr
 
 from ntklens.analysis.combined import load_combined
 from ntklens.analysis.join import join_sweeps
+from ntklens.analysis.separate import COORDINATE
 from ntklens.analysis.stack import Source, read_members, stack_members
 from ntklens.errors import InputError
 from ntklens.trajectory import FILE_NAME
@@ -35,9 +36,11 @@ def load(path: str | Path | Sequence[str | Path], cache: bool = True) -> xr.Data
       Dataset with the dimensions run, seed, record, layer, level and mode. Records, layers and modes that a trajectory
       does not have, and seeds that are missing, are NaN; `state` [run, seed] says done, diverged, missing or
       unreadable. `run` is the run's directory name, and each swept parameter is a coordinate along it under its
-      override's name, beside `config` (JSON) and `key`; of several sweeps also `sweep`, and runs of the same name are
-      called `<sweep>/<run>`. The attributes are JSON: `unreadable`, [{path, reason}] of the files that are left out,
-      and `provenance`, {name: every value that it has in some file}.
+      override's name, beside `config` (JSON), `key` and `data_checksum` (SHA-256 of the run's data); of several sweeps
+      also `sweep`, and runs of the same name are called `<sweep>/<run>`. Results of one dataset that were computed on
+      different data are runs of their own, told apart by the coordinate `dataset.checksum`. The attributes are JSON:
+      `unreadable`, [{path, reason}] of the files that are left out, and `provenance`, {name: every value that it has in
+      some file}.
 
     Raises:
       InputError: if there is no trajectory, or none that can be read.
@@ -59,6 +62,7 @@ def load(path: str | Path | Sequence[str | Path], cache: bool = True) -> xr.Data
     }
     dataset = next(iter(datasets.values())) if len(datasets) == 1 else join_sweeps(datasets)
     _warn_of_unreadable(paths, dataset)
+    _warn_of_different_data(paths, dataset)
     return dataset
 
 
@@ -77,6 +81,17 @@ def _warn_of_unreadable(paths: list[Path], dataset: xr.Dataset) -> None:
     warnings.warn(
         f"{', '.join(map(str, paths))}: {len(unreadable)} of {int((dataset.state != 'missing').sum())} trajectories "
         f"cannot be read and are left out: {named}{more}",
+        stacklevel=3,
+    )
+
+
+def _warn_of_different_data(paths: list[Path], dataset: xr.Dataset) -> None:
+    if COORDINATE not in dataset.coords:
+        return
+    count = len(set(dataset[COORDINATE].values.tolist()))
+    warnings.warn(
+        f"{', '.join(map(str, paths))}: results of {count} different data under one name (data that changed between "
+        f"launches); they are kept apart as runs, told from each other by the coordinate {COORDINATE}",
         stacklevel=3,
     )
 

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from ntklens.analysis.separate import COORDINATE, label_data, split_runs
 from ntklens.errors import InputError
 from ntklens.sweep.key import is_not_identity
+from ntklens.sweep.same_data import identify
 from ntklens.trajectory import Stored, UnreadableTrajectory, read_contents
 
 LARGE = "mode"  # the dimension of what may be too much for memory
@@ -32,6 +34,7 @@ PROVENANCE = (
     "packages",
     "data",
     "data_checksum",
+    "data_published",
     "schema_version",
 )
 NESTED = ("packages", "data")  # those that are JSON
@@ -65,6 +68,12 @@ class Member(NamedTuple):
         """The names along `layer`."""
         return [str(layer) for layer in self.variables["layer"].values]
 
+    @property
+    def checksums(self) -> tuple[str, str]:
+        """The SHA-256 of the data, and what their loader gave for it, where that is another; empty if unknown."""
+        claimed = json.loads(self.attrs.get("data", "{}")).get("loader_checksum", "")
+        return str(self.attrs.get("data_checksum", "")), str(claimed)
+
 
 def read_members(
     sources: Iterable[Source], leave: str | None = None
@@ -76,7 +85,8 @@ def read_members(
       leave: a dimension; variables that have it are not read.
 
     Returns:
-      What was read, and why the others were not.
+      What was read, and why the others were not. Of a run whose seeds were computed on different data each has its
+      own name.
     """
     members: dict[Source, Member] = {}
     failures: dict[Source, Failure] = {}
@@ -91,7 +101,8 @@ def read_members(
             failures[source] = describe_failure(source, error)
         else:
             members[source] = Member(attrs, variables)
-    return members, failures
+    names = split_runs({source: member.checksums for source, member in members.items()})
+    return {s._replace(run=names.get(s, s.run)): member for s, member in members.items()}, failures
 
 
 def describe_failure(source: Source, error: InputError) -> Failure:
@@ -135,7 +146,13 @@ def stack_members(
         **_select_coordinates(members.values()),
         "layer": layers,
         "state": (("run", "seed"), _stack_states(members, failures, places, (len(runs), len(seeds)))),
-        **describe_runs(runs, configs, {s.run: str(m.attrs.get("run_key", "")) for s, m in members.items()}),
+        **describe_runs(
+            runs,
+            configs,
+            {s.run: str(m.attrs.get("run_key", "")) for s, m in members.items()},
+            {s.run: str(m.attrs.get("data_checksum", "")) for s, m in members.items()},
+            [json.loads(text) for text in {str(m.attrs.get("data", "{}")) for m in members.values()}],
+        ),
     }
     variables = _allocate(members.values(), {"run": len(runs), "seed": len(seeds), "layer": len(layers)}, leave)
     arrays = {name: variable.values for name, variable in variables.items() if leave not in variable.dims}
@@ -218,7 +235,11 @@ def find_swept(configs: Mapping[str, dict[str, Any]]) -> dict[str, tuple[str, np
 
 
 def describe_runs(
-    runs: Sequence[str], configs: Mapping[str, str], keys: Mapping[str, str]
+    runs: Sequence[str],
+    configs: Mapping[str, str],
+    keys: Mapping[str, str],
+    checksums: Mapping[str, str],
+    provenances: Iterable[Mapping[str, Any]],
 ) -> dict[str, tuple[str, np.ndarray]]:
     """Return the coordinates along run; where no seed of a run can be read, it has nothing.
 
@@ -226,13 +247,28 @@ def describe_runs(
       runs: the names.
       configs: the configurations, JSON, of those that can be read.
       keys: their run keys.
+      checksums: those of the data that they were computed on.
+      provenances: what is known of these data; each has its `checksum`.
     """
     read = {run: flatten_config(json.loads(configs[run])) for run in runs if run in configs}
     places = [place for place, run in enumerate(runs) if run in read]
     coordinates = {
         "config": ("run", np.array([configs.get(run, "") for run in runs], object)),
         "key": ("run", np.array([keys.get(run, "") for run in runs])),
+        "data_checksum": ("run", np.array([checksums.get(run, "") for run in runs])),
     }
+    known = {str(provenance.get("checksum", "")): provenance for provenance in provenances}
+    labels = label_data(
+        {
+            run: identify(
+                json.loads(configs[run]).get("dataset", {}), {**known.get(checksum, {}), "checksum": checksum}
+            )
+            for run, checksum in checksums.items()
+            if checksum and run in configs
+        }
+    )
+    for run in read:
+        read[run][COORDINATE] = labels.get(run, "")
     for name, (_, values) in find_swept(read).items():
         column = values
         if len(places) < len(runs):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ntklens.data.batch import CLASSES, BatchError, decode_batch
-from ntklens.data.cache import load_decoded
+from ntklens.data.cache import describe_source, load_decoded
 from ntklens.data.dataset import Dataset
 from ntklens.data.files import RemoteFile, download_files, find_root
 from ntklens.data.split import Pool, build_dataset, check_values
@@ -24,6 +24,7 @@ ARCHIVE = RemoteFile(
     "c58f30108f718f92721af3b95e74349a",
     ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
 )
+CONTENT = "86a4131a2d3a0fe637d4d65089285df9378446f90ce3efbdc164320ff69324c8"  # of the published samples, decoded
 FOLDER = "cifar-10-batches-py"
 TRAINING_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 BATCHES = (*TRAINING_BATCHES, "test_batch")
@@ -90,7 +91,7 @@ def load(
         probe_size=probe_size,
         data_seed=data_seed,
         standardize=standardize,
-        source={"source": str(source), "files": decoded.files},
+        source=describe_source(source, decoded, CONTENT),
     )
 
 

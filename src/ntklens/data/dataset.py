@@ -34,7 +34,8 @@ class Dataset:
         probe: where the tangent kernel is measured; the same for all seeds.
         classes: number of classes C.
         provenance: plain values for a result's attributes: `source`, `files` (SHA-256 of each), sizes, `data_seed`,
-            `standardize`, and `checksum`, the SHA-256 of the arrays above, order included.
+            `standardize`, and `checksum`, the SHA-256 of the arrays above, order included. Of published files also
+            `content`, the SHA-256 of all that they hold, and `published`, whether it is what was published.
     """
 
     name: str

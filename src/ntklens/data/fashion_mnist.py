@@ -14,6 +14,7 @@ FILES = tuple(
         ("t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310"),
     )
 )
+CONTENT = "9a25bc43bb355e6281f69a4e2dac26ca719ac53cf1ce861ae23796ac58fb67d6"  # of the published samples, decoded
 
 
 def load(
@@ -48,6 +49,7 @@ def load(
     return load_idx_dataset(
         folder="fashion_mnist",
         files=FILES,
+        content=CONTENT,
         root=root,
         train_size=train_size,
         test_size=test_size,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ntklens.data.cache import load_decoded
+from ntklens.data.cache import describe_source, load_decoded
 from ntklens.data.dataset import Dataset
 from ntklens.data.files import RemoteFile, download_files, find_root
 from ntklens.data.split import Pool, build_dataset, check_values
@@ -28,6 +28,7 @@ def load_idx_dataset(
     *,
     folder: str,
     files: Sequence[RemoteFile],
+    content: str,
     root: str | None,
     train_size: int | None,
     test_size: int | None,
@@ -41,6 +42,7 @@ def load_idx_dataset(
     Args:
         folder: the folder below the root that holds the files.
         files: the four published files, in the order above; a file without its `.gz` is read too.
+        content: what `cache.compute_content` gives for the published arrays.
         root: where to look; see `find_root`.
         train_size: see `build_dataset`, as the following.
         test_size: number of test samples.
@@ -78,7 +80,7 @@ def load_idx_dataset(
         probe_size=probe_size,
         data_seed=data_seed,
         standardize=standardize,
-        source={"source": str(place), "files": decoded.files},
+        source=describe_source(place, decoded, content),
     )
 
 

@@ -17,6 +17,7 @@ FILES = tuple(
         ("t10k-labels-idx1-ubyte.gz", "ec29112dd5afa0611ce80d1b7f02629c"),
     )
 )
+CONTENT = "25f10be26c409e5b46aef344f43b38f9c65422c2b74ccc8ba66b79d24d7890f8"  # of the published samples, decoded
 
 
 def load(
@@ -51,6 +52,7 @@ def load(
     return load_idx_dataset(
         folder="mnist",
         files=FILES,
+        content=CONTENT,
         root=root,
         train_size=train_size,
         test_size=test_size,

@@ -31,7 +31,7 @@ KINDS: dict[str, Any] = {  # of what status.json says: one that says something e
     **dict.fromkeys(("seed", "step", "steps", "bytes", "packed", "schema_version", "pid"), int | NONE),
     **dict.fromkeys(("heartbeat", "seconds"), float | int | NONE),
     **dict.fromkeys(("host", "key", "error", "traceback", "log", "job"), str | NONE),
-    "observables": dict | NONE,
+    **dict.fromkeys(("observables", "data"), dict | NONE),
 }
 LEFTOVER_SECONDS = 3600.0
 STALE_SECONDS = 300.0  # a heartbeat older than this is of a process that ended, if it runs where we cannot ask

@@ -29,6 +29,7 @@ from ntklens.signals import Stop
 from ntklens.sweep.claims import claim_seeds
 from ntklens.sweep.key import compute_key
 from ntklens.sweep.plan import LOWER_MEMORY, describe_shortage
+from ntklens.sweep.same_data import DataIdentity
 from ntklens.sweep.states import (
     FINISHED,
     find_seed_directory,
@@ -41,6 +42,7 @@ from ntklens.sweep.states import (
     write_command,
     write_unfinished,
 )
+from ntklens.tasks.datasets import check_run_data, identify_dataset, load_dataset
 from ntklens.tasks.finish import finish_seed
 from ntklens.tasks.track import count_process_bytes
 from ntklens.tracking import Tracker
@@ -49,6 +51,8 @@ from ntklens.training.checkpoint import (
     Checkpoint,
     find_checkpoint_step,
     load_checkpoint,
+    read_checkpoint_details,
+    remove_checkpoints,
     save_checkpoint,
 )
 from ntklens.training.ensemble import Params, State, Trainer, initialise, run_states, trains_faster_alone
@@ -90,6 +94,11 @@ class Job:
     spectra: SpectrumWorkers
     stop: Stop
     watcher: Watcher
+
+    @functools.cached_property
+    def data_identity(self) -> DataIdentity:
+        """What tells the data from others, which checkpoints and status.json repeat."""
+        return identify_dataset(self.cfg, self.dataset)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -133,6 +142,7 @@ def compute_seeds(
         jax.clear_caches()  # the programs of the configuration before, which a long sweep would pile up
         _latest[0] = trainer
     fitting = _count_fitting(cfg, estimate_need(trainer, dataset), memory)
+    check_run_data(cfg, run, identify_dataset(cfg, dataset), replaced)
     _prepare_directory(cfg, run, seeds, command)
     use_compilation_cache(run.absolute().parents[1])  # of all runs, wherever a job's own folder is
     with claim_seeds(run, seeds) as claimed:
@@ -210,16 +220,6 @@ def _note_interrupted(job: Job, seeds: Sequence[int]) -> None:
     for seed in seeds:
         step = find_checkpoint_step(find_seed_directory(job.run, seed))
         write_unfinished(job.run, [seed], "interrupted", key=job.key, step=step, steps=int(job.steps[-1]))
-
-
-def load_dataset(cfg: DictConfig) -> Dataset:
-    """Return the configuration's dataset; the last one is kept, for the next configuration of a sweep."""
-    return _load_dataset(_encode(cfg.dataset))
-
-
-@functools.lru_cache(maxsize=1)
-def _load_dataset(node: str) -> Dataset:
-    return construct(OmegaConf.create(json.loads(node)))
 
 
 def build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:
@@ -310,10 +310,20 @@ def _load_checkpoints(job: Job, seeds: Sequence[int]) -> Iterator[dict[int, Chec
     """Yield seeds with their checkpoints, those that are equally far together: one that is damaged falls behind."""
     groups: dict[int, dict[int, Checkpoint | None]] = defaultdict(dict)
     for seed in seeds:
+        _remove_foreign_checkpoints(job, seed)
         checkpoint = load_checkpoint(find_seed_directory(job.run, seed), job.key)
         groups[checkpoint.step if checkpoint else 0][seed] = checkpoint
     for step in sorted(groups, reverse=True):
         yield groups.pop(step)
+
+
+def _remove_foreign_checkpoints(job: Job, seed: int) -> None:
+    """Remove checkpoints of other data: `replace=true` asked for it, or a launch of other data was refused before."""
+    directory = find_seed_directory(job.run, seed)
+    details = read_checkpoint_details(directory) or {}
+    stored = details.get("data")
+    if isinstance(stored, dict) and stored.get("checksum") != job.data_identity.checksum:
+        remove_checkpoints(directory)
 
 
 def _prepare_directory(cfg: DictConfig, run: Path, seeds: Sequence[int], command: str) -> None:
@@ -436,7 +446,14 @@ class Pack:
     def _beat(self) -> None:
         step, steps = self.state.step, int(self.job.steps[-1])
         write_unfinished(
-            self.job.run, self.seeds, "running", key=self.job.key, step=step, steps=steps, heartbeat=time.time()
+            self.job.run,
+            self.seeds,
+            "running",
+            key=self.job.key,
+            step=step,
+            steps=steps,
+            heartbeat=time.time(),
+            data=self.job.data_identity._asdict(),
         )
         self.beaten = time.monotonic()
 
@@ -454,7 +471,12 @@ class Pack:
             }
             try:
                 save_checkpoint(
-                    find_seed_directory(self.job.run, seed), self.state.step, arrays, self.job.key, seconds=seconds
+                    find_seed_directory(self.job.run, seed),
+                    self.state.step,
+                    arrays,
+                    self.job.key,
+                    seconds=seconds,
+                    data=self.job.data_identity._asdict(),
                 )
             except OSError as error:
                 with contextlib.suppress(OSError):
@@ -467,6 +489,7 @@ class Pack:
         job, recorder = self.job, self.recorder
         finished = recorder.finish()
         seconds = self.seconds_before + time.monotonic() - self.started
+        published = job.dataset.provenance.get("published")
         shared = {
             **describe_environment(),
             "config": OmegaConf.to_container(job.cfg, resolve=True),
@@ -476,6 +499,7 @@ class Pack:
             "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(self.state.params)),
             "data": job.dataset.provenance,
             "data_checksum": job.dataset.provenance["checksum"],
+            **({"data_published": bool(published)} if published is not None else {}),
             "packed_seeds": self.seeds,
             "continued_from_step": self.first_step,
             "seconds": seconds,

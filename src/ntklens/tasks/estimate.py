@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from omegaconf import DictConfig, OmegaConf
 
-from ntklens.config import construct
 from ntklens.data import Dataset
+from ntklens.data.check import load_checked
 from ntklens.errors import InputError
 from ntklens.sweep.cost import Cost
 from ntklens.sweep.counting import count_checkpoint_bytes, count_operations, count_workload
@@ -58,7 +58,7 @@ def load_dataset_sizes(cfg: DictConfig) -> Dataset:
 
 @functools.lru_cache(maxsize=4)
 def _load(node: str) -> Dataset:
-    return construct(OmegaConf.create(json.loads(node)))
+    return load_checked(OmegaConf.create(json.loads(node)))
 
 
 @functools.cache

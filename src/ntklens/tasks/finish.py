@@ -2,12 +2,14 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
 from ntklens.analysis.observables import compute_observables
+from ntklens.sweep.same_data import identify_attributes
 from ntklens.sweep.states import FINISHED, REPLACED_NAME, Unit, find_seed_directory, write_finished
 from ntklens.training.checkpoint import remove_checkpoints
 from ntklens.trajectory import FILE_NAME, UnreadableTrajectory, read_trajectory
@@ -28,9 +30,16 @@ def finish_seed(directory: Path, trajectory: xr.Dataset) -> None:
         packed=len(json.loads(attrs["packed_seeds"])),
         constant_output=bool(attrs["constant_output"]),
         observables=observables,
+        **describe_data(attrs),
     )
     remove_checkpoints(directory)
     (directory / REPLACED_NAME).unlink(missing_ok=True)
+
+
+def describe_data(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what status.json says of the data that a trajectory was computed on."""
+    data = identify_attributes(attrs)
+    return {} if data is None else {"data": data._asdict()}
 
 
 def finish_late(run: Path, units: Iterable[Unit]) -> bool:

@@ -7,6 +7,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from ntklens.errors import Unavailable
 from ntklens.signals import Stop
 from ntklens.tracking.progress import Watcher
 
@@ -49,11 +50,11 @@ def compute_slice(piece: dict[str, Any], memory: float | None, stop: Stop, watch
         with contextlib.suppress(OSError):
             traceback.print_exc()
         cause = error.__cause__ or error
-        of_the_disk = compute.is_of_the_disk(cause)
+        no_fault = compute.is_of_the_disk(cause) or isinstance(error, Unavailable)
         message = compute.describe_failure(error)
         mine = sorted(set(seeds) - find_claimed(run, seeds))  # others may be computing the rest
-        state = "interrupted" if of_the_disk else "failed"
+        state = "interrupted" if no_fault else "failed"
         write_unfinished(run, mine, state, error=message, traceback=traceback.format_exc())
-        if mine and not of_the_disk:
+        if mine and not no_fault:
             track_failed(cfg, run, mine, message)
-        return compute.Outcome([], mine, [], message) if of_the_disk else compute.Outcome(mine, [], [], message)
+        return compute.Outcome([], mine, [], message) if no_fault else compute.Outcome(mine, [], [], message)

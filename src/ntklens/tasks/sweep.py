@@ -50,6 +50,7 @@ from ntklens.sweep.progress import COMPLETE, FAILED, UNFINISHED, SweepStatus, as
 from ntklens.sweep.slurm import cancel_jobs
 from ntklens.sweep.states import FINISHED, find_units, set_replaced
 from ntklens.sweep.submissions import ask_for_jobs, find_submitted, read_submissions
+from ntklens.tasks.datasets import check_launch_data
 from ntklens.tasks.finish import finish_late
 from ntklens.tasks.launch import Launch, LocalLaunch
 from ntklens.tasks.track import track_published
@@ -92,6 +93,8 @@ def make_plans(
         look_up_units(members)
         plan = Plan(folder.name, folder, command, members, [], NOT_ASKED, 1)
         pending = any(configuration.find_pending() for configuration in members)
+        if pending:
+            check_launch_data(folder, members)
         if pending and refuse:
             construct(members[0].cfg.tracking).check()
         if pending and launch:

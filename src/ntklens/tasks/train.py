@@ -28,7 +28,8 @@ from ntklens.report.figures import draw_run
 from ntklens.report.table import build_summary_table
 from ntklens.signals import stop_on_signals
 from ntklens.sweep.claims import find_claimed
-from ntklens.sweep.key import name_run
+from ntklens.sweep.key import compute_key, name_run
+from ntklens.sweep.plan import Configuration
 from ntklens.sweep.progress import COMPLETE, FAILED, UNFINISHED
 from ntklens.sweep.states import (
     FINISHED,
@@ -38,6 +39,7 @@ from ntklens.sweep.states import (
     select_pending,
     set_aside,
 )
+from ntklens.tasks.datasets import check_launch_data
 from ntklens.tasks.finish import finish_seed
 from ntklens.tasks.track import track_published, tracked
 from ntklens.tracking.progress import ProgressBar
@@ -65,6 +67,7 @@ def train(cfg: DictConfig) -> int:
     units = find_units(run, seeds)
     there = [unit.seed for unit in units if unit.state in FINISHED]
     replaced = there if cfg.replace else []
+    check_launch_data(run.parent, [Configuration(cfg, run, compute_key(cfg), {}, seeds, [], units)])
     command = format_command(_list_words())
     if replaced:
         console.print(f"replace=true: {len(there)} results are taken back; type the line without it to continue later")
@@ -168,7 +171,11 @@ def _report(
             draw_run(trajectories, f"{run.name}: {len(seeds)} seeds", figure)
         except OSError as error:
             print(f"{figure} cannot be written ({error.strerror})", file=sys.stderr)
-    console.print(build_summary_table(trajectories))
+    for own in _separate_data(trajectories):
+        if len(own) < len(trajectories):
+            numbers = _list([int(t.attrs["seed"]) for t in own])
+            console.print(f"{numbers}: of other data than the rest (SHA-256 {own[0].attrs['data_checksum'][:12]})")
+        console.print(build_summary_table(own))
     if diverged:
         console.print(f"{len(diverged)} of {len(seeds)} seeds diverged, kept out of the table: {_list(diverged)}")
     if constant:
@@ -178,6 +185,14 @@ def _report(
     lines += [f'load     ntklens.load("{run.parent}")', *_suggest_next(cfg, run)]
     for line in lines:
         console.print(line)
+
+
+def _separate_data(trajectories: Sequence[xr.Dataset]) -> list[list[xr.Dataset]]:
+    """Return trajectories apart by the data that they were computed on."""
+    groups: dict[str, list[xr.Dataset]] = {}
+    for trajectory in trajectories:
+        groups.setdefault(str(trajectory.attrs.get("data_checksum")), []).append(trajectory)
+    return list(groups.values())
 
 
 def _list(numbers: Sequence[int]) -> str:

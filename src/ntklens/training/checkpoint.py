@@ -119,6 +119,19 @@ def find_checkpoint_step(directory: Path) -> int:
     return next(iter(_find_steps(directory / DIRECTORY_NAME)), 0)
 
 
+def read_checkpoint_details(directory: Path) -> dict[str, Any] | None:
+    """Return what is noted of the furthest checkpoint; None if there is none. It is not looked into."""
+    folder = directory / DIRECTORY_NAME
+    for step in _find_steps(folder):
+        try:
+            details = json.loads((folder / f"{step}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(details, dict):
+            return details
+    return None
+
+
 def remove_checkpoints(directory: Path) -> None:
     """Remove what a finished seed needs no more."""
     shutil.rmtree(directory / DIRECTORY_NAME, ignore_errors=True)
