@@ -252,9 +252,13 @@ def test_files_of_a_published_name_that_are_not_the_published_ones_are_said_and_
 
 
 def test_the_published_samples_are_told_by_their_contents(two_roots, monkeypatch, capsys):
-    content = mnist.load(root=str(two_roots[0])).provenance["content"]
-    assert content == mnist.load(root=str(two_roots[0]), train_size=5, standardize=True).provenance["content"]
-    assert content != mnist.load(root=str(two_roots[1])).provenance["content"]
+    sizes = {"train_size": 20, "probe_size": 4}
+    content = mnist.load(root=str(two_roots[0]), **sizes).provenance["content"]
+    assert (
+        content
+        == mnist.load(root=str(two_roots[0]), train_size=5, standardize=True, probe_size=4).provenance["content"]
+    )
+    assert content != mnist.load(root=str(two_roots[1]), **sizes).provenance["content"]
     monkeypatch.setattr(mnist, "CONTENT", content)
     run = launch(f"dataset.root={two_roots[0]}")
     assert capsys.readouterr().err == ""
