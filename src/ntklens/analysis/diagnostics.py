@@ -11,7 +11,8 @@ import xarray as xr
 from ntklens.analysis.forms import FORMS
 from ntklens.analysis.groups import RANDOM, Group, describe_value, list_swept, select_good
 from ntklens.analysis.observables import OBSERVABLES, STRAIGHT, UNRESOLVED_STEPS
-from ntklens.analysis.powerlaw import CONSTANT, Law
+from ntklens.analysis.powerlaw import CONSTANT, Interval, Law
+from ntklens.analysis.settings import list_values, read_configs
 from ntklens.analysis.transition import Transition, compare_transitions
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -63,8 +64,8 @@ def diagnose(
         *_check_paths(observables),
         *_check_seeds(observables, laws),
         *_check_precision(data),
-        *(diagnosis for group in groups for diagnosis in _check_group(observables, group, laws, transitions)),
-        *_check_random(observables, groups),
+        *(d for group in groups for d in _check_group(data, observables, group, laws, transitions)),
+        *_check_random(data, observables, groups),
     ]
     return sorted(dict.fromkeys(found), key=lambda one: (ERROR, WARNING, NOTE).index(one.severity))
 
@@ -77,7 +78,7 @@ def _check_states(data: xr.Dataset, states: Mapping[str, int], failures: Sequenc
         why = f" ({'; '.join(failures)})" if failures else ""
         yield Diagnosis(
             ERROR, f"{failed} of {total} seeds failed{why}: nothing here is of them.",
-            "Look at task=status; mend the cause and type the sweep's line again with retry=true.",
+            "Look at task=status, remove the cause, and type the sweep's line again with retry=true.",
         )  # fmt: skip
     if waiting:
         yield Diagnosis(
@@ -98,8 +99,8 @@ def _check_states(data: xr.Dataset, states: Mapping[str, int], failures: Sequenc
         yield Diagnosis(
             ERROR, f"{len(unreadable)} files could not be read and are left out; the first: {first['path']} "
             f"({first['reason']}).",
-            "Damaged files: type the sweep's line again, they are set aside and computed anew. Files of a newer "
-            "schema: upgrade ntklens.",
+            "Damaged files: type the sweep's line again, which sets them aside and computes them anew. Files of a "
+            "newer schema: upgrade ntklens.",
         )  # fmt: skip
 
 
@@ -225,7 +226,7 @@ def _check_precision(data: xr.Dataset) -> Iterator[Diagnosis]:
 
 
 def _check_group(
-    observables: xr.Dataset, group: Group, laws: Sequence[Law], transitions: Sequence[Transition]
+    data: xr.Dataset, observables: xr.Dataset, group: Group, laws: Sequence[Law], transitions: Sequence[Transition]
 ) -> Iterator[Diagnosis]:
     where = f"Along {group.axis}{f' at {group.label}' if group.label else ''}"
     if group.tied and len(np.unique(group.x)) >= FORMS["power"].least_points:
@@ -247,24 +248,52 @@ def _check_group(
         yield Diagnosis(
             WARNING, f"{where} Γ_min rises without saturating (α = {rank.value:.2f}): the kernel regime is not "
             f"reached.",
-            "Sweep wider (model.width) or go deeper (model.depth).",
+            f"Sweep model.width beyond {group.x.max():g}"
+            f"{' or raise model.depth' if _has(data, 'model.depth') else ''}.",
         )  # fmt: skip
     beta = powers.get("trace_ratio")
     if beta is not None and not beta.high < -CONSTANT:
-        known = "β does not fall" if beta.low > -CONSTANT else "it cannot be told whether β falls"
-        yield Diagnosis(
-            WARNING, f"{where} {known} (α = {beta.value:.2f} [{beta.low:.2f}, {beta.high:.2f}]).",
-            "The range may be too narrow, or the initialisation not standard: sweep wider, check "
-            "model.parameterization.",
-        )  # fmt: skip
+        yield _explain_ratio(data, group, where, beta)
     if len(own) == 2 and all(t.within for t in own) and own[0].scale.is_outside(own[1].scale.low, own[1].scale.high):
         yield Diagnosis(
             WARNING, f"{where} the transition read from β and from Γ_min is not the same: {compare_transitions(*own)}.",
-            "Expected of shallow networks: compare a deeper one (model.depth).",
+            _advise_depth(data, group),
         )  # fmt: skip
 
 
-def _check_random(observables: xr.Dataset, groups: Sequence[Group]) -> Iterator[Diagnosis]:
+def _explain_ratio(data: xr.Dataset, group: Group, where: str, beta: Interval) -> Diagnosis:
+    """Say that β does not fall, and why: under another parameterisation than the standard one it need not."""
+    known = "β does not fall" if beta.low > -CONSTANT else "it cannot be told whether β falls"
+    text = f"{where} {known} (α = {beta.value:.2f} [{beta.low:.2f}, {beta.high:.2f}])"
+    kinds = list_values(read_configs(data, group.runs), "model.parameterization")
+    others = [str(kind) for kind in kinds if kind != "standard"]
+    if others:
+        return Diagnosis(
+            NOTE, f"{text}: model.parameterization={'|'.join(others)} scales Θ with the width in its own way, and does "
+            f"not make β fall as the standard parameterisation does.",
+            "Compare ΔTr, Γ and the losses, which tell of learning there; raw traces of two parameterisations are "
+            "not comparable.",
+        )  # fmt: skip
+    return Diagnosis(
+        WARNING, f"{text}. The sweep, {group.x.min():g} … {group.x.max():g}, may be too narrow: β falls where Tr Θ_0 "
+        f"grows with the width.",
+        f"Sweep model.width beyond {group.x.max():g}.",
+    )  # fmt: skip
+
+
+def _advise_depth(data: xr.Dataset, group: Group) -> str:
+    depths = [one for one in list_values(read_configs(data, group.runs), "model.depth") if isinstance(one, int)]
+    if len(depths) != 1:
+        return "Look at the figures of β and Γ_min against the width."
+    return f"Expected of shallow networks: compare model.depth={depths[0] + 2}."
+
+
+def _has(data: xr.Dataset, key: str) -> bool:
+    """Return whether runs have a setting."""
+    return any(key in config for config in read_configs(data))
+
+
+def _check_random(data: xr.Dataset, observables: xr.Dataset, groups: Sequence[Group]) -> Iterator[Diagnosis]:
     if not groups:
         return
     drawn = {key for key in RANDOM if key in observables.coords}
@@ -284,7 +313,7 @@ def _check_random(observables: xr.Dataset, groups: Sequence[Group]) -> Iterator[
                     f"its effect cannot be told from that of the draw.",
                     f"Sweep {key} at every value of {axis}.",
                 )  # fmt: skip
-    if "dataset.data_seed" not in drawn:
+    if "dataset.data_seed" not in drawn and _has(data, "dataset.data_seed"):
         yield Diagnosis(
             NOTE, "All seeds share one draw of the training set: intervals are conditional on it, and which samples "
             "are drawn can matter more than the seed.",
@@ -292,9 +321,14 @@ def _check_random(observables: xr.Dataset, groups: Sequence[Group]) -> Iterator[
         )  # fmt: skip
     if "dataset.probe_seed" not in drawn:
         sizes = observables["N"].values if "N" in observables else np.array([math.nan])
-        size = f" of {np.nanmin(sizes):.0f} inputs" if np.isfinite(sizes).any() else ""
+        known = sorted({int(size) for size in sizes[np.isfinite(sizes)].ravel()})
+        size = f" of {' or '.join(map(str, known))} inputs" if known else ""
         yield Diagnosis(
-            NOTE, f"Γ is of one probe{size}: disjoint probes of 128 can differ by half the effect of width, so that an "
-            "exponent of Γ holds for this probe alone.",
-            "Repeat with another dataset.probe_size and compare.",
+            NOTE, f"Γ is of one probe{size}: disjoint probes may differ by as much as widths do, so that an exponent "
+            f"of Γ holds for this probe alone.",
+            "Sweep dataset.probe_seed=0,1,2,3 as well: it draws other probes, and is taken as a random factor. "
+            "A probe of another dataset.probe_size is nested in this one, or holds it."
+            if _has(data, "dataset.probe_seed")
+            else "A probe of another dataset.probe_size is nested in this one, or holds it: it shows how Γ depends on "
+            "N, not on which inputs were drawn.",
         )  # fmt: skip

@@ -11,7 +11,8 @@ from ntklens.analysis.samples import DRAW, SAME_SEED, SEED
 
 RANDOM = {"dataset.data_seed": DRAW, "dataset.probe_seed": "probe"}  # overrides that draw something anew
 NOT_SWEPT = ("run", "config", "key", "data_checksum", "sweep")  # coordinates along run that are no parameters
-ORDER = ("model.width", "dataset.train_size", "model.depth")  # of two axes that move together the first is meant
+WIDTH, DATA = "model.width", "dataset.train_size"
+ORDER = (WIDTH, DATA, "model.depth")  # of two axes that move together the first is meant
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.stats import chi2
 from scipy.stats import t as student
 
 from ntklens.analysis.forms import FORMS
@@ -423,11 +424,11 @@ def _describe(fits: dict[str, Fit], preferred: str | None, refusals: dict[str, s
     text = f"{'grows' if fit.mean[-1] > fit.mean[0] else 'falls'} as {FORMS[preferred].formula}"
     if "exponent" in fit.parameters:
         text += f" with {_say_exponent(fit.exponent)}"
-    text += f" (misfit {fit.misfit:.1%})"
+    text += f" (intrinsic scatter {fit.misfit:.1%})"
     if power is None:
         return text
     return (
-        f"{text}, better than a power law with {_say_exponent(power.exponent)} (misfit {power.misfit:.1%}, "
+        f"{text}, better than a power law with {_say_exponent(power.exponent)} (intrinsic scatter {power.misfit:.1%}, "
         f"AICc higher by {power.aicc - fit.aicc:.0f})"
     )
 
@@ -436,10 +437,31 @@ def _say_exponent(alpha: Interval) -> str:
     return f"α = {alpha.value:.3f} [{alpha.low:.3f}, {alpha.high:.3f}]"
 
 
+def is_constant(samples: Samples) -> bool:
+    """Return whether a constant describes the means: Σ (ln ȳ − mean)² / Var(ln ȳ) is no larger than chance makes it.
+
+    χ² with K − 1 degrees of freedom, at 5 %. Without an error of the means (one seed) it is not known: False.
+    """
+    if len(samples.x) < 2 or samples.count.min() < 2 or not np.all(samples.variance > 0):
+        return False
+    logs, weights = np.log(samples.mean), 1 / samples.variance
+    mean = float(np.sum(weights * logs) / np.sum(weights))
+    return float(chi2.sf(np.sum(weights * (logs - mean) ** 2), len(logs) - 1)) >= 1 - LEVEL
+
+
 def _describe_exponent(fit: Fit) -> str:
     alpha, told = fit.exponent, _say_exponent(fit.exponent)
     if alpha.is_inside(-CONSTANT, CONSTANT):
         return f"is constant within ±{CONSTANT}: {told}"
     if alpha.low <= 0 <= alpha.high:
-        return f"shows no trend: {told} holds 0, points scatter by {fit.misfit:.0%} about the curve"
+        if is_constant(fit.samples):
+            return f"shows no trend: {told} holds 0, and a constant describes the points within their errors"
+        if fit.samples.count.min() < 2:
+            return (
+                f"has no trend that can be told: no power law describes it, {told} holds 0, and one seed has no error"
+            )
+        return (
+            f"is not constant, and no power law describes it: {told} holds 0 (intrinsic scatter about the power law "
+            f"{fit.misfit:.1%}, standard error of the means {fit.samples.typical_error:.1%})"
+        )
     return f"{'grows' if alpha.value > 0 else 'falls'} as a power law, {told}"

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from ntklens.analysis.claims import DATA, WIDTH, Claim, judge_claims
+from ntklens.analysis.claims import Claim, judge_claims, summarise_claims
 from ntklens.analysis.diagnostics import Diagnosis, diagnose
 from ntklens.analysis.forms import FORMS
 from ntklens.analysis.groups import (
+    DATA,
     RANDOM,
+    WIDTH,
     Group,
     arrange_samples,
     describe_value,
@@ -92,7 +94,7 @@ def analyse(
     counted = dict(states or {}) or _count_states(data)
     claims = judge_claims(data, groups, laws, transitions)
     diagnoses = diagnose(data, observables, groups, laws, transitions, counted, failures)
-    summary = _summarise(data, groups, laws, transitions, surfaces, counted)
+    summary = _summarise(data, groups, laws, transitions, surfaces, counted, claims)
     return Study(
         list(names), data, observables, groups, laws, transitions, surfaces, diagnoses, claims, counted, summary
     )
@@ -154,9 +156,11 @@ def _summarise(
     transitions: Sequence[Transition],
     surfaces: Sequence[Surface],
     states: Mapping[str, int],
+    claims: Sequence[Claim],
 ) -> list[str]:
-    total = sum(states.values())
-    sentences = [f"{data.sizes['run']} configurations, {states.get('done', 0)} of {total} seeds done."]
+    total, runs = sum(states.values()), data.sizes["run"]
+    sentences = [f"{runs} configuration{'s' if runs != 1 else ''}, {states.get('done', 0)} of {total} seeds done."]
+    sentences += summarise_claims(claims)
     if not groups:
         sentences.append("Nothing numeric was swept: there is no axis to fit a law along.")
     short = {
@@ -225,7 +229,8 @@ def explain_trace_ratio(group: Group, laws: Sequence[Law]) -> list[str]:
     scale = affine.parameters["scale"] if affine is not None else NOTHING
     if affine is not None and group.axis == WIDTH and scale.is_inside(0, math.inf) and math.isfinite(scale.high):
         text += (
-            f"; the affine law Tr Θ_0 = a + b m (misfit {affine.misfit:.1%}, the power law's {initial.misfit:.1%}) "
+            f"; the affine law Tr Θ_0 = a + b m (intrinsic scatter {affine.misfit:.1%}, the "
+            f"power law's {initial.misfit:.1%}) "
             f"has its crossover at a/b = {scale.value:.0f} [{scale.low:.0f}, {scale.high:.0f}]"
         )
     return [f"{text}."]

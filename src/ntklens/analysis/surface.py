@@ -150,7 +150,7 @@ def describe_surface(surface: Surface) -> str:
     )
     counts = {kind: surface.limited.count(kind) for kind in ("width", "data", "both")}
     return (
-        f"{f'at {surface.group}, ' if surface.group else ''}{surface.formula}: {told}; misfit "
+        f"{f'at {surface.group}, ' if surface.group else ''}{surface.formula}: {told}; r.m.s. error "
         f"{surface.misfit:.1%}; of {surface.n} configurations {counts['width']} are "
         f"limited by {surface.axes[0]}, {counts['data']} by {surface.axes[1]}, {counts['both']} by both"
     )

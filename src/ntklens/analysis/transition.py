@@ -77,7 +77,7 @@ def find_transition(
     fits = fit_all(samples, ("power", *ALTERNATIVES))
     if len(fits) < 3:
         needed = FORMS["plateau_power"].least_points
-        sentence = f"not testable: a crossover needs {needed} points along the axis, there are {len(samples.x)}"
+        sentence = f"too few points: a crossover needs {needed} along the axis, there are {len(samples.x)}"
         return Transition(observable, axis, group, NOTHING, False, "", math.nan, NOTHING, NOTHING, math.nan, sentence)
     best = min(ALTERNATIVES, key=lambda form: fits[form].aicc)
     power_p = reject_form(fits["power"], best, rng)
@@ -217,7 +217,7 @@ def compare_transitions(first: Transition, second: Transition) -> str:
     """Return one sentence on whether two observables put the transition at the same place."""
     names = " and ".join(OBSERVABLES[one.observable].symbol for one in (first, second))
     if all(math.isnan(one.power_p) for one in (first, second)):
-        return f"{names}: not testable"
+        return f"{names}: too few points"
     if not (first.within and second.within):
         shown = [OBSERVABLES[one.observable].symbol for one in (first, second) if one.within]
         return f"{names}: {f'only {shown[0]}' if shown else 'neither'} shows a crossover within the sweep"

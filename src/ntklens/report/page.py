@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,17 +12,29 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ntklens.analysis.claims import Claim
-from ntklens.analysis.groups import name_swept
+from ntklens.analysis.claims import (
+    CONTRADICTED,
+    INCONCLUSIVE,
+    NOT_SWEPT,
+    OUTSIDE,
+    SUPPORTED,
+    Claim,
+    describe_column,
+    describe_multiplicity,
+    find_papers,
+)
+from ntklens.analysis.groups import Group, name_swept
 from ntklens.analysis.powerlaw import Interval
+from ntklens.analysis.settings import describe_differences, describe_runs, join_values
 from ntklens.analysis.stack import flatten_config
 from ntklens.analysis.study import Study
 from ntklens.analysis.surface import describe_surface
 from ntklens.report.chart import Chart, group_families
 from ntklens.report.charts import MOST_GROUPS
 from ntklens.report.charts.laws import read_symbol
+from ntklens.report.glossary import TERMS, link_terms
 from ntklens.report.interactive import describe_family, encode_json, list_colours
-from ntklens.report.style import format_interval, format_number, to_markup
+from ntklens.report.style import format_interval, format_number, label_axis, to_markup
 from ntklens.report.tables import list_fits
 
 TABLES = ("observables.csv", "fits.csv", "claims.csv")
@@ -30,19 +43,32 @@ CONTENTS = (
     ("diagnostics", "Diagnostics"), ("configuration", "Configuration"), ("provenance", "Provenance"),
 )  # fmt: skip
 FINISHED = ("done", "diverged")
-MOST_SENTENCES = 14  # of the summary that are seen at once
 MOST_FITS = 1000  # rows of the table of fits
 MOST_ROWS = 200  # of runs in the table of differences
 FIT_HEADS = (
     ("", ""), ("observable", ""), ("axis", ""), ("group", ""), ("form", ""), ("α", "number"), ("other parameters", ""),
-    ("points", "number"), ("misfit", "number"), ("R²", "number"), ("AICc", "number"), ("hold-out", "number"),
+    ("points", "number"), ("intrinsic scatter", "number"), ("R²", "number"), ("AICc", "number"), ("hold-out", "number"),
     ("α without top octave", "number"), ("α without bottom octave", "number"), ("bootstrap", "number"),
 )  # fmt: skip
-BADGES = {"supported": ("supported", "✓"), "contradicted": ("contradicted", "✗")}
+COMMAND = re.compile(
+    r"python -m ntklens\.run[^;<]*|(?<![\w.])[a-z]+(?:\.\w+)?=[\w.,]*\w|\b(?:dataset|model|optimizer|training)\.\w+"
+)
+MOST_COLUMNS = 4  # groups side by side in a table of claims
+BADGES = {  # verdict → class, sign
+    SUPPORTED: ("supported", "✓"), CONTRADICTED: ("contradicted", "✗"), INCONCLUSIVE: ("open", "?"),
+    OUTSIDE: ("note", "–"), NOT_SWEPT: ("note", "–"),
+}  # fmt: skip
+VERDICT_WORDS = (
+    (SUPPORTED, "the 95 % interval lies inside what is stated"),
+    (CONTRADICTED, "it lies outside"),
+    (INCONCLUSIVE, "swept, but the interval straddles a bound, or there is no number"),
+    (OUTSIDE, "the paper does not state it of such runs, or they cover less than three quarters, in log, of the range "
+     "that it is stated for: the value stands there without a verdict"),
+)  # fmt: skip
 FACTS = {
     "git_commit": "git commit", "git_dirty": "uncommitted changes", "packages": "versions", "python": "Python",
     "device": "device", "host": "host", "precision": "precision", "data": "data", "data_checksum": "data checksum",
-    "schema_version": "schema",
+    "data_published": "published data files", "schema_version": "schema",
 }  # fmt: skip
 
 
@@ -61,12 +87,14 @@ def build_page(study: Study, charts: Sequence[Chart], drawn: Mapping[str, Sequen
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "markup": lambda text: Markup(to_markup(str(text))),
+        "markup": lambda text: Markup(link_terms(to_markup(str(text)))),
+        "command": lambda text: Markup(COMMAND.sub(r"<code>\g<0></code>", to_markup(str(text)))),
+        "plain": lambda text: Markup(to_markup(str(text))),
         "interval": lambda i: format_interval(i.value, i.low, i.high),
         "number": format_number,
         "symbol": read_symbol,
-        "badge": lambda verdict: BADGES.get(verdict, ("open", ""))[0],
-        "sign": lambda verdict: BADGES.get(verdict, ("", "–"))[1],
+        "badge": lambda verdict: BADGES[verdict][0],
+        "sign": lambda verdict: BADGES[verdict][1],
     }
     families = group_families(charts)
     template = environment.from_string(_read("report.html.jinja"))
@@ -76,12 +104,15 @@ def build_page(study: Study, charts: Sequence[Chart], drawn: Mapping[str, Sequen
         line=_describe_origin(study),
         contents=_list_contents(families),
         incomplete=describe_incomplete(study.states),
-        summary=study.summary,
-        most_sentences=MOST_SENTENCES,
+        work=describe_work(study, plans),
+        terms=TERMS,
+        summary=_split_summary(study.summary),
         states=[(state, count) for state, count in study.states.items() if count],
         unreadable=json.loads(study.data.attrs.get("unreadable", "[]")),
         tables=TABLES,
-        **_pivot_claims(study.claims),
+        papers=_pivot_claims(study),
+        family=describe_multiplicity(study.claims),
+        verdicts=VERDICT_WORDS,
         surfaces=[(surface, describe_surface(surface)) for surface in study.surfaces],
         families=[_describe_section(name, members, drawn) for name, members in families.items()],
         fit_heads=FIT_HEADS,
@@ -165,19 +196,110 @@ def _select_fit_rows(study: Study) -> dict[str, Any]:
     return {"fits": shown, "fits_left_out": len(rows) - len(shown)}
 
 
-def _pivot_claims(claims: Sequence[Claim]) -> dict[str, Any]:
-    """Return the arms of the protocol, and one row for each claim and group with what each arm says of it."""
-    arms = list(dict.fromkeys(claim.protocol for claim in claims))
-    rows: dict[tuple[str, str, str], dict[str, Claim]] = {}
-    for claim in claims:
-        rows.setdefault((claim.claim, claim.axis, claim.group), {})[claim.protocol] = claim
+def describe_work(study: Study, plans: Sequence[dict]) -> str:
+    """Return what was done, in one paragraph: networks, data, training, seeds, probe, hardware, date.
+
+    Args:
+      study: what was found.
+      plans: the plan.json of each sweep that has one.
+    """
+    data, words, seen = study.data, describe_runs(study.data), _read_provenance(study.data)
+    runs = data.sizes["run"]
+    width, start = words.get("width"), words.get("initialisation")
+    networks = [
+        words.get("model", "networks"),
+        f"width {width}" if width else "",
+        f"{start} parameterisation" if start else "",
+    ]
+    text = [
+        f"{runs:,} configuration{'s' if runs != 1 else ''}: {', '.join(filter(None, networks))}; "
+        f"data {words.get('data', 'not recorded')}; {words.get('optimiser', 'optimiser not recorded')}, "
+        f"{words.get('training', 'training not recorded')}.",
+        f"Seeds done of each: {words.get('seeds', '0')} ({sum(study.states.values()):,} trajectories asked for, "
+        f"{study.states.get('done', 0):,} done).",
+    ]
+    tested = sorted({one["test_size"] for one in seen.get("data", []) if isinstance(one, dict) and "test_size" in one})
+    if tested:
+        text.append(f"The minimum is chosen on one half of {join_values(tested)} test samples, and read on the other.")
+    sizes = {name: np.unique(data[name].values[np.isfinite(data[name].values)]) for name in ("N", "C") if name in data}
+    known = [f"{name} = {join_values([int(v) for v in values])}" for name, values in sizes.items() if len(values)]
+    if known:
+        text.append(
+            f"The kernel Θ is measured on N probe inputs, held out from training, and C outputs: {', '.join(known)}."
+        )
+    machine = [str(one) for name in ("device", "host", "precision") for one in seen.get(name, [])]
+    times = [str(plan["time"])[:10] for plan in plans if plan.get("time")]
+    when = f"launched on {', '.join(dict.fromkeys(times))}" if times else ""
+    where = f"computed on {', '.join(machine)}" if machine else ""
+    origin = ", ".join(filter(None, (when, where)))
+    return " ".join([*text, f"{origin[0].upper()}{origin[1:]}." if origin else ""]).strip()
+
+
+def _split_summary(sentences: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the summary in parts: a head, a sentence that ends in a colon, and what stands below it."""
+    parts: list[dict[str, Any]] = [{"head": "", "sentences": []}]
+    for sentence in sentences:
+        if sentence.endswith(":"):
+            parts.append({"head": sentence, "sentences": []})
+        else:
+            parts[-1]["sentences"].append(sentence)
+    return [part for part in parts if part["head"] or part["sentences"]]
+
+
+def _pivot_claims(study: Study) -> list[dict[str, Any]]:
+    """Return, for each paper, a table for each axis: one row per statement, one column per group of runs."""
+    papers = []
+    for paper in find_papers():
+        own = [claim for claim in study.claims if claim.paper == paper.name]
+        tables, unswept = [], []
+        for axis in dict.fromkeys(claim.axis for claim in own):
+            claims = [claim for claim in own if claim.axis == axis]
+            groups = [group for group in study.groups if group.axis == axis]
+            if groups:
+                tables.append(_pivot_axis(study, axis, groups, claims))
+            else:
+                unswept.append({"axis": label_axis(axis), "claims": claims, "advice": claims[0].advice})
+        papers.append({"name": paper.name, "not_stated": paper.not_stated, "tables": tables, "unswept": unswept})
+    return [paper for paper in papers if paper["tables"] or paper["unswept"]]
+
+
+def _pivot_axis(study: Study, axis: str, groups: Sequence[Group], claims: Sequence[Claim]) -> dict[str, Any]:
+    by_place = {(claim.claim, claim.group): claim for claim in claims}
+    statements = list(dict.fromkeys(claim.claim for claim in claims))
+    columns: list[dict[str, Any]] = []
+    for group in groups:
+        own = [claim for claim in claims if claim.group == group.label]
+        columns.append(
+            {
+                "label": group.label, "title": _name_column(group, axis), "words": describe_column(study.data, group),
+                "protocol": own[0].protocol, "range": own[0].range,
+                "unmet": next((c.why for c in own if c.why.startswith("no verdict")), ""),
+                "advice": list(dict.fromkeys(claim.advice for claim in own if claim.advice)),
+            }
+        )  # fmt: skip
+    rows = [
+        {
+            "claim": statement,
+            "cells": [by_place[statement, column["label"]] for column in columns],
+        }
+        for statement in statements
+    ]
     return {
-        "arms": arms,
-        "claims": [
-            {"claim": claim, "axis": axis, "group": group, "arms": [by_arm.get(arm) for arm in arms]}
-            for (claim, axis, group), by_arm in rows.items()
+        "axis": label_axis(axis),
+        "differences": describe_differences([column["words"] for column in columns]) if len(columns) > 1 else [],
+        "parts": [
+            {
+                "columns": columns[start : start + MOST_COLUMNS],
+                "rows": [{**row, "cells": row["cells"][start : start + MOST_COLUMNS]} for row in rows],
+            }
+            for start in range(0, len(columns), MOST_COLUMNS)
         ],
     }
+
+
+def _name_column(group: Group, axis: str) -> str:
+    """Return a column's title: what tells its group from the others."""
+    return group.label or f"along {axis}"
 
 
 def _list_fit_rows(study: Study) -> list[dict[str, Any]]:

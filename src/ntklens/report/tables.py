@@ -21,7 +21,10 @@ CHECK_COLUMNS = (
     "bootstrap_low", "bootstrap_high", "x_min", "x_max", "seeds", "preferred", "note",
 )  # fmt: skip
 PARAMETER_COLUMNS = ("amplitude", "offset", "intercept", "slope", "scale")  # first, and always there
-CLAIM_COLUMNS = ("claim", "protocol", "value", "low", "high", "verdict", "axis", "group", "reason")
+CLAIM_COLUMNS = (
+    "claim", "protocol", "value", "low", "high", "verdict", "axis", "group", "reason", "range", "coverage",
+    "conditions", "paper", "family_low", "family_high", "family_verdict",
+)  # fmt: skip
 LINE_COLUMNS = ("panel", "series", "role", "seed", "x", "y", "low", "high", "detail")
 CELL_COLUMNS = ("panel", "x", "y", "value")
 
@@ -98,6 +101,8 @@ def write_claims(path: Path, study: Study) -> None:
         {
             "claim": c.claim, "protocol": c.protocol, "value": c.measured.value, "low": c.measured.low,
             "high": c.measured.high, "verdict": c.verdict, "axis": c.axis, "group": c.group, "reason": c.reason,
+            "range": c.range, "coverage": c.coverage, "conditions": c.conditions, "paper": c.paper,
+            "family_low": c.family.low, "family_high": c.family.high, "family_verdict": c.family_verdict,
         }
         for c in study.claims
     ]  # fmt: skip

@@ -1,0 +1,332 @@
+"""Every statement of every paper, judged in every group of runs by rules fixed before looking.
+
+Supported: the 95 % interval lies wholly inside what is stated; contradicted: wholly outside; inconclusive: swept, but
+the interval straddles a bound; outside: the runs are none that the paper states something of, or cover less than three
+quarters (in log) of the range that the statement is made for: the value without a verdict; not swept.
+"""
+
+import importlib
+import json
+import math
+import pkgutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import xarray as xr
+
+from ntklens.analysis.claims.paper import Evidence, Finding, Paper, Statement
+from ntklens.analysis.groups import DATA as DATA
+from ntklens.analysis.groups import WIDTH as WIDTH
+from ntklens.analysis.groups import Group, describe_value
+from ntklens.analysis.powerlaw import NOTHING, Interval, Law
+from ntklens.analysis.profile import LEVEL
+from ntklens.analysis.settings import (
+    count_seeds,
+    describe_runs,
+    list_values,
+    name_target,
+    read_configs,
+)
+from ntklens.analysis.transition import Transition
+
+SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
+OUTSIDE, NOT_SWEPT = "outside", "not swept"
+VERDICTS = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, OUTSIDE, NOT_SWEPT)
+ENOUGH = 0.75  # of a claim's range, in log, that a sweep must cover
+PARTS = {True: "agrees", False: "does not agree", None: "does not decide"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement and what this sweep says of it.
+
+    Attributes:
+      claim: the statement.
+      axis: along which.
+      group: at which value of what else was swept.
+      protocol: the arm: `paper`, and in what the sweep departs from what the paper states.
+      measured: the number that decides.
+      verdict: supported, contradicted, inconclusive, outside, not swept.
+      reason: the measurement, why there is no verdict if there is none, and what would give one.
+      paper: which states it.
+      range: of the axis, that it is made for.
+      coverage: share of it, in log, that was swept; NaN if the paper gives no range.
+      conditions: what the paper states it of, and whether these runs are that.
+      finding: what the number was read from.
+      why: there is no verdict, if there is none.
+      advice: what would decide.
+      family: the interval that holds together with those of all other claims, at 95 %.
+      family_verdict: the verdict by that interval.
+    """
+
+    claim: str
+    axis: str
+    group: str
+    protocol: str
+    measured: Interval
+    verdict: str
+    reason: str
+    paper: str = ""
+    range: str = ""
+    coverage: float = math.nan
+    conditions: str = ""
+    finding: str = ""
+    why: str = ""
+    advice: str = ""
+    family: Interval = NOTHING
+    family_verdict: str = ""
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether an interval stands behind the number."""
+        return math.isfinite(self.measured.value) and not math.isnan(self.measured.low)
+
+
+@cache
+def find_papers() -> tuple[Paper, ...]:
+    """Return the papers: `PAPER` of every module in this folder that has one."""
+    from ntklens.analysis import claims
+
+    names = sorted(module.name for module in pkgutil.iter_modules(claims.__path__))
+    modules = [importlib.import_module(f"{claims.__name__}.{name}") for name in names]
+    return tuple(module.PAPER for module in modules if hasattr(module, "PAPER"))
+
+
+def judge_claims(
+    data: xr.Dataset, groups: Sequence[Group], laws: Sequence[Law], transitions: Sequence[Transition]
+) -> list[Claim]:
+    """Judge every statement in every group of runs along its axis.
+
+    Args:
+      data: as `ntklens.load` returns it.
+      groups: the axes.
+      laws: along them.
+      transitions: along them.
+    """
+    cases: list[tuple[Paper, Statement, Evidence | None]] = []
+    for paper in find_papers():
+        for axis in dict.fromkeys(statement.axis for statement in paper.statements):
+            own: list[Evidence | None] = [_collect(data, g, laws, transitions) for g in groups if g.axis == axis]
+            cases += [(paper, s, e) for e in own or [None] for s in paper.statements if s.axis == axis]
+    count = sum(_judge(data, *case, LEVEL, LEVEL).has_interval for case in cases)
+    level = 1 - (1 - LEVEL) / max(count, 1)
+    return [_judge(data, *case, LEVEL, level) for case in cases]
+
+
+def _collect(data: xr.Dataset, group: Group, laws: Sequence[Law], transitions: Sequence[Transition]) -> Evidence:
+    own = (group.axis, group.label)
+    return Evidence(
+        group,
+        read_configs(data, group.runs),
+        {law.observable: law for law in laws if (law.axis, law.group) == own},
+        {t.observable: t for t in transitions if (t.axis, t.group) == own},
+        int(count_seeds(data, group.runs).min()),
+    )
+
+
+def _judge(
+    data: xr.Dataset, paper: Paper, statement: Statement, evidence: Evidence | None, level: float, together: float
+) -> Claim:
+    """Judge one statement in one group; None: its axis was not swept."""
+    if evidence is None:
+        return _leave_open(data, paper, statement)
+    group, configs = evidence.group, evidence.configs
+    name = _name_data(configs)
+    span = paper.ranges.get((statement.axis, name))
+    finding, wide = (statement.measure(evidence, span, one) for one in (level, together))
+    coverage = _measure_coverage(paper, statement.axis, span, finding)
+    failures = [text for condition in paper.conditions if (text := condition.explain_failure(configs))]
+    if not all(_read_published(data)):
+        failures.append("the data files are not the published ones")
+    verdict, family_verdict = (_decide(one.agrees, failures, coverage) for one in (finding, wide))
+    advice = _advise(paper, statement, finding, failures, coverage, span, group)
+    stated = ", ".join(condition.text for condition in paper.conditions)
+    why = _explain(finding, verdict, failures, coverage, span)
+    measured = " ".join(filter(None, (finding.number, finding.text)))
+    return Claim(
+        statement.text, group.axis, group.label, name_protocol(data, group.runs, paper, group), finding.measured,
+        verdict, "; ".join(filter(None, (measured, why, advice))), paper.name,
+        _write_range(paper, statement.axis, span), coverage,
+        f"{stated}: {'met' if not failures else 'not met (' + ', '.join(failures) + ')'}",
+        finding.text, why, advice, wide.measured, family_verdict,
+    )  # fmt: skip
+
+
+def _leave_open(data: xr.Dataset, paper: Paper, statement: Statement) -> Claim:
+    """Return the claim of a statement whose axis was not swept."""
+    axis, name = statement.axis, _name_data(read_configs(data))
+    advice = f"type {_choose_command(paper, axis, name)}"
+    finding = f"{axis} was not swept"
+    return Claim(
+        statement.text, axis, "", name_protocol(data, None, paper), NOTHING, NOT_SWEPT, f"{finding}; {advice}",
+        paper.name, _write_range(paper, axis, paper.ranges.get((axis, name))), 0.0,
+        ", ".join(condition.text for condition in paper.conditions), finding, "", advice, NOTHING, NOT_SWEPT,
+    )  # fmt: skip
+
+
+def _decide(agrees: bool | None, failures: Sequence[str], coverage: float) -> str:
+    if failures or coverage < ENOUGH - 1e-9:
+        return OUTSIDE
+    return {True: SUPPORTED, False: CONTRADICTED, None: INCONCLUSIVE}[agrees]
+
+
+def _explain(
+    finding: Finding, verdict: str, failures: Sequence[str], coverage: float, span: tuple[float, float] | None
+) -> str:
+    if failures:
+        return f"no verdict on the paper: {', '.join(failures)}"
+    if verdict == OUTSIDE and span is not None:
+        part = PARTS[finding.agrees]
+        return f"{coverage:.0%} (in log) of {span[0]:g} … {span[1]:g} was swept: that part {part}"
+    if verdict == INCONCLUSIVE and math.isfinite(finding.measured.value):
+        return "the interval reaches beyond what is stated"
+    return ""
+
+
+def _advise(
+    paper: Paper, statement: Statement, finding: Finding, failures: Sequence[str], coverage: float,
+    span: tuple[float, float] | None, group: Group,
+) -> str:  # fmt: skip
+    if failures:
+        return f"a verdict needs {', '.join(condition.text for condition in paper.conditions)}"
+    if span is not None and coverage < ENOUGH - 1e-9:
+        missing = list_missing(finding.low, finding.high, span)
+        added = [x for x in missing if x not in group.x]
+        text = f"{statement.axis}={','.join(f'{x:.0f}' for x in added)}"
+        return f"sweep {text} as well" if added else f"see why {text} gives no number" if missing else finding.advice
+    return finding.advice
+
+
+def list_missing(low: float, high: float, span: tuple[float, float]) -> list[float]:
+    """Return the values, doublings of the range's lower end, that would make a sweep cover enough of the range.
+
+    Larger ones first, as far as the range goes; then smaller ones.
+
+    Args:
+      low: the least value that was swept.
+      high: the largest.
+      span: the range of the claim.
+    """
+    steps = [span[0] * 2.0**n for n in range(1 + round(math.log2(span[1] / span[0])))]
+    added: list[float] = []
+    ends = [low, high] if measure_coverage(low, high, span) > 0 else [math.inf, -math.inf]
+    for value in [*[x for x in steps if x > ends[1]], *[x for x in reversed(steps) if x < ends[0]]]:
+        if measure_coverage(min(ends[0], *added, math.inf), max(ends[1], *added, -math.inf), span) >= ENOUGH - 1e-9:
+            break
+        added.append(value)
+    return sorted(added)
+
+
+def measure_coverage(low: float, high: float, span: tuple[float, float]) -> float:
+    """Return the share of a range, in log, that values from low to high cover."""
+    if not (0 < low <= high < math.inf):
+        return 0.0
+    overlap = math.log(min(high, span[1])) - math.log(max(low, span[0]))
+    return max(0.0, round(overlap / math.log(span[1] / span[0]), 9))
+
+
+def _measure_coverage(paper: Paper, axis: str, span: tuple[float, float] | None, finding: Finding) -> float:
+    if span is None:
+        return 0.0 if any(one == axis for one, _ in paper.ranges) else math.nan
+    return measure_coverage(finding.low, finding.high, span)
+
+
+def _write_range(paper: Paper, axis: str, span: tuple[float, float] | None) -> str:
+    if span is not None:
+        return f"{span[0]:g} … {span[1]:g}"
+    names: dict[tuple[float, float], list[str]] = {}
+    for (one, name), ends in paper.ranges.items():
+        if one == axis:
+            names.setdefault(ends, []).append(name)
+    if len(names) == 1:
+        return "".join(f"{low:g} … {high:g}" for low, high in names)
+    return ", ".join(f"{low:g} … {high:g} ({', '.join(own)})" for (low, high), own in names.items())
+
+
+def _choose_command(paper: Paper, axis: str, name: str) -> str:
+    return paper.commands.get((axis, name), paper.commands.get((axis, ""), ""))
+
+
+def _name_data(configs: Sequence[Mapping[str, object]]) -> str:
+    """Return the data set of runs, by the name of its loader; empty if there is more than one, or none is recorded."""
+    names = {name_target(value) for value in list_values(configs, "dataset._target_")}
+    return names.pop() if len(names) == 1 else ""
+
+
+def _read_published(data: xr.Dataset) -> list[bool]:
+    """Return what is recorded of whether data files are the published ones; nothing where nothing is."""
+    return [bool(one) for one in json.loads(data.attrs.get("provenance", "{}")).get("data_published", [])]
+
+
+def name_protocol(
+    data: xr.Dataset, runs: Sequence[str] | None, paper: Paper | None = None, group: Group | None = None
+) -> str:
+    """Return the arm that runs belong to: `paper`, and every setting in which they depart from what it states.
+
+    What the paper does not state is no departure.
+
+    Args:
+      data: with the runs' configurations.
+      runs: their names; None: all.
+      paper: which; None: the first.
+      group: the axis along which they are read.
+    """
+    paper = paper or find_papers()[0]
+    configs = read_configs(data, runs)
+    departures = []
+    for key, value in {**paper.protocol, **(paper.along.get(group.axis, {}) if group else {})}.items():
+        own = list_values(configs, key)
+        same = [name_target(one) == name_target(value) if key.endswith("_target_") else one == value for one in own]
+        if not all(same):
+            departures.append(f"{key.removesuffix('._target_')}={'|'.join(_write_value(one) for one in own)}")
+    if group:
+        departures += [f"{key} changes with {group.axis}" for key in group.tied]
+    return ", ".join(["paper", *departures])
+
+
+def _write_value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else describe_value(value)
+
+
+def describe_column(data: xr.Dataset, group: Group) -> dict[str, str]:
+    """Return what the sweep of a group is, for the head of its column: heading → words.
+
+    Args:
+      data: as `ntklens.load` returns it.
+      group: the runs.
+    """
+    words = describe_runs(data, group.runs)
+    if "sweep" in data.coords:
+        words = {"sweep": ", ".join(dict.fromkeys(map(str, data["sweep"].sel(run=group.runs).values))), **words}
+    if group.axis not in (WIDTH, DATA):
+        words[group.axis] = f"{group.x.min():g} … {group.x.max():g}"
+    return words
+
+
+def summarise_claims(claims: Sequence[Claim]) -> list[str]:
+    """Return a sentence for each paper: how many of its statements have which verdict."""
+    sentences = []
+    for paper in dict.fromkeys(claim.paper for claim in claims):
+        own = [claim for claim in claims if claim.paper == paper]
+        counts = Counter(claim.verdict for claim in own)
+        told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+        groups = len({(claim.axis, claim.group) for claim in own if claim.verdict != NOT_SWEPT})
+        where = f" in {groups} groups of runs" if groups > 1 else ""
+        sentences.append(f"Statements of {paper}{where}: {told}.")
+    return sentences
+
+
+def describe_multiplicity(claims: Sequence[Claim]) -> str:
+    """Return how many intervals the claims have, how many miss by chance, and the level that makes all hold at once."""
+    count = sum(claim.has_interval for claim in claims)
+    if not count:
+        return ""
+    text = f"{count} interval{'s' if count > 1 else ''} of claims stand{'' if count > 1 else 's'} on this page. "
+    text += f"At 95 % each, {(1 - LEVEL) * count:.2g} of them would miss the truth by chance. "
+    changed = [claim for claim in claims if claim.family_verdict != claim.verdict]
+    level = 100 * (1 - (1 - LEVEL) / count)
+    text += f"Read family-wise (each at {level:.4g} %, so that all {count} hold together at 95 %; Bonferroni), "
+    text += f"{len(changed) or 'no'} verdict{'s' if len(changed) != 1 else ''} would change"
+    return text + (": the cells name them." if changed else ".")

@@ -1,0 +1,337 @@
+"""What a paper states, and how a sweep is held against it: the parts that a paper's file is put together from."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy.stats import t as student
+
+from ntklens.analysis.forms import FORMS
+from ntklens.analysis.groups import Group
+from ntklens.analysis.powerlaw import NOTHING, Fit, Interval, Law, fit_form
+from ntklens.analysis.profile import LEVEL
+from ntklens.analysis.settings import is_ours, join_values, list_values, name_target
+from ntklens.analysis.transition import Transition, compare_transitions
+from ntklens.errors import InputError
+
+Config = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What runs must be, for a statement of a paper to be one on them.
+
+    Attributes:
+      text: what the paper states: `dense network`.
+      key: the setting that decides.
+      allowed: its values. Of a `_target_`, names within ntklens, as `settings.name_target` gives them.
+    """
+
+    text: str
+    key: str
+    allowed: tuple[object, ...]
+
+    def explain_failure(self, configs: Sequence[Config]) -> str:
+        """Return why runs do not meet it; empty if they do. What is not recorded is not met."""
+        values = list_values(configs, self.key)
+        if self.key.endswith("._target_"):
+            name = self.key.removesuffix("._target_")
+            bad = [name_target(v) for v in values if not (is_ours(v) and name_target(v) in self.allowed)]
+        else:
+            name, bad = self.key, [str(v) for v in values if v not in self.allowed]
+        if not values:
+            return f"{name} is not recorded"
+        return f"{name}={'|'.join(bad)}" if bad else ""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one group of runs shows.
+
+    Attributes:
+      group: the runs.
+      configs: their configurations.
+      laws: observable → law along the axis.
+      transitions: observable → transition along the axis.
+      seeds: done in the run that has fewest.
+    """
+
+    group: Group
+    configs: Sequence[Config]
+    laws: Mapping[str, Law]
+    transitions: Mapping[str, Transition]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was measured of a statement.
+
+    Attributes:
+      measured: the number that decides, with its interval.
+      agrees: whether the interval lies inside what is stated (True), outside (False), or neither (None).
+      text: what it was read from, in words, without the number and without a verdict.
+      low, high: the values of the axis that it is read from.
+      advice: what would narrow it.
+      number: the number, in words; empty where the text holds it.
+    """
+
+    measured: Interval
+    agrees: bool | None
+    text: str
+    low: float
+    high: float
+    advice: str = ""
+    number: str = ""
+
+
+class Statement(Protocol):
+    """One sentence of a paper about one axis."""
+
+    @property
+    def text(self) -> str:
+        """The sentence."""
+
+    @property
+    def axis(self) -> str:
+        """Along which."""
+
+    def measure(self, evidence: Evidence, span: tuple[float, float] | None, level: float = LEVEL) -> Finding:
+        """Hold a group of runs against the statement.
+
+        Args:
+          evidence: what the runs show.
+          span: the range of the axis that the statement is made for; None: it is made for no range of these data.
+          level: of the intervals.
+        """
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper: what it states, of which networks and data, and how it trained them.
+
+    Attributes:
+      name: as it is cited.
+      statements: its sentences.
+      conditions: what runs must be for a verdict.
+      ranges: (axis, data set) → the range of the axis that statements are made for.
+      protocol: setting → what the paper states of it; a sweep with another value departs from it.
+      along: axis → setting → what the paper states where that axis is swept.
+      not_stated: what the paper leaves open, in words; no departure.
+      commands: (axis, data set) → the command that sweeps the range; data set "": for all others.
+    """
+
+    name: str
+    statements: tuple[Statement, ...]
+    conditions: tuple[Condition, ...]
+    ranges: Mapping[tuple[str, str], tuple[float, float]]
+    protocol: Mapping[str, object]
+    along: Mapping[str, Mapping[str, object]]
+    not_stated: str
+    commands: Mapping[tuple[str, str], str]
+
+
+def widen(interval: Interval, degrees: int, level: float, logarithmic: bool = False) -> Interval:
+    """Return an interval at another level: its ends move out as t-quantiles do.
+
+    Exact for the exponent of a power law, whose interval is α ± t · s; to first order for others.
+
+    Args:
+      interval: at 95 %.
+      degrees: of freedom.
+      level: wanted.
+      logarithmic: whether it is one of ln value.
+    """
+    if level == LEVEL or degrees < 1 or not math.isfinite(interval.value):
+        return interval
+    ratio = float(student.ppf((1 + level) / 2, degrees) / student.ppf((1 + LEVEL) / 2, degrees))
+    value = interval.value
+    if not logarithmic:
+        return Interval(value, value - ratio * (value - interval.low), value + ratio * (interval.high - value))
+    if interval.low <= 0:
+        return interval
+    return Interval(value, value * (interval.low / value) ** ratio, value * (interval.high / value) ** ratio)
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """A statement on the exponent of an observable.
+
+    Attributes:
+      text: the sentence.
+      axis: along which.
+      observable: whose exponent decides.
+      low, high: what is stated of it.
+      sign: of the observable; with the other sign the statement means nothing.
+      compare: training samples that show, where the exponent is smaller than stated, whether data are what limits it.
+    """
+
+    text: str
+    axis: str
+    observable: str
+    low: float
+    high: float
+    sign: int = 1
+    compare: int = 0
+
+    def measure(self, evidence: Evidence, span: tuple[float, float] | None, level: float = LEVEL) -> Finding:
+        """Return the exponent of the power law over the values within the span, if there are enough of them."""
+        law, x = evidence.laws.get(self.observable), evidence.group.x
+        fit = law.fits.get("power") if law else None
+        if law is None or fit is None:
+            text = f"no exponent: {law.refusals['power']}" if law else "not recorded"
+            return Finding(NOTHING, None, text, float(x.min()), float(x.max()), _advise_values(self.axis, x))
+        fit, cut = _restrict(fit, span)
+        low, high = float(fit.x.min()), float(fit.x.max())
+        measured = widen(fit.exponent, fit.profile.degrees, level)
+        number, text = f"exponent {_say(measured)}", f"over {low:g} … {high:g}"
+        text += f", the part of {x.min():g} … {x.max():g} that the claim is made for" if cut else ""
+        if fit.sign != self.sign:
+            sign = "negative" if fit.sign < 0 else "positive"
+            text += f", of its absolute value: it is {sign}, not as stated"
+            return Finding(measured, None, text, low, high, number=number)
+        if law.preferred != "power" and law.preferred is not None and not cut:
+            text += f"; {FORMS[law.preferred].formula} describes the points better than one power law"
+        agrees = judge_interval(measured, self.low, self.high)
+        advice = "" if agrees is not None else _advise_precision(fit, evidence)
+        sizes = [size for size in list_values(evidence.configs, "dataset.train_size") if isinstance(size, int)]
+        slower = abs(measured.value) < min(abs(self.low), abs(self.high))
+        if slower and agrees is not True and sizes and max(sizes) < self.compare:
+            text += f"; with {join_values(sizes)} training samples data may be the limit, not the width"
+            advice = "; ".join(filter(None, [advice, f"compare dataset.train_size={self.compare}"]))
+        return Finding(measured, agrees, text, low, high, advice, number)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A statement on where an observable turns over.
+
+    Attributes:
+      text: the sentence.
+      axis: along which.
+      observable: whose transition decides.
+      low, high: where it is stated to lie.
+    """
+
+    text: str
+    axis: str
+    observable: str
+    low: float
+    high: float
+
+    def measure(self, evidence: Evidence, span: tuple[float, float] | None, level: float = LEVEL) -> Finding:
+        """Return the crossover scale."""
+        transition, low, high = _read_transition(evidence, self.observable)
+        if transition is None or not transition.within:
+            return Finding(NOTHING, None, transition.sentence if transition else "not recorded", low, high)
+        measured = _widen_scale(transition, evidence, level)
+        return Finding(measured, judge_interval(measured, self.low, self.high), transition.sentence, low, high)
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """A statement that an observable saturates: supported where a crossover from a power to a plateau is found."""
+
+    text: str
+    axis: str
+    observable: str
+
+    def measure(self, evidence: Evidence, span: tuple[float, float] | None, level: float = LEVEL) -> Finding:
+        """Return the crossover scale, if it is one to a plateau."""
+        transition, low, high = _read_transition(evidence, self.observable)
+        if transition is None or not (transition.within and transition.method.endswith("plateau")):
+            return Finding(NOTHING, None, transition.sentence if transition else "not recorded", low, high)
+        agrees = True if transition.power_p < 1 - level else None
+        return Finding(_widen_scale(transition, evidence, level), agrees, transition.sentence, low, high)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A statement that two observables agree on the transition in deep networks, and differ in shallow ones.
+
+    Intervals apart are a difference; each value within the other's interval is an agreement.
+
+    Attributes:
+      text: the sentence.
+      axis: along which.
+      first, second: the observables.
+      deep: hidden layers from which on a network counts as deep.
+    """
+
+    text: str
+    axis: str
+    first: str
+    second: str
+    deep: int
+
+    def measure(self, evidence: Evidence, span: tuple[float, float] | None, level: float = LEVEL) -> Finding:
+        """Return the ratio of the two scales."""
+        one, low, high = _read_transition(evidence, self.first)
+        other = evidence.transitions.get(self.second)
+        depths = [value for value in list_values(evidence.configs, "model.depth") if isinstance(value, int)]
+        if one is None or other is None:
+            return Finding(NOTHING, None, "not recorded", low, high)
+        text = compare_transitions(one, other)
+        if not (one.within and other.within):
+            return Finding(NOTHING, None, text, low, high)
+        if len(depths) != 1:
+            return Finding(NOTHING, None, f"{text}; the runs have no one depth", low, high)
+        a, b = (_widen_scale(transition, evidence, level) for transition in (one, other))
+        apart, together = a.is_outside(b.low, b.high), a.low <= b.value <= a.high and b.low <= a.value <= b.high
+        deep = depths[0] >= self.deep
+        agrees = (not deep if apart else deep) if apart or together else None
+        return Finding(Interval(a.value / b.value), agrees, f"{text}; {depths[0]} hidden layers", low, high)
+
+
+def judge_interval(measured: Interval, low: float, high: float) -> bool | None:
+    """Return whether an interval lies inside a stated range (True), outside (False), or neither (None)."""
+    if not math.isfinite(measured.value):
+        return None
+    if measured.is_inside(low, high):
+        return True
+    return False if measured.is_outside(low, high) else None
+
+
+def _restrict(fit: Fit, span: tuple[float, float] | None) -> tuple[Fit, bool]:
+    """Return the fit over the part of the axis within the span, and whether it is only a part."""
+    if span is None:
+        return fit, False
+    inside = (fit.x >= span[0] * (1 - 1e-9)) & (fit.x <= span[1] * (1 + 1e-9))
+    if inside.all():
+        return fit, False
+    try:
+        return fit_form(fit.samples.select(inside), "power"), True
+    except InputError:  # too few of them: the claim is hardly covered, whatever lies beyond
+        return fit, False
+
+
+def _advise_values(axis: str, x: np.ndarray) -> str:
+    needed, values = FORMS["power"].least_points, len(np.unique(x))
+    return f"sweep at least {needed} values of {axis} (there are {values})" if values < needed else ""
+
+
+def _advise_precision(fit: Fit, evidence: Evidence) -> str:
+    if fit.misfit > 2 * fit.samples.typical_error:
+        return f"sweep more values of {evidence.group.axis} between {fit.x.min():g} and {fit.x.max():g}"
+    return f"more seeds: ensemble={2 * max(evidence.seeds, 1)}"
+
+
+def _read_transition(evidence: Evidence, observable: str) -> tuple[Transition | None, float, float]:
+    """Return a transition, and the ends of the axis that it was looked for on: those of the law's means."""
+    law, x = evidence.laws.get(observable), evidence.group.x
+    fits = list(law.fits.values()) if law else []
+    x = fits[0].x if fits else x
+    return evidence.transitions.get(observable), float(x.min()), float(x.max())
+
+
+def _widen_scale(transition: Transition, evidence: Evidence, level: float) -> Interval:
+    law = evidence.laws.get(transition.observable)
+    fit = law.fits.get("power") if law else None
+    degrees = len(fit.x) - FORMS["plateau_power"].size if fit else 0
+    return widen(transition.scale, degrees, level, logarithmic=True)
+
+
+def _say(interval: Interval) -> str:
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"

@@ -1,0 +1,188 @@
+"""What a sweep is, in words: the settings of its runs, read from their configurations."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+from ntklens.analysis.groups import describe_value
+from ntklens.analysis.stack import flatten_config
+
+FINISHED = ("done", "diverged")
+MANY = 5  # values, beyond which numbers are given by their ends
+LOSSES = {"cross_entropy": "cross-entropy", "mse": "mean squared error"}
+DENSE = "MLP"
+TOLD = {  # settings of a model that its description holds already, or that need no word where they have this value
+    "model": {"_target_", "width", "depth", "activation", "parameterization", "classes"},
+    "optimizer": {"_target_", "learning_rate"},
+}
+PLAIN = {
+    "model.bias": True, "optimizer.b1": 0.9, "optimizer.b2": 0.999, "optimizer.eps": 1e-8, "optimizer.eps_root": 0.0,
+    "optimizer.nesterov": False,
+}  # fmt: skip
+
+
+def read_configs(data: xr.Dataset, runs: Sequence[str] | None = None) -> list[dict[str, object]]:
+    """Return the configurations of runs, each with one level of keys, the overrides' names; without those unknown.
+
+    Args:
+      data: as `ntklens.load` returns it.
+      runs: their names; None: all.
+    """
+    if "config" not in data.coords:
+        return []
+    texts = (data["config"] if runs is None else data["config"].sel(run=list(runs))).values
+    return [flatten_config(json.loads(text)) for text in texts if text]
+
+
+def list_values(configs: Sequence[Mapping[str, object]], key: str) -> list[object]:
+    """Return the different values of a setting, in the order of the runs."""
+    found: list[object] = []
+    for config in configs:
+        if key in config and config[key] not in found:
+            found.append(config[key])
+    return found
+
+
+def name_target(target: object) -> str:
+    """Return what a `_target_` is called: `mnist` of a loader of ntklens, else the last part of its path."""
+    parts = str(target).replace(":", ".").split(".")
+    return parts[-2] if parts[-1] == "load" and len(parts) > 1 else parts[-1]
+
+
+def is_ours(target: object) -> bool:
+    """Return whether a `_target_` belongs to ntklens."""
+    return str(target).startswith("ntklens.")
+
+
+def join_values(values: Sequence[object]) -> str:
+    """Return values in words: `32 … 512 (5 values)` of many numbers, `2, 3` of few."""
+    numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(numbers) == len(values) >= MANY:
+        return f"{min(numbers):g} … {max(numbers):g} ({len(numbers)} values)"
+    ordered = sorted(numbers) if len(numbers) == len(values) else values
+    return ", ".join(_say(value) for value in ordered)
+
+
+def describe_runs(data: xr.Dataset, runs: Sequence[str] | None = None) -> dict[str, str]:
+    """Return what runs are: a heading (data, model, initialisation, optimiser, training, seeds, …) → words.
+
+    Headings whose settings are not known are left out. Values that differ between the runs stand side by side.
+
+    Args:
+      data: as `ntklens.load` returns it.
+      runs: their names; None: all.
+    """
+    configs = read_configs(data, runs)
+    words = {
+        "data": _describe_data(configs),
+        "model": _describe_model(configs),
+        "width": join_values(list_values(configs, "model.width")),
+        "initialisation": _describe_initialisation(configs),
+        "optimiser": _describe_optimiser(configs),
+        "training": _describe_training(configs),
+        "seeds": _describe_seeds(data, runs),
+    }
+    return {heading: text for heading, text in words.items() if text}
+
+
+def describe_differences(columns: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return in what descriptions differ, a line for each heading: `optimiser: Adam, η = 0.001 | Adam, η = 0.0001`."""
+    headings = dict.fromkeys(heading for column in columns for heading in column)
+    lines = []
+    for heading in headings:
+        values = [column.get(heading, "not recorded") for column in columns]
+        if len(set(values)) > 1:
+            lines.append(f"{heading}: {' | '.join(values)}")
+    return lines
+
+
+def count_seeds(data: xr.Dataset, runs: Sequence[str] | None = None) -> np.ndarray:
+    """Return how many seeds of each run are done."""
+    states = (data["state"] if runs is None else data["state"].sel(run=list(runs))).values
+    return (states.astype(str) == "done").sum(axis=1)
+
+
+def _describe_data(configs: Sequence[Mapping[str, object]]) -> str:
+    names = list_values(configs, "dataset.name") or [
+        name_target(one) for one in list_values(configs, "dataset._target_")
+    ]
+    parts = [join_values(names)] if names else []
+    if sizes := list_values(configs, "dataset.train_size"):
+        parts.append(f"D = {'all' if sizes == [None] else join_values(sizes)}")
+    draws = [seed for seed in list_values(configs, "dataset.data_seed") if seed is not None]
+    if draws:
+        parts.append(f"{len(draws)} balanced draw{'s' if len(draws) > 1 else ''}")
+    if True in list_values(configs, "dataset.standardize"):
+        parts.append("inputs standardised")
+    return ", ".join(parts)
+
+
+def _describe_model(configs: Sequence[Mapping[str, object]]) -> str:
+    parts = []
+    targets, activations = list_values(configs, "model._target_"), list_values(configs, "model.activation")
+    if targets and all(is_ours(one) and name_target(one) == DENSE for one in targets):
+        names = [{"relu": "ReLU"}.get(str(one), str(one)) for one in activations]
+        parts.append(" ".join(["dense", "/".join(names), "network"]) if names else "dense network")
+    elif targets:
+        parts.append(join_values([name_target(one) for one in targets]))
+        parts += [join_values(activations)] if activations else []
+    if depths := list_values(configs, "model.depth"):
+        parts.append(f"depth {join_values(depths)}")
+    return ", ".join([*parts, *_describe_rest(configs, "model")])
+
+
+def _describe_initialisation(configs: Sequence[Mapping[str, object]]) -> str:
+    words = {"standard": "standard (LeCun normal)"}
+    return ", ".join(words.get(str(one), str(one)) for one in list_values(configs, "model.parameterization"))
+
+
+def _describe_optimiser(configs: Sequence[Mapping[str, object]]) -> str:
+    targets = [name_target(one) for one in list_values(configs, "optimizer._target_")]
+    parts = [join_values([{"adam": "Adam", "sgd": "SGD", "adamw": "AdamW"}.get(one, one) for one in targets])]
+    if steps := list_values(configs, "optimizer.learning_rate"):
+        parts.append(f"η = {join_values(steps)}")
+    return ", ".join(filter(None, [*parts, *_describe_rest(configs, "optimizer")]))
+
+
+def _describe_training(configs: Sequence[Mapping[str, object]]) -> str:
+    parts = []
+    if batches := list_values(configs, "training.batch_size"):
+        parts.append("full batch" if batches == [None] else f"batches of {join_values(batches)}")
+    if losses := list_values(configs, "training.loss"):
+        parts.append(join_values([LOSSES.get(str(one), str(one)) for one in losses]))
+    if epochs := list_values(configs, "training.epochs"):
+        parts.append(f"{join_values(epochs)} epochs")
+    if stops := [one for one in list_values(configs, "training.stop_after") if one is not None]:
+        parts.append(f"or {join_values(stops)} past the minimum")
+    return ", ".join(parts)
+
+
+def _describe_rest(configs: Sequence[Mapping[str, object]], group: str) -> list[str]:
+    keys = dict.fromkeys(key for config in configs for key in config if key.startswith(f"{group}."))
+    rest = []
+    for key in keys:
+        values = list_values(configs, key)
+        if key.removeprefix(f"{group}.") in TOLD[group] or (key in PLAIN and values == [PLAIN[key]]):
+            continue
+        if all(isinstance(value, bool | int | float | str) for value in values):
+            rest.append(f"{key.removeprefix(f'{group}.')} = {join_values(values)}")
+    return rest
+
+
+def _describe_seeds(data: xr.Dataset, runs: Sequence[str] | None) -> str:
+    counts = count_seeds(data, runs)
+    if not counts.size:
+        return ""
+    least, most = int(counts.min()), int(counts.max())
+    return f"{least}" if least == most else f"{least} … {most}"
+
+
+def _say(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return {None: "null", True: "yes", False: "no"}[value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "null"
+    return describe_value(value) if isinstance(value, float) else str(value)
