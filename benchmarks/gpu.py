@@ -1,6 +1,6 @@
 """What is ntklens on a GPU: is it right there, how fast is it, what limits it, and how wide a network fits?
 
-Seven parts, each a process of its own, the most valuable first; what a part has measured is written at once, so that
+Eight parts, each a process of its own, the most valuable first; what a part has measured is written at once, so that
 an error or the end of the time costs only what is missing.
 
 1. agreement: kernel, layer kernels, trace and Γ of an MLP, a CNN and a ViT in float32 and float64, against the whole
@@ -13,6 +13,10 @@ an error or the end of the time costs only what is missing.
 5. spectrum: who should find the 1280 eigenvalues of a kernel: the GPU or the threads of the host?
 6. memory: what the kernel, its trace and a training step take at width 16384, and from their growth what 65536 takes.
 7. peers: the kernel by neural-tangents on the same JAX (both modes), and by torch.func.
+8. compiling: how long XLA takes for one kernel, and how fast the kernel is then, by XLA's choices of autotuning.
+
+Parts 3 to 7 leave out XLA's candidates of matrix products made by Triton, unless XLA_FLAGS says otherwise: part 8 says
+what that costs and saves.
 
     NTKLENS_DATA=… python benchmarks/gpu.py                        # one GPU, about six minutes
     NTKLENS_DATA=… python benchmarks/gpu.py --parts jobs spectrum --budget-seconds 120 --output results
@@ -43,10 +47,13 @@ import numpy as np
 
 INPUTS, OUTPUTS = 784, 10
 # Parts of one wave run side by side: what is not timed. Seconds: the most that a part may take.
-WAVES = (("agreement", "training"), ("kernels",), ("jobs",), ("spectrum",), ("memory",), ("peers",))
+WAVES = (("training", "agreement"), ("compiling",), ("kernels",), ("jobs",), ("memory",), ("peers",), ("spectrum",))
 SECONDS = {
-    "agreement": 90, "training": 90, "kernels": 80, "jobs": 90, "spectrum": 30, "memory": 75, "peers": 120
+    "agreement": 120, "training": 90, "compiling": 60, "kernels": 80, "jobs": 90, "spectrum": 40, "memory": 75,
+    "peers": 120,
 }  # fmt: skip
+WITHOUT_TRITON = "--xla_gpu_enable_triton_gemm=false"
+TIMED = ("kernels", "jobs", "spectrum", "memory", "peers")
 WORTH_STARTING = 12.0  # seconds under which a part is not begun
 BOUNDS = {"float32": 1e-5, "float64": 1e-12}  # of kernels, relative to the largest entry
 TRAINING_BOUNDS = {10: 1e-5, 100: 5e-3}  # up to this epoch, relative
@@ -903,6 +910,34 @@ def measure_torch(width: int, samples: int, seconds: float) -> dict:
     return row | {"device": device, "torch": torch.__version__}
 
 
+# 8. compiling
+
+
+FLAGS = ("", WITHOUT_TRITON, "--xla_gpu_autotune_level=0")
+
+
+def measure_compiling(answers: Answers, size: SimpleNamespace) -> None:
+    """One process per choice, none of which finds a compiled program."""
+    for flags in FLAGS:
+        answers.add(flags or "XLA's own choice", measure_flags, flags, size, answers, need=8)
+
+
+def measure_flags(flags: str, size: SimpleNamespace, answers: Answers) -> dict:
+    variables = os.environ | {"XLA_FLAGS": flags, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    width = size.widths[1]
+    code = (
+        f"import gpu, json; print(json.dumps(gpu.measure_ours(*gpu.make_mlp({width}, {size.samples}), {size.seconds})))"
+    )
+    left = max(1.0, answers.deadline - time.time() - 1)
+    process = subprocess.run(
+        [sys.executable, "-c", code], env=variables, cwd=Path(__file__).parent, capture_output=True, text=True,
+        timeout=left, check=False,
+    )  # fmt: skip
+    if process.returncode != 0:
+        raise RuntimeError(process.stderr[-300:])
+    return json.loads(process.stdout.splitlines()[-1])
+
+
 MEASURES = {
     "agreement": measure_agreement,
     "training": measure_training,
@@ -911,10 +946,11 @@ MEASURES = {
     "spectrum": measure_spectra,
     "memory": measure_memory,
     "peers": measure_peers,
+    "compiling": measure_compiling,
 }
 # Parts that share the device's memory with other processes, and how much of it they may take.
-FRACTIONS = {"agreement": ".4", "peers": ".6", "memory": ".93"}
-WITHOUT_JAX = ("training", "jobs")  # their runs are processes of their own
+FRACTIONS = {"agreement": ".3", "peers": ".6", "memory": ".93"}
+WITHOUT_JAX = ("training", "jobs", "compiling")  # their runs are processes of their own
 
 
 def run_part(part: str, output: Path, seconds: float, size: SimpleNamespace) -> None:
@@ -936,6 +972,8 @@ def start_part(part: str, output: Path, seconds: float, toy: bool) -> subprocess
     variables = dict(os.environ)
     if part in FRACTIONS:
         variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = FRACTIONS[part]
+    if part in TIMED and not toy:
+        variables.setdefault("XLA_FLAGS", WITHOUT_TRITON)
     command = [sys.executable, __file__, "--part", part, "--output", str(output), "--budget-seconds", f"{seconds:.0f}"]
     return subprocess.Popen([*command, *(["--toy"] if toy else [])], env=variables, start_new_session=True)
 

@@ -221,3 +221,13 @@ def test_nothing_is_compiled_per_record_or_per_seed():
     for member in range(5):
         recorder.finish()[member]
     assert [function._cache_size() - old for function, old in zip(functions, before, strict=True)] == [1, 1, 1]
+
+
+def test_matrix_products_of_a_record_are_not_left_to_the_accelerator(mlp_problem):
+    trainer, data = mlp_problem
+    params = initialise(trainer, [0, 1], 1e-2).params
+    measurer = Measurer(trainer.apply, trainer.loss)
+    lowered = measure.measure_records.lower(params, params, put_on_device(data), measurer=measurer)
+    products = [line for line in lowered.as_text().splitlines() if "dot_general" in line]
+    assert products
+    assert all("HIGHEST" in line for line in products)

@@ -21,7 +21,7 @@ from ntklens.machine import count_cores
 from ntklens.ntk import metrics, reference, structured
 from ntklens.ntk.layers import name_layers
 from ntklens.ntk.spectrum import eigenvalues
-from ntklens.training.ensemble import Params, map_members
+from ntklens.training.ensemble import PRECISION, Params, map_members
 from ntklens.training.losses import Loss
 from ntklens.trajectory import LEVELS, VARIABLES
 
@@ -124,7 +124,8 @@ def measure_record(measurer: Measurer, data: DeviceData, params: Params, initial
 @functools.partial(jax.jit, static_argnames=("measurer",))
 def measure_records(params: Params, initial: Params, data: DeviceData, *, measurer: Measurer) -> dict[str, jax.Array]:
     """Return `measure_record` of all stacked members, batched: arrays (E,) or (E, layers)."""
-    return map_members(functools.partial(measure_record, measurer, data))(params, initial)
+    with jax.default_matmul_precision(PRECISION):
+        return map_members(functools.partial(measure_record, measurer, data))(params, initial)
 
 
 def select_member(params: Params, member: jax.Array | int) -> Params:

@@ -146,3 +146,24 @@ def test_only_large_members_train_alone():
         trainer, _ = make_problem(width=width, dim=784)
         shapes = jax.eval_shape(trainer.init, jax.random.key(0))
         assert ensemble.trains_faster_alone(shapes) == alone
+
+
+def test_matrix_products_are_not_left_to_the_accelerator(mlp_problem):
+    """On a GPU JAX's own choice is TensorFloat-32: three digits of a gradient."""
+    trainer, data = mlp_problem
+    state = initialise(trainer, [0, 1], 1e-2)
+    count, inputs, labels = jnp.int32(1), jnp.asarray(data.train.inputs), jnp.asarray(data.train.labels)
+    lowered = ensemble.advance.lower(
+        state.params,
+        state.opt_state,
+        state.order_key,
+        state.learning_rate,
+        count,
+        count,
+        inputs,
+        labels,
+        trainer=trainer,
+    )
+    products = [line for line in lowered.as_text().splitlines() if "dot_general" in line]
+    assert products
+    assert all("HIGHEST" in line for line in products)

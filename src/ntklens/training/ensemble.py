@@ -15,6 +15,8 @@ from ntklens.data import Split
 from ntklens.training.losses import Loss
 
 Params = Any
+# Of matrix products: an accelerator's own choice, such as TensorFloat-32, would make trajectories others than a CPU's.
+PRECISION = "highest"
 PIECE_SECONDS = 2.0  # a compiled call ends after about this long, so that signals and progress act
 ALONE_BYTES = 1 << 20  # on a CPU, members whose parameters exceed this are faster alone
 
@@ -167,7 +169,8 @@ def advance(
         return jax.lax.fori_loop(0, count, body, (params, opt_state, shuffle(step // per_epoch)))[:2]
 
     member = run_full_batch if trainer.batch_size is None else run_mini_batches
-    return map_members(member)(params, opt_state, order_key, learning_rate)
+    with jax.default_matmul_precision(PRECISION):
+        return map_members(member)(params, opt_state, order_key, learning_rate)
 
 
 def run_states(
