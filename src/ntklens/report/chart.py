@@ -40,6 +40,7 @@ class Series:
       hollow: points that are shown, but were left out of a fit.
       detail: what a hover says beside the numbers.
       start: whether the first point is the start of training, which a logarithmic axis puts beside its first tick.
+      meaning: what its line or its points stand for, in the legend; empty if the legend does not name it.
     """
 
     key: str
@@ -54,11 +55,23 @@ class Series:
     hollow: bool = False
     detail: str = ""
     start: bool = False
+    meaning: str = ""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes. Labels are in plain unicode, an underscore lowers what follows: `Γ_min`."""
+    """One pair of axes. Labels are in plain unicode, an underscore lowers what follows: `Γ_min`.
+
+    Attributes:
+      name: unique within a chart.
+      x_label, y_label: of the axes.
+      series: what is drawn.
+      x_log, y_log: whether the scale is logarithmic.
+      x_reversed: whether x falls to the right.
+      note: numbers of the laws, one line each.
+      short: the same on paper, where there are too many.
+      x_ticks: values to number along x; None: chosen by the scale.
+    """
 
     name: str
     x_label: str
@@ -68,6 +81,8 @@ class Panel:
     y_log: bool = False
     x_reversed: bool = False
     note: str = ""
+    short: str = ""
+    x_ticks: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,19 @@ class Cells:
     y: list[str]
     values: np.ndarray
     log: bool = True
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An entry of a legend: what lines or points of a kind stand for, whatever their colour.
+
+    Attributes:
+      label: in words.
+      series: the first of its kind.
+    """
+
+    label: str
+    series: Series
 
 
 @dataclass(frozen=True)
@@ -120,6 +148,17 @@ class Chart:
             return self
         panels = [replace(p, series=[s for s in p.series if s.role != "seed"]) for p in self.panels]
         return replace(self, panels=panels)
+
+    def list_marks(self) -> list[Mark]:
+        """Return what kinds of lines and points there are, means before seeds before curves."""
+        order = ("mean", "seed", "minimum", "fit", "rival", "reference")
+        found: dict[str, Series] = {}
+        for panel in self.panels:
+            for series in panel.series:
+                if series.meaning and np.isfinite(series.y).any():
+                    found.setdefault(series.meaning, series)
+        marks = [Mark(label, series) for label, series in found.items()]
+        return sorted(marks, key=lambda mark: (order.index(mark.series.role), mark.series.hollow, mark.series.dashed))
 
     def is_empty(self) -> bool:
         """Return whether there is not a single point to draw."""

@@ -1,13 +1,15 @@
-"""Charts on paper: PDF, PNG and the numbers drawn."""
+"""Charts on paper: PDF, PNG, the numbers drawn, and the figure with its caption for LaTeX."""
 
 import math
+import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ntklens.report.chart import FIT_ROLES, Cells, Chart, Key, Panel, Series
+from ntklens.report.chart import FIT_ROLES, Cells, Chart, Key, Mark, Panel, Series
 from ntklens.report.style import (
     MARKERS,
     TWO_COLUMNS,
@@ -23,13 +25,19 @@ from ntklens.report.tables import write_chart
 DPI = 200
 MOST_KEYS = 8  # in a legend; more along an axis get a colour bar
 MOST_NAMES = 14  # in a legend of keys without order
-MOST_NOTES = 3  # on fits, above a panel
-PANEL_HEIGHT, LINE_HEIGHT = 2.15, 0.17  # inches
-LEGEND_LETTERS = 75  # in a row
+MOST_NOTES = 3  # on laws, above a panel
+PANEL_HEIGHT = 1.55  # inches, without labels
+GAP, EDGE = 0.12, 0.04  # inches: between panels, around the figure
+BAR = 0.1  # inches: width of a colour bar
+LETTERS = 21.5  # of a note, on an inch
+LEGEND_LETTERS = 15.0  # of a legend, on an inch
+HANDLE = 4  # letters that a line or a symbol takes in a legend
+NEUTRAL = "0.3"  # the colour of what the legend says of all keys
+DRAWING_ORDER = ("seed", "rival", "fit", "reference", "mean", "minimum")
 
 
 def draw_chart(chart: Chart, folder: Path) -> list[Path]:
-    """Draw a chart as PDF and PNG, and write what is drawn as CSV.
+    """Draw a chart as PDF and PNG, and write what is drawn as CSV, and the caption as LaTeX.
 
     Args:
       chart: what to draw.
@@ -38,27 +46,39 @@ def draw_chart(chart: Chart, folder: Path) -> list[Path]:
     Returns:
       The files.
     """
+    chart = chart.select_static()
+    with apply_style():
+        figure = make_figure(chart)
+        paths = [folder / f"{chart.stem}.{ending}" for ending in ("pdf", "png", "csv", "tex")]
+        _save_png(figure, chart, paths[1])
+        _save_pdf(figure, chart, paths[0])
+    write_chart(paths[2], chart)
+    paths[3].write_text(write_latex(chart), encoding="utf-8")
+    return paths
+
+
+def make_figure(chart: Chart) -> Any:
+    """Return a chart as a figure of matplotlib, laid out; the style of the report must be applied."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    chart = chart.select_static()
     count = len(chart.panels) + len(chart.cells)
     columns, rows = choose_grid(count)
     width = TWO_COLUMNS * min(1.0, max(0.62, columns / 3))
-    with apply_style():
-        height = PANEL_HEIGHT * rows + 0.3 + LINE_HEIGHT * count_legend_rows(chart)
-        figure = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = list(np.ravel(figure.subplots(rows, columns, squeeze=False)))
-        for place, panel in zip(axes, chart.panels, strict=False):
-            _draw_panel(place, panel, chart.keys)
-        for place, cells in zip(axes, chart.cells, strict=False):
-            _draw_cells(figure, place, cells)
-        spare = axes[count:]
-        for place in spare:
-            place.set_axis_off()
-        _add_legend(figure, axes[:count], spare, chart)
-        return _save(figure, chart, folder)
+    figure = Figure(figsize=(width, rows * (PANEL_HEIGHT + 0.6)), dpi=DPI)
+    FigureCanvasAgg(figure)
+    places = [
+        figure.add_axes((column / columns, 1 - (row + 1) / rows, 0.8 / columns, 0.7 / rows))
+        for row in range(rows)
+        for column in range(columns)
+        if row * columns + column < count
+    ]
+    for place, panel in zip(places, chart.panels, strict=False):
+        _draw_panel(place, panel, chart.keys, width / columns - 0.5)
+    for place, cells in zip(places, chart.cells, strict=False):
+        _draw_cells(place, cells)
+    _arrange(figure, places, columns, chart)
+    return figure
 
 
 def choose_grid(count: int) -> tuple[int, int]:
@@ -67,69 +87,126 @@ def choose_grid(count: int) -> tuple[int, int]:
     return columns, math.ceil(count / columns)
 
 
-def _save(figure: Any, chart: Chart, folder: Path) -> list[Path]:
-    paths = [folder / f"{chart.stem}.{ending}" for ending in ("pdf", "png", "csv")]
-    figure.savefig(paths[0], metadata={"CreationDate": None, "Title": chart.title})
-    figure.savefig(paths[1], dpi=DPI)
-    write_chart(paths[2], chart)
-    return paths
+def write_latex(chart: Chart) -> str:
+    """Return a chart as a figure of LaTeX, with its caption and a label."""
+    label = re.sub(r"[^A-Za-z0-9-]+", "-", chart.stem).strip("-")
+    return "\n".join(
+        (
+            r"\begin{figure}",
+            r"  \centering",
+            rf"  \includegraphics[width=\linewidth]{{{chart.stem}.pdf}}",
+            rf"  \caption{{{to_latex(f'{chart.title}. {chart.caption}')}}}",
+            rf"  \label{{fig:{label}}}",
+            r"\end{figure}",
+            "",
+        )
+    )
 
 
-def _draw_panel(axes: Any, panel: Panel, keys: Sequence[Key]) -> None:
+GREEK = {
+    "α": "alpha", "β": "beta", "χ": "chi", "η": "eta", "θ": "theta", "λ": "lambda", "Γ": "Gamma", "Δ": "Delta",
+    "Θ": "Theta", "Σ": "Sigma", "∞": "infty", "∝": "propto", "±": "pm", "×": "times", "·": "cdot", "≈": "approx",
+    "≤": "le", "≥": "ge", "⊗": "otimes", "…": "dots",
+}  # fmt: skip
+SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+SYMBOL = re.compile(r"(?<![A-Za-z0-9_.])([A-Za-zΑ-Ωα-ω]_[A-Za-z0-9∞]+)(?![A-Za-z0-9_.]*=)")
+
+
+def to_latex(text: str) -> str:
+    """Return text as LaTeX: symbols such as `Γ_min` and Greek letters as mathematics, everything else escaped."""
+    parts = SYMBOL.split(text)
+    return "".join(_escape(part) if number % 2 == 0 else _set_symbol(part) for number, part in enumerate(parts))
+
+
+def _set_symbol(text: str) -> str:
+    letter, index = text.split("_", 1)
+    index = r"\infty" if index == "∞" else rf"\mathrm{{{index}}}" if len(index) > 1 else index
+    return f"${_set_letter(letter)}_{{{index}}}$"
+
+
+def _set_letter(letter: str) -> str:
+    return rf"\{GREEK[letter]}" if letter in GREEK else {"−": "-", "′": "'"}.get(letter, letter)
+
+
+def _escape(text: str) -> str:
+    escaped = "".join(SPECIAL.get(c) or (f"\\{c}" if c in "#$%&_{}" else c) for c in text.replace("\u00a0", " "))
+    return "".join(f"${_set_letter(c)}$" if c in GREEK or c in "−′" else c for c in escaped)
+
+
+def _save_png(figure: Any, chart: Chart, path: Path) -> None:
+    from matplotlib.image import imsave
+
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+    imsave(path, np.ascontiguousarray(pixels), dpi=DPI, format="png",
+           metadata={"Title": chart.title, "Description": chart.caption}, pil_kwargs={"compress_level": 4})  # fmt: skip
+
+
+def _save_pdf(figure: Any, chart: Chart, path: Path) -> None:
+    """Write the figure as PDF; `savefig` would draw it a second time before."""
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+    FigureCanvasPdf(figure).print_pdf(
+        path, metadata={"CreationDate": None, "Title": chart.title, "Subject": chart.caption}
+    )
+
+
+def _draw_panel(axes: Any, panel: Panel, keys: Sequence[Key], width: float) -> None:
     known = {key.name: key for key in keys}
-    _set_scales(axes, panel)
-    for series in sorted(
-        panel.series, key=lambda s: ("seed", "rival", "fit", "reference", "mean", "minimum").index(s.role)
-    ):
-        _draw_series(axes, series, known[series.key], panel)
+    _choose_scales(axes, panel)
+    for series in sorted(panel.series, key=lambda s: DRAWING_ORDER.index(s.role)):
+        _draw_series(axes, series, known[series.key])
     axes.set_xlabel(to_math(panel.x_label))
     axes.set_ylabel(to_math(panel.y_label))
-    notes = panel.note.split("\n")
-    if panel.note and len(notes) <= MOST_NOTES:  # more would leave no room for the panel; fits.csv has them
-        text = "\n".join(_wrap(to_math(line)) for line in notes)
-        axes.set_title(text, fontsize=6.5, loc="left", color="0.25")
+    _mark_scales(axes, panel)
+    notes = panel.note.split("\n") if panel.note else []
+    if len(notes) > MOST_NOTES:  # they would leave no room for the panel; fits.csv has them
+        notes = [panel.short] if panel.short else []
+    text = "\n".join(to_math(line) for note in notes for line in _wrap(note, width))
+    axes.set_title(text, fontsize=6.5, loc="left", color="0.25", pad=4)
     if panel.x_reversed:
         axes.invert_xaxis()
 
 
-def _wrap(line: str, width: int = 44) -> str:
-    import textwrap
+def _wrap(note: str, width: float) -> list[str]:
+    """Return a note as lines that fit; what is joined by no-break spaces, as an interval is, is not divided."""
+    return textwrap.wrap(note, int(LETTERS * width), break_long_words=False, break_on_hyphens=False)
 
-    return "\n".join(textwrap.wrap(line, width)[:2])
 
-
-def _draw_series(axes: Any, series: Series, key: Key, panel: Panel) -> None:
+def _draw_series(axes: Any, series: Series, key: Key) -> None:
     colour = pick_colour(key.place, key.number)
     marker = MARKERS[key.number % len(MARKERS)]
-    if series.role == "seed":
-        if series.points:
-            axes.plot(series.x, series.y, ls="", marker=".", ms=4.5, mew=0, color=colour, alpha=0.3)
-        else:
-            axes.plot(series.x, series.y, lw=0.4, color=colour, alpha=0.35)
-    elif series.role == "minimum":
-        axes.plot(series.x, series.y, ls="", marker=marker, ms=4.5, mfc=colour, mec="white", mew=0.6, zorder=5)
-    elif series.points:
+    if series.points and series.role == "mean":
         errors = None
         if series.low is not None and series.high is not None:
             errors = np.stack([series.y - series.low, series.high - series.y])
+        axes.errorbar(series.x, series.y, errors, **style_series(series, colour, marker), elinewidth=0.9)
+        return
+    there = np.ones(len(series.y), bool) if series.role == "seed" else np.isfinite(series.y)
+    axes.plot(series.x[there], series.y[there], **style_series(series, colour, marker))
+    if series.low is not None and series.high is not None:
+        axes.fill_between(series.x[there], series.low[there], series.high[there], color=colour, alpha=0.18, lw=0)
+
+
+def style_series(series: Series, colour: str, marker: str) -> dict[str, Any]:
+    """Return how the line or the points of a series are drawn, in the panel and in the legend."""
+    if series.role == "seed" and series.points:
+        return {"ls": "", "marker": ".", "ms": 4.5, "mew": 0, "color": colour, "alpha": 0.3}
+    if series.role == "seed":
+        return {"ls": "-", "lw": 0.4, "color": colour, "alpha": 0.35}
+    if series.role == "minimum":
+        return {"ls": "", "marker": marker, "ms": 4.5, "mfc": colour, "mec": "white", "mew": 0.6, "zorder": 5}
+    if series.points:
         face = "white" if series.hollow else colour
-        axes.errorbar(
-            series.x, series.y, errors, ls="", marker=marker, ms=3.8, color=colour, mfc=face, elinewidth=0.9, zorder=4
-        )
-    else:
-        style = "--" if series.dashed else "-"
-        width = 0.9 if series.role in FIT_ROLES else 1.1
-        own = marker if series.role == "mean" and len(series.x) <= 12 else None
-        there = np.isfinite(series.y)
-        axes.plot(series.x[there], series.y[there], style, color=colour, lw=width, marker=own, ms=3.5)
-        if series.low is not None and series.high is not None:
-            axes.fill_between(series.x[there], series.low[there], series.high[there], color=colour, alpha=0.18, lw=0)
+        return {"ls": "", "marker": marker, "ms": 3.8, "color": colour, "mfc": face, "zorder": 4}
+    style = ":" if series.role == "reference" else "--" if series.dashed else "-"
+    own = marker if series.role == "mean" and len(series.x) <= 12 else None
+    return {"ls": style, "color": colour, "lw": 0.9 if series.role in FIT_ROLES else 1.1, "marker": own, "ms": 3.5}
 
 
-def _set_scales(axes: Any, panel: Panel) -> None:
+def _choose_scales(axes: Any, panel: Panel) -> None:
     """Set the axes' scales; a logarithmic axis that holds epoch 0 is linear up to its next point."""
-    x = np.concatenate([s.x for s in panel.series]) if panel.series else np.zeros(0)
-    x = x[np.isfinite(x)]
+    x = _join_x(panel)
     if panel.x_log and len(x):
         if (x > 0).all():
             axes.set_xscale("log")
@@ -139,10 +216,53 @@ def _set_scales(axes: Any, panel: Panel) -> None:
             axes.set_xlim(0, x.max() * 1.1)
     if panel.y_log:
         axes.set_yscale("log")
-    axes.autoscale_view()
-    for axis, limits, is_log in ((axes.xaxis, x, panel.x_log), (axes.yaxis, _find_extent(panel), panel.y_log)):
-        if is_log and len(limits):
-            mark_axis(axis, limits)
+
+
+def _mark_scales(axes: Any, panel: Panel) -> None:
+    """Number the axes, now that it is known how far they reach."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+
+    for axis, values, is_log, label in (
+        (axes.xaxis, _join_x(panel), panel.x_log, panel.x_label),
+        (axes.yaxis, _find_extent(panel), panel.y_log, panel.y_label),
+    ):
+        if axis is axes.xaxis and panel.x_ticks is not None:
+            axis.set_major_locator(FixedLocator(panel.x_ticks))
+            axis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in panel.x_ticks]))
+            axis.set_minor_locator(NullLocator())
+        elif is_log and len(values):
+            mark_axis(axis, values, label)
+            _add_minor_ticks(axes, axis)
+        else:
+            axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _add_minor_ticks(axes: Any, axis: Any) -> None:
+    """Draw the minor ticks as one line of symbols: as ticks of matplotlib they would take half of the time."""
+    from matplotlib.lines import Line2D
+    from matplotlib.markers import TICKDOWN, TICKLEFT
+    from matplotlib.ticker import NullLocator
+
+    low, high = axis.get_view_interval()
+    positions = np.asarray(axis.get_minor_locator().tick_values(low, high) if axis.get_scale() == "log" else ())
+    axis.set_minor_locator(NullLocator())
+    positions = positions[(positions >= low) & (positions <= high)]
+    if not len(positions):
+        return
+    across = axis is axes.xaxis
+    at, zero = positions, np.zeros(len(positions))
+    transform = axes.get_xaxis_transform(which="tick1") if across else axes.get_yaxis_transform(which="tick1")
+    line = Line2D(
+        at if across else zero, zero if across else at, ls="", marker=TICKDOWN if across else TICKLEFT, ms=2, mew=0.4,
+        color="black", transform=transform, clip_on=False,
+    )  # fmt: skip
+    line.set_in_layout(False)
+    axes.add_artist(line)
+
+
+def _join_x(panel: Panel) -> np.ndarray:
+    x = np.concatenate([s.x for s in panel.series]) if panel.series else np.zeros(0)
+    return x[np.isfinite(x)]
 
 
 def _find_extent(panel: Panel) -> np.ndarray:
@@ -151,7 +271,7 @@ def _find_extent(panel: Panel) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _draw_cells(figure: Any, axes: Any, cells: Cells) -> None:
+def _draw_cells(axes: Any, cells: Cells) -> None:
     from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 
     finite = cells.values[np.isfinite(cells.values)]
@@ -176,48 +296,138 @@ def _draw_cells(figure: Any, axes: Any, cells: Cells) -> None:
                       color="white" if dark else "black")  # fmt: skip
 
 
-def _add_legend(figure: Any, axes: Sequence[Any], spare: Sequence[Any], chart: Chart) -> None:
-    if len(chart.keys) < 2:
-        return
-    if chart.is_ordered and len(chart.keys) > MOST_KEYS:
-        _add_colour_bar(figure, axes, chart)
-        return
+def _arrange(figure: Any, places: Sequence[Any], columns: int, chart: Chart) -> None:
+    """Give all panels boxes of one size, as far apart as their labels need, and the legend a place of its own.
+
+    matplotlib's constrained layout does as much, and measures every artist twice for it: most of the time of a report.
+    """
+    renderer, dpi = figure.canvas.get_renderer(), figure.dpi
+    width, rows = float(figure.get_figwidth()), math.ceil(len(places) / columns)
+    bar = _add_colour_bar(figure, chart) if _has_colour_bar(chart) else None
+    left, right = np.zeros(columns), np.zeros(columns)
+    above, below = np.zeros(rows), np.zeros(rows)
+    for number, axes in enumerate(places):
+        row, column = divmod(number, columns)
+        x, y, box = axes.xaxis.get_tightbbox(renderer), axes.yaxis.get_tightbbox(renderer), axes.bbox
+        left[column] = max(left[column], (box.x0 - y.x0) / dpi)
+        right[column] = max(right[column], (x.x1 - box.x1) / dpi)
+        below[row] = max(below[row], (box.y0 - x.y0) / dpi)
+        above[row] = max(above[row], (y.y1 - box.y1) / dpi, _measure_titles(axes, renderer) / dpi)
+    margin = 0.0 if bar is None else BAR + GAP + (bar.yaxis.get_tightbbox(renderer).x1 - bar.bbox.x1) / dpi
+    gaps = GAP * (columns - 1)
+    panel = (width - 2 * EDGE - margin - gaps - left.sum() - right.sum()) / columns
+    corners = EDGE + np.cumsum(left) + np.concatenate([[0.0], np.cumsum(right)[:-1] + np.cumsum(np.full(columns - 1, panel + GAP))])
+    spare = rows * columns - len(places)
+    parts = _list_handles(chart, bar is not None)
+    legends = _add_legends(figure, parts, (panel + GAP) * spare, beside=True) if spare else []
+    sizes = [_measure_legend(legend, renderer) for legend in legends]
+    outside = not spare or sum(size[1] for size in sizes) > PANEL_HEIGHT + below[-1]
+    if outside:
+        for legend in legends:
+            legend.remove()
+        legends = _add_legends(figure, parts, width, beside=False)
+        sizes = [_measure_legend(legend, renderer) for legend in legends]
+    foot = sum(size[1] for size in sizes) if outside else 0.0
+    height = 2 * EDGE + foot + float(np.sum(above + below)) + rows * PANEL_HEIGHT + GAP * (rows - 1)
+    figure.set_size_inches(width, height)
+    floor = height - EDGE
+    for row in range(rows):
+        floor -= above[row] + PANEL_HEIGHT
+        for column in range(columns):
+            if row * columns + column < len(places):
+                bounds = (corners[column] / width, floor / height, panel / width, PANEL_HEIGHT / height)
+                places[row * columns + column].set_position(bounds)
+        if row < rows - 1:
+            floor -= below[row] + GAP
+    if bar is not None:
+        edge = width - EDGE - margin + GAP
+        bar.set_position((edge / width, floor / height, BAR / width, (height - EDGE - above[0] - floor) / height))
+    top = foot + EDGE if outside else floor + PANEL_HEIGHT
+    side = 0.5 if outside else (corners[columns - spare] - left[columns - spare] / 2) / width
+    for legend, (_, tall) in zip(legends, sizes, strict=True):
+        legend.set_bbox_to_anchor((side, top / height), figure.transFigure)
+        top -= tall
+
+
+def _measure_titles(axes: Any, renderer: Any) -> float:
+    """Return how far the titles of a panel reach above it, in pixels."""
+    titles = [title for title in (axes.title, axes._left_title) if title.get_text()]
+    if not titles:
+        return 0.0
+    axes._update_title_position(renderer)
+    return max(title.get_window_extent(renderer).y1 for title in titles) - axes.bbox.y1
+
+
+def _has_colour_bar(chart: Chart) -> bool:
+    return chart.is_ordered and len(chart.keys) > MOST_KEYS
+
+
+def _list_handles(chart: Chart, bar: bool) -> list[tuple[str, list[tuple[Any, str]]]]:
+    """Return the parts of the legend: what colours stand for, and what lines and points do; (title, entries) each."""
     from matplotlib.lines import Line2D
 
-    handles = []
-    lines = any(not s.points and s.role == "mean" for p in chart.panels for s in p.series)
-    for key in chart.keys[:MOST_NAMES]:
-        colour = pick_colour(key.place, key.number)
-        marker = MARKERS[key.number % len(MARKERS)]
-        handles.append(
-            Line2D([], [], color=colour, ls="-" if lines else "", marker=marker, ms=4, label=to_math(key.label))
-        )
-    if len(chart.keys) > MOST_NAMES:
-        handles.append(Line2D([], [], ls="", label=f"and {len(chart.keys) - MOST_NAMES} more"))
-    title = to_math(chart.key_title) or None
-    if spare:
-        spare[0].legend(handles=handles, title=title, loc="center left")
-    else:
-        columns = -(-len(handles) // count_legend_rows(chart))
-        figure.legend(handles=handles, title=title, loc="outside lower center", ncols=columns)
+    parts = []
+    if len(chart.keys) > 1 and not bar:
+        lines = any(not s.points and s.role == "mean" for p in chart.panels for s in p.series)
+        entries: list[tuple[Any, str]] = []
+        for key in chart.keys[:MOST_NAMES]:
+            colour, marker = pick_colour(key.place, key.number), MARKERS[key.number % len(MARKERS)]
+            handle = Line2D([], [], color=colour, ls="-" if lines else "", marker=marker, ms=4)
+            entries.append((handle, to_math(key.label)))
+        if len(chart.keys) > MOST_NAMES:
+            entries.append((Line2D([], [], ls=""), f"and {len(chart.keys) - MOST_NAMES} more"))
+        parts.append((to_math(chart.key_title), entries))
+    marks = [(_make_handle(mark), to_math(mark.label)) for mark in chart.list_marks()]
+    if marks:
+        parts.append(("", marks))
+    return parts
 
 
-def count_legend_rows(chart: Chart) -> int:
-    """Return how many rows a legend below the panels needs; 0 without one."""
-    names = min(len(chart.keys), MOST_NAMES + 1)
-    if names < 2 or (chart.is_ordered and names > MOST_KEYS):
-        return 0
-    longest = max(len(key.label) for key in chart.keys[:MOST_NAMES])
-    return math.ceil(names / max(1, LEGEND_LETTERS // (longest + 6)))
+def _make_handle(mark: Mark) -> Any:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    series = mark.series
+    style = {name: value for name, value in style_series(series, NEUTRAL, "o").items() if name != "zorder"}
+    if series.role == "mean" and not series.points:
+        style["marker"] = None
+    line = Line2D([], [], **style)
+    if series.low is None or series.points:
+        return line
+    return (Patch(facecolor=NEUTRAL, alpha=0.18, lw=0), line)
 
 
-def _add_colour_bar(figure: Any, axes: Sequence[Any], chart: Chart) -> None:
+def _add_legends(figure: Any, parts: list[tuple[str, list[tuple[Any, str]]]], width: float, beside: bool) -> list[Any]:
+    """Add a legend for each part, in a column beside the panels or in rows below them."""
+    legends = []
+    for title, entries in parts:
+        longest = max(len(re.sub(r"\\mathrm|[${}_]", "", label)) for _, label in entries)
+        columns = 1 if beside else max(1, min(len(entries), int(width * LEGEND_LETTERS / (longest + HANDLE))))
+        columns = math.ceil(len(entries) / math.ceil(len(entries) / columns))
+        handles, labels = zip(*entries, strict=True)
+        legends.append(
+            figure.legend(
+                handles, labels, ncols=columns, title=title or None, borderaxespad=0, columnspacing=1.4,
+                loc="upper left" if beside else "upper center", alignment="left" if beside else "center",
+            )
+        )  # fmt: skip
+    return legends
+
+
+def _measure_legend(legend: Any, renderer: Any) -> tuple[float, float]:
+    """Return width and height in inches."""
+    box = legend.get_window_extent(renderer)
+    return box.width / legend.figure.dpi, box.height / legend.figure.dpi
+
+
+def _add_colour_bar(figure: Any, chart: Chart) -> Any:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, Normalize
 
     ramp = LinearSegmentedColormap.from_list("ramp", list_ramp(False))
-    mappable = ScalarMappable(Normalize(0, 1), ramp)
-    bar = figure.colorbar(mappable, ax=list(axes), label=to_math(chart.key_title), pad=0.01, aspect=30, fraction=0.04)
+    axes = figure.add_axes((0.9, 0.1, 0.02, 0.8))
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), ramp), cax=axes, label=to_math(chart.key_title))
     ticks = [chart.keys[n] for n in np.unique(np.linspace(0, len(chart.keys) - 1, 6).round().astype(int))]
     bar.set_ticks([key.place for key in ticks], labels=[key.label for key in ticks])
     bar.outline.set_visible(False)
+    return axes

@@ -22,13 +22,15 @@ MOST_DECIMALS = 5
 NARROW = 0.75  # decades below which round numbers say more than powers of ten
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
-PROTOCOL_AXES = {
-    "model.width": "width m",
-    "model.depth": "hidden layers",
-    "dataset.train_size": "training samples D",
-    "optimizer.learning_rate": "learning rate η",
-    "dataset.probe_size": "probe size N",
+# Override → (as an axis, as the label of one value, symbol); others are named by their last word.
+SETTINGS = {
+    "model.width": ("width m", "width {}", "m"),
+    "model.depth": ("depth (hidden layers)", "depth {}", "depth"),
+    "dataset.train_size": ("training samples D", "D = {}", "D"),
+    "optimizer.learning_rate": ("learning rate η", "η = {}", "η"),
+    "dataset.probe_size": ("probe size N", "N = {}", "N"),
 }
+SPEAKING = ("name", "sweep", "_target_", "activation")  # last words of settings whose value says what it is of
 PARAMETERS = {
     "font.family": "STIXGeneral",
     "mathtext.fontset": "stix",
@@ -96,7 +98,35 @@ def compute_luminance(colour: str) -> float:
 
 def label_axis(axis: str) -> str:
     """Return a swept parameter as an axis is labelled: `width m`."""
-    return PROTOCOL_AXES.get(axis, axis)
+    return SETTINGS[axis][0] if axis in SETTINGS else name_setting(axis)
+
+
+def name_setting(setting: str) -> str:
+    """Return a setting in words: `output scale` of `model.output_scale`."""
+    return setting.rpartition(".")[2].replace("_", " ").strip()
+
+
+def find_symbol(axis: str) -> str:
+    """Return the letter that formulas have for a swept parameter."""
+    return SETTINGS[axis][2] if axis in SETTINGS else name_setting(axis)
+
+
+SETTING = re.compile(r"(?:^|(?<=, ))([A-Za-z_][\w.]*)=((?:(?!, [A-Za-z_][\w.]*=).)*)", re.DOTALL)
+
+
+def label_group(label: str) -> str:
+    """Return the label of a group in words: `depth 2, D = 64` of `model.depth=2, dataset.train_size=64`."""
+    return SETTING.sub(lambda m: label_setting(m[1], m[2]), label)
+
+
+def label_setting(setting: str, value: str) -> str:
+    """Return a setting with its value in words: `depth 2`."""
+    if setting in SETTINGS:
+        return SETTINGS[setting][1].format(value)
+    last = setting.rpartition(".")[2]
+    if last in SPEAKING:
+        return value.rpartition(".")[2] if last == "_target_" else value
+    return f"{name_setting(setting)} {value}"
 
 
 # A single letter with an index; `train_size` and `hidden_0` are names, not symbols.
@@ -148,21 +178,34 @@ def format_interval(value: float, low: float, high: float, digits: int = 3) -> s
     return f"{show(value)} [{show(low)}, {show(high)}]"
 
 
-def mark_axis(axis: Any, values: np.ndarray) -> None:
-    """Number a logarithmic axis: powers of ten, more where it spans little; plain numbers where they are short.
+def glue(text: str) -> str:
+    """Return text that no line break divides."""
+    return text.replace(" ", "\u00a0")
+
+
+def mark_axis(axis: Any, values: np.ndarray, label: str) -> None:
+    """Label a logarithmic axis, and number it: powers of ten, more where it spans little.
+
+    Long numbers of an axis that spans little are written without a power of ten that they share, which the label names:
+    `ΔTr / 10⁵`.
 
     Args:
       axis: matplotlib's.
       values: what is drawn along it.
+      label: what it is of.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+    axis.set_label_text(to_math(label))
     positive = values[values > 0]
     if not len(positive):
         return
     decades = math.log10(positive.max() / positive.min())
     plain = positive.min() >= 1e-3 and positive.max() < 2e4
     digits = (1, 2, 5) if decades < 2 else (1,)
+    shared = 0 if plain or decades >= 2 else math.floor(math.log10(positive.max()))
+    if shared:
+        axis.set_label_text(rf"{to_math(label)} / $10^{{{shared}}}$")
 
     def write(value: float, _: int | None = None) -> str:
         if value <= 0:
@@ -171,8 +214,8 @@ def mark_axis(axis: Any, values: np.ndarray) -> None:
         digit = value / 10.0**power
         if decades >= NARROW and min(abs(digit - d) for d in digits) > 1e-6:
             return ""
-        if plain:
-            return f"{value:.6g}"
+        if plain or shared:
+            return f"{value / 10.0**shared:.6g}"
         return rf"${digit:.3g} \cdot 10^{{{power}}}$" if abs(digit - 1) > 1e-6 else rf"$10^{{{power}}}$"
 
     axis.set_major_formatter(FuncFormatter(write))

@@ -8,7 +8,11 @@ import xarray as xr
 from ntklens.analysis.groups import name_swept
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Key, make_keys
-from ntklens.report.style import label_axis
+from ntklens.report.style import label_axis, label_group, name_setting
+
+LEAST_VALUES = 3  # of an axis that is drawn as one: two points are a comparison
+MOST_TICKS = 7  # values of an axis that are all numbered
+CLOSEST = 0.09  # share of the axis between two numbers
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,15 @@ class Members:
     x: np.ndarray
 
     @property
+    def words(self) -> str:
+        """The label in words: `depth 2`."""
+        return label_group(self.label)
+
+    @property
     def variant(self) -> str:
         """What tells this group from others, in words."""
-        return " at ".join(part for part in (self.axis, self.label.replace(",", ", ")) if part)
+        along = f"along the {name_setting(self.axis)}" if self.axis else ""
+        return ", ".join(part for part in (along, self.words) if part)
 
     @property
     def stem(self) -> str:
@@ -48,13 +58,28 @@ class Members:
 
 
 def list_groups(study: Study) -> list[Members]:
-    """Return the groups to draw, longest axis first: those of the study, or all runs where no number was swept."""
+    """Return the groups to draw, longest axis first: those of the study, or all runs where no number was swept.
+
+    Groups along an axis of two values are left out if longer ones hold all their runs: they would show the same again.
+    """
     groups = [
         Members(g.axis, g.label, list(g.runs), [f"{x:g}" for x in g.x], label_axis(g.axis), np.asarray(g.x, float))
         for g in study.groups
         if len(g.runs)
     ]
-    return sorted(groups, key=lambda group: -len(np.unique(group.x))) or [_join_runs(study)]
+    groups.sort(key=lambda group: -len(np.unique(group.x)))
+    covered = {run for group in groups if len(np.unique(group.x)) >= LEAST_VALUES for run in group.runs}
+    kept = [g for g in groups if len(np.unique(g.x)) >= LEAST_VALUES or not covered.issuperset(g.runs)]
+    return kept or [_join_runs(study)]
+
+
+def choose_ticks(x: np.ndarray, log: bool) -> tuple[float, ...] | None:
+    """Return the values of an axis, if they are few and far apart enough to be numbered one by one; else None."""
+    values = np.unique(x[np.isfinite(x)])
+    if not 1 < len(values) <= MOST_TICKS or (log and values[0] <= 0):
+        return None
+    places = np.log(values) if log else values
+    return tuple(values.tolist()) if np.diff(places).min() >= CLOSEST * np.ptp(places) else None
 
 
 def _join_runs(study: Study) -> Members:

@@ -5,7 +5,8 @@ import xarray as xr
 
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series, make_keys
-from ntklens.report.charts.groups import Members, average, select_run
+from ntklens.report.charts.setup import describe_setup
+from ntklens.report.charts.groups import Members, average, choose_ticks, select_run
 
 QUANTITIES = (
     ("trace_ratio", "β_l of the layer", False),
@@ -28,11 +29,14 @@ def chart_layers(study: Study, group: Members) -> Chart:
             s for number, layer in enumerate(layers) for s in _draw_layer(layer, x, [v[:, number] for v in values])
         ]
         log = log or all(s.y[np.isfinite(s.y)].min(initial=1) > 0 for s in series)
-        panels.append(Panel(name, group.title or "run", label, series, x_log=bool(group.axis), y_log=log))
+        ticks = choose_ticks(x, bool(group.axis))
+        panels.append(Panel(name, group.title or "run", label, series, bool(group.axis), log, x_ticks=ticks))
     keys = make_keys(((layer, layer) for layer in order), ordered=False)
     present = {s.key for panel in panels for s in panel.series}
     caption = (
-        "Mean over seeds ± s.e.m. of each layer's share of Θ; the change of a layer's weights is relative to the start."
+        "Each layer's share of Θ: β, Γ at the start and at the minimum of the test loss, and how far the layer's weights"
+        " have moved there, relative to their size at the start. Lines: means over seeds, band ± s.e.m.; faint dots:"
+        f" single seeds. {describe_setup(study, group.runs)}"
     )
     return Chart(
         "layers", group.variant, f"layers-{group.stem}", "Layer by layer", caption,
@@ -71,9 +75,11 @@ def _draw_layer(layer: str, x: np.ndarray, values: list[np.ndarray]) -> list[Ser
         return []
     seeds = np.concatenate([np.arange(len(v)) for v in together])
     dots = Series(
-        layer, "seed", np.repeat(places, [len(v) for v in together]), np.concatenate(together), seeds=seeds, points=True
-    )
+        layer, "seed", np.repeat(places, [len(v) for v in together]), np.concatenate(together), seeds=seeds, points=True,
+        meaning="single seeds",
+    )  # fmt: skip
     there = np.isfinite(mean)
     error = np.nan_to_num(error)
-    line = Series(layer, "mean", places[there], mean[there], (mean - error)[there], (mean + error)[there], detail=layer)
+    line = Series(layer, "mean", places[there], mean[there], (mean - error)[there], (mean + error)[there], detail=layer,
+                  meaning="mean over seeds ± s.e.m.")  # fmt: skip
     return [line, dots]

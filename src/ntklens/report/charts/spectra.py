@@ -6,6 +6,7 @@ import xarray as xr
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series
 from ntklens.report.charts.groups import Members, average, select_run
+from ntklens.report.charts.setup import describe_setup
 from ntklens.report.charts.trajectories import join_seeds, share_seeds
 
 MODES = 90  # of a spectrum that are drawn: spread evenly over a logarithmic axis
@@ -20,7 +21,7 @@ def chart_spectra(study: Study, group: Members, lines: int) -> Chart:
             series += _draw_spectrum(select_run(study.data, run_name), name, key, share_seeds(lines, len(group.runs)))
         panels.append(Panel(name, "mode k", f"eigenvalue λ_k {label}", series, y_log=True))
     caption = f"Eigenvalues of Θ, descending: {MODES} modes or fewer of each spectrum, evenly spread in ln k."
-    caption += " Geometric mean over seeds, band ± s.e.m. of the logarithm."
+    caption += f" Geometric mean over seeds, band ± s.e.m. of the logarithm. {describe_setup(study, group.runs)}"
     return Chart(
         "spectra", group.variant, f"spectra-{group.stem}", "Spectra", caption, group.make_keys(), group.title, panels
     )  # fmt: skip
@@ -42,5 +43,6 @@ def _draw_spectrum(run: xr.Dataset, name: str, key: str, most: int) -> list[Seri
     mean, error, _ = average(np.log(values))
     alone = np.isnan(error).all()
     low, high = (None, None) if alone else (np.exp(mean - error), np.exp(mean + error))
-    curve = Series(key, "mean", modes.astype(float), np.exp(mean), low, high)
+    curve = Series(key, "mean", modes.astype(float), np.exp(mean), low, high,
+                   meaning="geometric mean over seeds" + ("" if alone else " ± s.e.m."))  # fmt: skip
     return [curve, join_seeds(run, key, np.broadcast_to(modes.astype(float), values.shape), values, most)]

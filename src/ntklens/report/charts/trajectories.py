@@ -8,18 +8,21 @@ import xarray as xr
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series
 from ntklens.report.charts.groups import Members, average, select_run
+from ntklens.report.charts.setup import describe_setup
 
 BEYOND = 4.0  # factor of the train loss by which paths are drawn beyond the minimum: χ ends there
+MINIMUM = "minimum of the test loss"
 MOST_RECORDS = 160  # points of a curve: more than a screen has room for on a logarithmic axis
 CURVES = (
     ("loss", "loss", True, (("test_loss", False, "test"), ("train_loss", True, "train"))),
     ("trace", "Tr Θ", True, (("trace", False, ""),)),
     ("effective_rank", "effective rank Γ", False, (("effective_rank", False, ""),)),
+    ("accuracy", "accuracy", False, (("test_accuracy", False, "test"), ("train_accuracy", True, "train"))),
 )
 
 
 def chart_trajectories(study: Study, group: Members, lines: int) -> Chart:
-    """Chart losses, Tr Θ and Γ against epoch, the mean over seeds ± s.e.m., and the minimum; at most `lines` seeds."""
+    """Chart losses, Tr Θ, Γ and accuracies against epoch, the mean over seeds ± s.e.m., and the minimum; at most `lines` seeds."""
     runs = [select_run(study.data, run) for run in group.runs]
     panels = []
     for name, label, log, curves in CURVES:
@@ -29,8 +32,11 @@ def chart_trajectories(study: Study, group: Members, lines: int) -> Chart:
                 series += _draw_curve(run, variable, key, dashed, detail, share_seeds(lines, len(runs)))
             series += _mark_minimum(run, curves[0][0], key)
         panels.append(Panel(name, "epoch", label, series, y_log=log))
-    caption = "Mean over seeds, band ± s.e.m.; the symbol marks the minimum of the test loss."
-    caption += " Test loss solid, train loss dashed." + describe_left_out(runs, lines)
+    caption = (
+        "Losses, Tr Θ, effective rank Γ and accuracies against epoch. Lines: means over seeds, band ± s.e.m.; solid: on"
+        " test samples, dashed: on the training set; the symbol marks the minimum of the test loss."
+        f" {describe_setup(study, group.runs)}{describe_left_out(runs, lines)}"
+    )
     return Chart(
         "trajectories", group.variant, f"trajectories-{group.stem}", "Learning curves", caption,
         group.make_keys(), group.title, panels,
@@ -47,10 +53,11 @@ def chart_adaptation(study: Study, group: Members, lines: int) -> Chart:
         series += _draw_slope(run, key, average(rate.values)[0].item())
     panel = Panel("trace", "train loss L_train", "Tr Θ", series, x_reversed=True)
     caption = (
-        "Training runs from left to right. Dashed: the straight line in ln L_train whose slope is χ, the mean over"
-        " seeds, from the start to the minimum of the test loss (symbol). Paths end where the train loss is a"
-        " quarter of that at the minimum."
-    ) + describe_left_out(runs, lines)
+        "Tr Θ against the train loss; training runs from left to right. Solid: means over seeds, band ± s.e.m. Dashed:"
+        " the straight line in ln L_train whose slope is χ, the mean over seeds, from the start to the minimum of the"
+        " test loss (symbol). Paths end where the train loss is a quarter of that at the minimum."
+        f" {describe_setup(study, group.runs)}{describe_left_out(runs, lines)}"
+    )
     return Chart(
         "adaptation", group.variant, f"adaptation-{group.stem}", "Trace against train loss: χ", caption,
         group.make_keys(), group.title, [panel],
@@ -97,9 +104,15 @@ def _draw_curve(run: xr.Dataset, variable: str, key: str, dashed: bool, detail: 
     alone = np.isnan(error).all()
     curve = Series(
         key, "mean", epoch, mean, None if alone else mean - error, None if alone else mean + error,
-        dashed=dashed, detail=detail, start=True,
+        dashed=dashed, detail=detail, start=True, meaning=_name_curve(detail, alone),
     )  # fmt: skip
     return [curve, join_seeds(run, key, np.broadcast_to(epoch, values.shape), values, seeds, dashed, detail)]
+
+
+def _name_curve(detail: str, alone: bool) -> str:
+    """Return what the line of a curve stands for, whether it comes in two kinds (test and train) or in one."""
+    spread = "" if alone else " ± s.e.m."
+    return f"mean over seeds{spread}, training set" if detail == "train" else f"mean over seeds{spread}"
 
 
 def join_seeds(
@@ -117,7 +130,7 @@ def _mark_minimum(run: xr.Dataset, variable: str, key: str) -> list[Series]:
     if name not in run or not run.sizes["seed"]:
         return []
     x, y = average(run.minimum_epoch.values)[0], average(run[name].values)[0]
-    return [Series(key, "minimum", x[None], y[None], points=True, detail="minimum")]
+    return [Series(key, "minimum", x[None], y[None], points=True, detail="minimum", meaning=MINIMUM)]
 
 
 def _draw_path(run: xr.Dataset, key: str, seeds: int) -> list[Series]:
@@ -131,7 +144,7 @@ def _draw_path(run: xr.Dataset, key: str, seeds: int) -> list[Series]:
     alone = np.isnan(error).all()
     path = Series(
         key, "mean", _average_losses(loss), mean,
-        None if alone else mean - error, None if alone else mean + error,
+        None if alone else mean - error, None if alone else mean + error, meaning=_name_curve("", alone),
     )  # fmt: skip
     return [path, join_seeds(run, key, loss, trace, seeds)]
 
@@ -155,7 +168,8 @@ def _draw_slope(run: xr.Dataset, key: str, rate: float) -> list[Series]:
     middle_x, middle_y = (float(np.sum(weights * (a[:-1] + a[1:]) / 2)) for a in (log_loss, trace))
     # Not only its ends: on a linear axis of the loss the line is a curve.
     ends = np.linspace(log_loss.max(), log_loss.min(), 24)
-    line = Series(key, "fit", np.exp(ends), middle_y + rate * (ends - middle_x), dashed=True, detail=f"χ = {rate:.4g}")
+    line = Series(key, "fit", np.exp(ends), middle_y + rate * (ends - middle_x), dashed=True, detail=f"χ = {rate:.4g}",
+                  meaning="slope χ in ln L_train, start to minimum")  # fmt: skip
     x = np.exp(average(np.log(run.minimum_train_loss.values.astype(float)))[0])
     return [line, Series(key, "minimum", x[None], average(run.minimum_trace.values)[0][None], points=True,
-                         detail="minimum")]  # fmt: skip
+                         detail="minimum", meaning=MINIMUM)]  # fmt: skip
