@@ -208,6 +208,7 @@ class Observable:
       signed: whether it may be negative; a log scale then shows its magnitude.
       transition: whether a crossover along the width is looked for.
       joint: whether joint laws over width and amount of data are fitted.
+      linear: whether its scale is linear: a fraction, of which no power law is looked for.
     """
 
     name: str
@@ -225,6 +226,7 @@ class Observable:
     signed: bool = False
     transition: bool = False
     joint: bool = False
+    linear: bool = False
 
 
 _LIST = (
@@ -235,7 +237,8 @@ _LIST = (
     Observable("minimum_step", "update of the minimum", "updates done at the minimum", _minimum("step"), main=True),
     Observable("minimum_epoch", "epoch of the minimum", "passes over the training set", _minimum("epoch")),
     Observable(
-        "minimum_accuracy", "accuracy at the minimum", "test accuracy", _minimum("test_accuracy"), main=True
+        "minimum_accuracy", "accuracy at the minimum", "test accuracy", _minimum("test_accuracy"), main=True,
+        charted=True, linear=True,
     ),
     Observable(
         "initial_trace", "Tr Θ_0", "trace before training", _initial("trace"), main=True, trained=False, fitted=True,

@@ -24,6 +24,8 @@ SCALARS = {  # attributes that become variables [run, seed]
     "parameters": "number of parameters",
     "N": "samples of the probe",
     "C": "outputs",
+    "input_dim": "dimension of an input",
+    "probe_square": "mean over the probe of |x|²",
 }
 PROVENANCE = (
     "git_commit",

@@ -17,6 +17,7 @@ from ntklens.report.style import (
     format_number,
     list_ramp,
     mark_axis,
+    mark_linear,
     pick_colour,
     to_math,
 )
@@ -29,7 +30,7 @@ MOST_NOTES = 3  # on laws, above a panel
 PANEL_HEIGHT = 1.55  # inches, without labels
 GAP, EDGE = 0.12, 0.04  # inches: between panels, around the figure
 BAR = 0.1  # inches: width of a colour bar
-LETTERS = 21.5  # of a note, on an inch
+LETTERS, NOTE = 26.0, 6.2  # of a note, on an inch; its size in points
 LEGEND_LETTERS = 15.0  # of a legend, on an inch
 HANDLE = 4  # letters that a line or a symbol takes in a legend
 NEUTRAL = "0.3"  # the colour of what the legend says of all keys
@@ -109,7 +110,10 @@ GREEK = {
     "≤": "le", "≥": "ge", "⊗": "otimes", "…": "dots",
 }  # fmt: skip
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-SYMBOL = re.compile(r"(?<![A-Za-z0-9_.])([A-Za-zΑ-Ωα-ω]_[A-Za-z0-9∞]+)(?![A-Za-z0-9_.]*=)")
+SYMBOL = re.compile(
+    r"((?<![A-Za-z0-9_.])[A-Za-zΑ-Ωα-ω]_[A-Za-z0-9∞]+(?![A-Za-z0-9_.]*=)"  # Γ_min
+    r"|\^(?:\([^()]*\)|−?[A-Za-z0-9α-ω]+))"  # ^α, ^(α′−α)
+)
 
 
 def to_latex(text: str) -> str:
@@ -119,6 +123,8 @@ def to_latex(text: str) -> str:
 
 
 def _set_symbol(text: str) -> str:
+    if text.startswith("^"):
+        return f"$^{{{''.join(f'{_set_letter(c)} ' if c in GREEK else _set_letter(c) for c in text[1:].strip('()'))}}}$"
     letter, index = text.split("_", 1)
     index = r"\infty" if index == "∞" else rf"\mathrm{{{index}}}" if len(index) > 1 else index
     return f"${_set_letter(letter)}_{{{index}}}$"
@@ -163,7 +169,7 @@ def _draw_panel(axes: Any, panel: Panel, keys: Sequence[Key], width: float) -> N
     if len(notes) > MOST_NOTES:  # they would leave no room for the panel; fits.csv has them
         notes = [panel.short] if panel.short else []
     text = "\n".join(to_math(line) for note in notes for line in _wrap(note, width))
-    axes.set_title(text, fontsize=6.5, loc="left", color="0.25", pad=4)
+    axes.set_title(text, fontsize=NOTE, loc="left", color="0.25", y=1.0, pad=4)
     if panel.x_reversed:
         axes.invert_xaxis()
 
@@ -220,7 +226,7 @@ def _choose_scales(axes: Any, panel: Panel) -> None:
 
 def _mark_scales(axes: Any, panel: Panel) -> None:
     """Number the axes, now that it is known how far they reach."""
-    from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
     for axis, values, is_log, label in (
         (axes.xaxis, _join_x(panel), panel.x_log, panel.x_label),
@@ -234,13 +240,13 @@ def _mark_scales(axes: Any, panel: Panel) -> None:
             mark_axis(axis, values, label)
             _add_minor_ticks(axes, axis)
         else:
-            axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+            mark_linear(axis, values, label)
 
 
 def _add_minor_ticks(axes: Any, axis: Any) -> None:
     """Draw the minor ticks as one line of symbols: as ticks of matplotlib they would take half of the time."""
     from matplotlib.lines import Line2D
-    from matplotlib.markers import TICKDOWN, TICKLEFT
+    from matplotlib.markers import TICKDOWN, TICKLEFT, MarkerStyle
     from matplotlib.ticker import NullLocator
 
     low, high = axis.get_view_interval()
@@ -252,10 +258,9 @@ def _add_minor_ticks(axes: Any, axis: Any) -> None:
     across = axis is axes.xaxis
     at, zero = positions, np.zeros(len(positions))
     transform = axes.get_xaxis_transform(which="tick1") if across else axes.get_yaxis_transform(which="tick1")
-    line = Line2D(
-        at if across else zero, zero if across else at, ls="", marker=TICKDOWN if across else TICKLEFT, ms=2, mew=0.4,
-        color="black", transform=transform, clip_on=False,
-    )  # fmt: skip
+    line = Line2D(at if across else zero, zero if across else at, ls="", ms=2, mew=0.4, color="black", clip_on=False)
+    line.set_marker(MarkerStyle(TICKDOWN if across else TICKLEFT))
+    line.set_transform(transform)
     line.set_in_layout(False)
     axes.add_artist(line)
 
@@ -316,7 +321,8 @@ def _arrange(figure: Any, places: Sequence[Any], columns: int, chart: Chart) -> 
     margin = 0.0 if bar is None else BAR + GAP + (bar.yaxis.get_tightbbox(renderer).x1 - bar.bbox.x1) / dpi
     gaps = GAP * (columns - 1)
     panel = (width - 2 * EDGE - margin - gaps - left.sum() - right.sum()) / columns
-    corners = EDGE + np.cumsum(left) + np.concatenate([[0.0], np.cumsum(right)[:-1] + np.cumsum(np.full(columns - 1, panel + GAP))])
+    before = np.concatenate([[0.0], right[:-1] + panel + GAP])
+    corners = EDGE + np.cumsum(left + before)
     spare = rows * columns - len(places)
     parts = _list_handles(chart, bar is not None)
     legends = _add_legends(figure, parts, (panel + GAP) * spare, beside=True) if spare else []
@@ -392,8 +398,10 @@ def _make_handle(mark: Mark) -> Any:
     if series.role == "mean" and not series.points:
         style["marker"] = None
     line = Line2D([], [], **style)
-    if series.low is None or series.points:
+    if series.low is None or series.role == "minimum":
         return line
+    if series.points:
+        return (Line2D([], [], ls="", marker="|", ms=9, mew=0.9, color=NEUTRAL), line)
     return (Patch(facecolor=NEUTRAL, alpha=0.18, lw=0), line)
 
 

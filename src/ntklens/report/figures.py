@@ -79,7 +79,8 @@ class RunFigure:
                 axes.axvline(minimum, color="0.5", linewidth=0.8, linestyle=":", label="minimum of the test loss")
                 axes.set_xlim(left=0)
             self.panels[0].legend()
-            mark_axis(self.panels[0].yaxis, np.concatenate([line.get_ydata() for line in self.panels[0].lines[:2]]), "loss")
+            losses = np.concatenate([line.get_ydata() for line in self.panels[0].lines[:2]])
+            mark_axis(self.panels[0].yaxis, losses, PANELS[0][0])
             temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
             try:
                 self.figure.savefig(temporary, dpi=150, format=path.suffix[1:])

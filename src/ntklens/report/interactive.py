@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ntklens.report.chart import Cells, Chart, Panel, Series
+from ntklens.report.chart import Cells, Chart, Mark, Panel, Series
 from ntklens.report.style import CATEGORIES, CATEGORIES_DARK, PLOTLY_MARKERS, format_number, list_ramp, to_markup
 
 DIGITS = 5  # of a number on the page: more than a screen shows
@@ -24,6 +24,7 @@ def describe_family(charts: Sequence[Chart]) -> dict[str, Any]:
                     for k in chart.keys
                 ],
                 "title": to_markup(chart.key_title),
+                "marks": [_describe_mark(mark) for mark in chart.list_marks()],
                 "panels": [_describe_panel(panel) for panel in chart.panels]
                 + [_describe_cells(cells) for cells in chart.cells],
             }
@@ -57,8 +58,22 @@ def _describe_panel(panel: Panel) -> dict[str, Any]:
         "xlog": panel.x_log,
         "ylog": panel.y_log,
         "reversed": panel.x_reversed,
+        "ticks": list(panel.x_ticks or ()),
         "note": [to_markup(line) for line in panel.note.split("\n") if line],
         "series": [_describe_series(series) for series in panel.series],
+    }
+
+
+def _describe_mark(mark: Mark) -> dict[str, Any]:
+    """Return an entry of the legend: seeds that are not drawn at first have none of their own on the page."""
+    series = mark.series
+    return {
+        "label": to_markup(mark.label),
+        "role": series.role,
+        "points": series.points,
+        "dashed": series.dashed,
+        "hollow": series.hollow,
+        "band": series.low is not None,
     }
 
 

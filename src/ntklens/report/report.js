@@ -61,6 +61,7 @@
     makeChips() {
       this.chips.replaceChildren();
       const keys = this.current.keys;
+      this.chips.append(legend(this.current.marks));
       if (keys.length < 2) return;
       const title = document.createElement("span");
       title.className = "chips-title"; title.innerHTML = this.current.title; this.chips.append(title);
@@ -137,7 +138,7 @@
         const error = (i) => (s.low && s.low[i] !== null && s.role === "mean" ? ` ± ${short((s.high[i] - s.low[i]) / 2)}` : "");
         const custom = s.x.map((v, i) => [v === null ? "" : short(v), error(i), s.seeds ? `<br>seed ${s.seeds[i]}` : ""]);
         const trace = { type: "scatter", x, y: s.y, customdata: custom, name: strip(key.label), meta: { key: s.key, role: s.role }, showlegend: false,
-          connectgaps: false, line: { color: colour, width: s.role === "seed" ? 1 : 2, dash: s.dashed ? "dash" : "solid" },
+          connectgaps: false, line: { color: colour, width: s.role === "seed" ? 1 : 2, dash: s.role === "reference" ? "dot" : s.dashed ? "dash" : "solid" },
           hovertemplate: `${head}${values}%{customdata[1]}%{customdata[2]}${s.detail && s.role !== "mean" ? "<br>" + s.detail : ""}<extra>${s.role === "mean" ? (s.points ? "" : s.detail) : s.role}</extra>` };
         if (s.points) {
           trace.mode = "markers";
@@ -171,13 +172,32 @@
       const xlog = this.xlog ?? panel.xlog;
       layout.xaxis = { ...axis(panel.x, xlog), ...(panel.reversed ? { autorange: "reversed" } : {}) };
       layout.yaxis = axis(panel.y, this.ylog ?? panel.ylog);
-      mark(layout.xaxis, panel.series.flatMap((s) => s.x)); mark(layout.yaxis, panel.series.filter((s) => s.role !== "seed").flatMap((s) => s.y));
+      if (panel.ticks.length) { layout.xaxis.tickvals = panel.ticks; layout.xaxis.ticktext = panel.ticks.map(short); layout.xaxis.minor = {}; }
+      else mark(layout.xaxis, panel.series.flatMap((s) => s.x));
+      mark(layout.yaxis, panel.series.filter((s) => s.role !== "seed").flatMap((s) => s.y));
       const started = panel.series.find((s) => s.start !== undefined);
       if (xlog && started) start(layout.xaxis, panel, started.start);
       return layout;
     }
   }
 
+  // What solid, dashed, band and dots stand for, whatever their colour.
+  const legend = (marks) => {
+    const list = document.createElement("span");
+    list.className = "marks"; list.setAttribute("role", "list"); list.setAttribute("aria-label", "what lines and points stand for");
+    for (const m of marks) {
+      const item = document.createElement("span");
+      item.setAttribute("role", "listitem");
+      const dash = m.role === "reference" ? "1 3" : m.dashed ? "5 3" : "none", faint = m.role === "seed" ? 0.4 : 1;
+      const band = m.band && !m.points ? '<rect x="0" y="3" width="26" height="8" fill="currentColor" opacity=".2"/>' : "";
+      const bar = m.band && m.points ? '<path d="M13 1v12" stroke="currentColor"/>' : "";
+      const drawn = m.points ? `${bar}<circle cx="13" cy="7" r="${m.role === "seed" ? 2 : 3.5}" fill="${m.hollow ? "none" : "currentColor"}" stroke="currentColor" opacity="${faint}"/>`
+        : `${band}<path d="M0 7h26" stroke="currentColor" stroke-width="2" stroke-dasharray="${dash}" opacity="${faint}"/>`;
+      item.innerHTML = `<svg viewBox="0 0 26 14" width="26" height="14" aria-hidden="true">${drawn}</svg>${m.label}`;
+      list.append(item);
+    }
+    return list;
+  };
   const strip = (html) => { const e = document.createElement("div"); e.innerHTML = html; return e.textContent; };
   const short = (v) => { const a = Math.abs(v); return a !== 0 && (a < 1e-3 || a >= 1e6) ? v.toExponential(3) : String(Number(v.toPrecision(5))); };
   // Ticks of a logarithmic axis that spans little: 1, 2, 5; else powers of ten.

@@ -223,8 +223,28 @@ def mark_axis(axis: Any, values: np.ndarray, label: str) -> None:
     if axis.get_scale() != "log":
         return
     if decades < NARROW:
-        axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axis.set_minor_locator(NullLocator())
     else:
         axis.set_major_locator(LogLocator(10, subs=digits, numticks=8))
         axis.set_minor_locator(LogLocator(10, subs=(2, 3, 4, 5, 6, 7, 8, 9), numticks=60))
+
+
+def mark_linear(axis: Any, values: np.ndarray, label: str) -> None:
+    """Label a linear axis, and number it, without a power of ten that long numbers share: the label names it.
+
+    Args:
+      axis: matplotlib's.
+      values: what is drawn along it.
+      label: what it is of.
+    """
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis.set_label_text(to_math(label))
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    size = float(np.abs(values).max(initial=0.0))
+    if size == 0 or 1e-2 <= size < 2e4:
+        return
+    shared = math.floor(math.log10(size))
+    axis.set_label_text(rf"{to_math(label)} / $10^{{{shared}}}$")
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 10.0**shared:.6g}".replace("-", "−")))

@@ -496,6 +496,7 @@ class Pack:
             "run_key": job.key,
             "N": len(job.dataset.probe),
             "C": job.dataset.classes,
+            **describe_inputs(job.dataset.probe.inputs),
             "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(self.state.params)),
             "data": job.dataset.provenance,
             "data_checksum": job.dataset.provenance["checksum"],
@@ -518,6 +519,18 @@ class Pack:
             publish_trajectory(trajectory, directory)
             finish_seed(directory, trajectory)
             job.tracker.finish(seed, directory)
+
+
+def describe_inputs(inputs: Any) -> dict[str, float]:
+    """Return what theory needs of the probe: the inputs' dimension, and the mean of |x|²; nothing of other inputs.
+
+    Args:
+      inputs: shape (N, …).
+    """
+    if not isinstance(inputs, np.ndarray | jax.Array) or not np.issubdtype(inputs.dtype, np.floating):
+        return {}
+    flat = np.asarray(inputs, np.float64).reshape(len(inputs), -1)
+    return {"input_dim": flat.shape[1], "probe_square": float(np.mean(np.sum(flat**2, axis=1)))}
 
 
 def _list_seeds(seeds: Sequence[int]) -> str:

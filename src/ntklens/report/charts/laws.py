@@ -1,7 +1,7 @@
 """Observables against the axis: means, seeds, fits and their bands; the affine law of the trace; what makes β fall."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +10,18 @@ from ntklens.analysis.observables import OBSERVABLES, list_observables
 from ntklens.analysis.powerlaw import Fit, Law
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Key, Panel, Series, make_keys
-from ntklens.report.charts.groups import Members, average, list_groups
-from ntklens.report.style import format_interval, format_number, label_axis
+from ntklens.report.charts.groups import Members, average, choose_ticks, list_groups
+from ntklens.report.charts.setup import describe_setup
+from ntklens.report.charts.theory import REFERENCES, draw_initial_rank, draw_initial_trace
+from ntklens.report.charts.words import (
+    describe_fit,
+    describe_forms,
+    describe_law,
+    describe_many,
+    describe_refusals,
+    select_curves,
+)
+from ntklens.report.style import find_symbol, format_number, label_axis
 
 CURVE_POINTS = 80
 MOST_TOGETHER = 12  # groups in one chart
@@ -20,34 +30,42 @@ MOST_COLOURS = 4  # groups that are told apart without an order
 NUMBER = re.compile(r"[^=,]+=[-+.e0-9]+")
 LEAST_POINTS = 3  # of an axis, to speak of a slope
 MOST_DOTS = 3000  # single seeds in a panel
+MEAN, SEEDS, LEFT_OUT = "mean over seeds ± s.e.m.", "single seeds", "left out of the fit"
+PREFERRED, RIVAL = "preferred law, 95 % band", "closest rival"
 
 
 def chart_laws(study: Study) -> Iterator[Chart]:
-    """Chart the main observables against each axis, groups of the rest side by side, with the fits."""
-    for axis, groups in _split_axes(study).items():
-        panels = [
-            _chart_observable(study, name, axis, groups)
-            for name in list_observables("charted")
-            if name in study.observables
-        ]
-        caption = (
-            "Means over seeds ± s.e.m., single seeds faint. Solid: the preferred form with its pointwise 95 % band;"
-        )
-        caption += " dashed: its closest rival; hollow: left out of the fits (unresolved or dead)."
+    """Chart the main observables against each axis, groups of the rest side by side, with their laws."""
+    for axis, groups in split_axes(study).items():
+        names = [name for name in list_observables("charted") if name in study.observables]
+        panels = [_chart_observable(study, name, axis, groups) for name in names]
+        laws = [law for name in names for g in groups if (law := find_law(study, name, axis, g.label))]
+        words = ["Points: means over seeds ± s.e.m.; faint: single seeds."]
+        if forms := describe_forms(laws):
+            words.append(
+                "Solid: the preferred law, with its pointwise 95 % band; dashed: its closest rival; each is drawn only"
+                " where it describes the points, so that some panels have the rival alone, or no curve. Numbers in"
+                f" brackets are 95 % intervals. Forms: {forms}."
+            )
+        words += describe_refusals(laws, {name: read_symbol(name) for name in names})
+        words += _describe_references(panels)
+        if any(series.hollow for panel in panels for series in panel.series):
+            words.append("Hollow: left out of the fits (unresolved or dead).")
         most = sum(g.axis == axis for g in study.groups)
         if most > len(groups):
-            caption += f" {len(groups)} of {most} groups are drawn; fits.csv has all."
+            words.append(f"{len(groups)} of {most} groups are drawn; fits.csv has all.")
+        words.append(describe_setup(study, [run for group in groups for run in group.runs]))
+        title = f"Scaling laws in the {label_axis(axis)}" if axis else "Observables of each run"
         yield Chart(
-            "laws", axis, f"laws-{Members(axis, '', [], [], '', np.zeros(0)).stem}", "Scaling laws",
-            caption if axis else "Means over seeds ± s.e.m., single seeds faint.",
-            _make_group_keys(groups), "", panels, static_seeds=True,
+            "laws", groups[0].variant if len(groups) == 1 else _name_axis(axis), f"laws-{make_stem(axis)}", title,
+            " ".join(words), make_group_keys(groups), "", panels, static_seeds=True,
         )  # fmt: skip
 
 
 def chart_trace_law(study: Study) -> Iterator[Chart]:
     """Chart Tr Θ_0 / (N C) against each axis with its affine fit: its scale is where the two terms are equal."""
     size = count_outputs(study)
-    for axis, groups in _split_axes(study).items():
+    for axis, groups in split_axes(study).items():
         laws = [
             law for g in groups if (law := find_law(study, "initial_trace", axis, g.label)) and "affine" in law.fits
         ]
@@ -55,27 +73,57 @@ def chart_trace_law(study: Study) -> Iterator[Chart]:
             continue
         panel = _chart_observable(study, "initial_trace", axis, groups, form="affine", scale=1 / size)
         panel = replace(panel, y_label="Tr Θ_0 / (N C)")
-        caption = f"Affine: a + b x, N C = {size:.0f}; at the scale a/b both terms are as large."
-        stem = f"trace-law-{Members(axis, '', [], [], '', np.zeros(0)).stem}"
+        symbol = find_symbol(axis)
+        caption = " ".join(
+            (
+                f"Tr Θ_0 / (N C), N C = {size:.0f}, with the affine law a + b {symbol} (solid, 95 % band); where"
+                f" {symbol} = a/b both terms are as large. Points: means over seeds ± s.e.m.; faint: single seeds.",
+                *_describe_references([panel]),
+                describe_setup(study, [run for group in groups for run in group.runs]),
+            )
+        )
         yield Chart(
-            "trace_law", axis, stem, "The trace before training is affine", caption,
-            _make_group_keys(groups), "", [panel], static_seeds=True,
+            "trace_law", _name_axis(axis), f"trace-law-{make_stem(axis)}", "The trace before training is affine",
+            caption, make_group_keys(groups), "", [panel], static_seeds=True,
         )  # fmt: skip
 
 
 def chart_ratio_split(study: Study) -> Iterator[Chart]:
     """Chart β beside what it would be if ΔTr were the same everywhere: how much of its slope is Tr Θ_0 alone."""
-    for axis, groups in _split_axes(study).items():
+    for axis, groups in split_axes(study).items():
         series: list[Series] = []
         for group in groups:
             series += _split_ratio(study, group)
         if not axis or not series:
             continue
         positive = all((s.y[np.isfinite(s.y)] > 0).all() for s in series)
-        panel = Panel("trace_ratio", label_axis(axis), "β", series, x_log=_is_positive(groups), y_log=positive)
-        caption = "Points: β as measured, ± s.e.m. Dashed: β if ΔTr were constant, mean ΔTr / Tr Θ_0."
-        stem = f"ratio-split-{Members(axis, '', [], [], '', np.zeros(0)).stem}"
-        yield Chart("ratio_split", axis, stem, "What makes β fall", caption, _make_group_keys(groups), "", [panel])
+        log = _is_positive(groups)
+        panel = Panel(
+            "trace_ratio", label_axis(axis), "β", series, log, positive, x_ticks=choose_ticks(_join_x(groups), log)
+        )
+        caption = (
+            "Points: β = ΔTr / Tr Θ_0 as measured, ± s.e.m. Dotted: β if ΔTr were the same everywhere, its mean over"
+            f" the axis / Tr Θ_0. {describe_setup(study, [run for group in groups for run in group.runs])}"
+        )
+        yield Chart(
+            "ratio_split", _name_axis(axis), f"ratio-split-{make_stem(axis)}", "What makes β fall", caption,
+            make_group_keys(groups), "", [panel],
+        )  # fmt: skip
+
+
+def _describe_references(panels: Sequence[Panel]) -> list[str]:
+    """Return what dotted lines stand for, in a sentence each."""
+    found = dict.fromkeys(s.meaning for panel in panels for s in panel.series if s.role == "reference")
+    return [REFERENCES[meaning] for meaning in found if meaning in REFERENCES]
+
+
+def _name_axis(axis: str) -> str:
+    return f"along the {label_axis(axis)}" if axis else ""
+
+
+def make_stem(axis: str) -> str:
+    """Return what names an axis in a file's name."""
+    return Members(axis, "", [], [], "", np.zeros(0)).stem
 
 
 def find_law(study: Study, observable: str, axis: str, group: str) -> Law | None:
@@ -108,7 +156,8 @@ def select_values(study: Study, name: str, runs: list[str]) -> np.ndarray:
     return np.where(done, study.observables[name].values[rows], np.nan)
 
 
-def _split_axes(study: Study) -> dict[str, list[Members]]:
+def split_axes(study: Study) -> dict[str, list[Members]]:
+    """Return axis → the groups that are drawn together along it."""
     axes: dict[str, list[Members]] = {}
     for group in list_groups(study):
         axes.setdefault(group.axis, []).append(group)
@@ -121,10 +170,14 @@ def _spread(groups: list[Members]) -> list[Members]:
     return [groups[number] for number in kept]
 
 
-def _make_group_keys(groups: list[Members]) -> list[Key]:
+def make_group_keys(groups: list[Members]) -> list[Key]:
     """Return a key for each group: along the ramp where they are many values of one number."""
     ordered = len(groups) > MOST_COLOURS and all(NUMBER.fullmatch(g.label) for g in groups)
-    return make_keys(((g.label, g.label.replace(",", ", ") or "all runs") for g in groups), ordered)
+    return make_keys(((g.label, g.words or "all runs") for g in groups), ordered)
+
+
+def _join_x(groups: list[Members]) -> np.ndarray:
+    return np.concatenate([_place(group) for group in groups])
 
 
 def _is_positive(groups: list[Members]) -> bool:
@@ -140,6 +193,7 @@ def _chart_observable(
     study: Study, name: str, axis: str, groups: list[Members], form: str | None = None, scale: float = 1.0
 ) -> Panel:
     laws = {g.label: find_law(study, name, axis, g.label) for g in groups}
+    known = [law for law in laws.values() if law is not None]
     sign = _find_sign(study, name, groups, laws)
     series: list[Series] = []
     notes: list[str] = []
@@ -148,23 +202,30 @@ def _chart_observable(
         values = sign * scale * select_values(study, name, group.runs)
         fit = next(iter(law.fits.values()), None) if law is not None else None
         series += _draw_points(_place(group), values, group, study, fit, scale)
+        if name == "initial_trace":
+            series += draw_initial_trace(study, group, scale)
+        if name == "initial_effective_rank" and "initial_effective_rank_traced" in study.observables:
+            traced = select_values(study, "initial_effective_rank_traced", group.runs)
+            series += draw_initial_rank(study, group, traced)
         if law is not None:
             series += _draw_fits(law, form, scale)
-            notes.append(_describe_law(law, form, group.label if len(groups) > 1 else ""))
-    if len({note.split(": ", 1)[-1] for note in notes}) == 1:
-        notes = [notes[0].split(": ", 1)[-1]] if len(notes) > 1 else notes
+            words = describe_fit(law.fits[form], axis) if form and form in law.fits else describe_law(law)
+            notes += [f"{group.words}: {words}" if len(groups) > 1 else words] if words else []
+    reasons = {note.split(": ", 1)[-1] for note in notes}
+    notes = [reasons.pop()] if len(notes) > 1 and len(reasons) == 1 else notes
     means = [s.y for s in series if s.role == "mean"]
-    log = all(bool((mean[np.isfinite(mean)] > 0).all()) for mean in means)
-    label = ("−" if sign < 0 else "") + read_symbol(name)
-    title = label_axis(axis) if axis else groups[0].title or "run"
+    positive = all(bool((mean[np.isfinite(mean)] > 0).all()) for mean in means)
+    x_log = bool(axis) and _is_positive(groups)
     return Panel(
         name,
-        title,
-        label,
+        label_axis(axis) if axis else groups[0].title or "run",
+        ("−" if sign < 0 else "") + read_symbol(name),
         series,
-        x_log=bool(axis) and _is_positive(groups),
-        y_log=log,
+        x_log=x_log,
+        y_log=positive and not (name in OBSERVABLES and OBSERVABLES[name].linear),
         note="\n".join(_shorten(notes)),
+        short="" if form or not any(law.fits for law in known) else describe_many(known),
+        x_ticks=choose_ticks(_join_x(groups), x_log),
     )
 
 
@@ -194,14 +255,19 @@ def _draw_points(
         return []
     step = max(1, int(there.sum()) // MOST_DOTS)
     dots = Series(
-        group.label, "seed", places[there][::step], values[there][::step], seeds=seeds[there][::step], points=True
-    )
+        group.label, "seed", places[there][::step], values[there][::step], seeds=seeds[there][::step], points=True,
+        meaning=SEEDS,
+    )  # fmt: skip
     series = [dots]
     fitted = np.zeros(0) if fit is None else fit.x
     if fit is not None:
         mean, error = scale * fit.mean, scale * fit.sem
         counts = ", ".join(f"{count}" for count in fit.count) if len(fitted) <= 12 else ""
-        series.append(Series(group.label, "mean", fitted, mean, mean - error, mean + error, points=True, detail=counts))
+        series.append(
+            Series(
+                group.label, "mean", fitted, mean, mean - error, mean + error, points=True, detail=counts, meaning=MEAN
+            )
+        )
     unique = np.setdiff1d(np.unique(x[there.any(axis=1)]), fitted)
     if not len(unique):
         return series
@@ -212,25 +278,27 @@ def _draw_points(
     left_out = fit is not None
     series.append(
         Series(
-            group.label, "mean", unique, mean, mean - error, mean + error, points=True, hollow=left_out, detail=counts
+            group.label,
+            "mean",
+            unique,
+            mean,
+            mean - error,
+            mean + error,
+            points=True,
+            hollow=left_out,
+            detail=counts,
+            meaning=LEFT_OUT if left_out else MEAN,
         )
     )
     return series
 
 
 def _draw_fits(law: Law, form: str | None, scale: float) -> list[Series]:
-    chosen = form or law.preferred
-    if chosen is None or chosen not in law.fits:
-        return []
-    drawn = _draw_fit(law.fits[chosen], law.group, "fit", scale)
-    rival = None if form else find_rival(law)
-    return drawn + (_draw_fit(law.fits[rival], law.group, "rival", scale) if rival else [])
-
-
-def find_rival(law: Law) -> str | None:
-    """Return the form that comes closest to the preferred one, by AICc."""
-    rest = [form for form in law.fits if form != law.preferred]
-    return min(rest, key=lambda form: (np.isnan(law.fits[form].aicc), law.fits[form].aicc)) if rest else None
+    """Return the curves of the preferred form and of its closest rival, as far as they describe the points."""
+    if form:
+        return _draw_fit(law.fits[form], law.group, "fit", scale) if form in law.fits else []
+    drawn = zip(select_curves(law), ("fit", "rival"), strict=True)
+    return [series for one, role in drawn if one for series in _draw_fit(law.fits[one], law.group, role, scale)]
 
 
 def _draw_fit(fit: Fit, key: str, role: str, scale: float) -> list[Series]:
@@ -240,23 +308,8 @@ def _draw_fit(fit: Fit, key: str, role: str, scale: float) -> list[Series]:
     grid = np.geomspace(x.min(), x.max(), CURVE_POINTS) if x.min() > 0 else np.linspace(x.min(), x.max(), CURVE_POINTS)
     y = np.asarray(fit.predict(grid), float) * scale
     low, high = (None, None) if role == "rival" else (np.asarray(e, float) * scale for e in fit.predict_band(grid))
-    return [Series(key, role, grid, y, low, high, dashed=role == "rival", detail=fit.form.replace("_", " "))]
-
-
-def _describe_law(law: Law, form: str | None, prefix: str) -> str:
-    """Return the exponent with its interval, or why there is none, in a few words."""
-    lead = f"{prefix.replace(',', ', ')}: " if prefix else ""
-    chosen = form or law.preferred
-    if chosen is None or chosen not in law.fits:
-        reason = next(iter(law.refusals.values()), law.finding)
-        return f"{lead}no fit: {reason}"
-    fit = law.fits[chosen]
-    words = chosen.replace("_", " ")
-    for name, symbol in (("exponent", "α"), ("scale", "scale")):
-        interval = fit.parameters.get(name)
-        if interval is not None and not (np.isinf(interval.low) and np.isinf(interval.high)):
-            return f"{lead}{words}, {symbol} = {format_interval(interval.value, interval.low, interval.high)}"
-    return f"{lead}{words}"
+    return [Series(key, role, grid, y, low, high, dashed=role == "rival", detail=fit.form.replace("_", " "),
+                   meaning=RIVAL if role == "rival" else PREFERRED)]  # fmt: skip
 
 
 def _split_ratio(study: Study, group: Members) -> list[Series]:
@@ -271,7 +324,7 @@ def _split_ratio(study: Study, group: Members) -> list[Series]:
     changes = [average(change[group.x == place].ravel())[0] for place in unique]
     constant = np.nanmean(np.array(changes))
     line = Series(
-        group.label, "reference", unique, constant / np.array(by_place), dashed=True,
-        detail=f"mean ΔTr = {format_number(float(constant))}",
+        group.label, "reference", unique, constant / np.array(by_place),
+        detail=f"mean ΔTr = {format_number(float(constant))}", meaning="β if ΔTr were constant",
     )  # fmt: skip
     return [*points, line]

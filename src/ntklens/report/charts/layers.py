@@ -5,8 +5,8 @@ import xarray as xr
 
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series, make_keys
-from ntklens.report.charts.setup import describe_setup
 from ntklens.report.charts.groups import Members, average, choose_ticks, select_run
+from ntklens.report.charts.setup import describe_setup
 
 QUANTITIES = (
     ("trace_ratio", "β_l of the layer", False),
@@ -34,8 +34,8 @@ def chart_layers(study: Study, group: Members) -> Chart:
     keys = make_keys(((layer, layer) for layer in order), ordered=False)
     present = {s.key for panel in panels for s in panel.series}
     caption = (
-        "Each layer's share of Θ: β, Γ at the start and at the minimum of the test loss, and how far the layer's weights"
-        " have moved there, relative to their size at the start. Lines: means over seeds, band ± s.e.m.; faint dots:"
+        "Each layer's share of Θ: β, Γ at the start and at the minimum of the test loss, and how far its weights have"
+        " moved there, relative to their size at the start. Lines: means over seeds, band ± s.e.m.; faint dots:"
         f" single seeds. {describe_setup(study, group.runs)}"
     )
     return Chart(
@@ -75,8 +75,8 @@ def _draw_layer(layer: str, x: np.ndarray, values: list[np.ndarray]) -> list[Ser
         return []
     seeds = np.concatenate([np.arange(len(v)) for v in together])
     dots = Series(
-        layer, "seed", np.repeat(places, [len(v) for v in together]), np.concatenate(together), seeds=seeds, points=True,
-        meaning="single seeds",
+        layer, "seed", np.repeat(places, [len(v) for v in together]), np.concatenate(together), seeds=seeds,
+        points=True, meaning="single seeds",
     )  # fmt: skip
     there = np.isfinite(mean)
     error = np.nan_to_num(error)

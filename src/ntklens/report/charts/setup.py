@@ -21,6 +21,6 @@ def describe_setup(study: Study, runs: Sequence[str]) -> str:
         if configs and configs[0].get(name) is not None and all(c.get(name) == configs[0][name] for c in configs)
     ]
     seeds = (data.state.values.astype(str) == "done").sum(axis=1)
-    few, many = int(seeds.min(initial=0)), int(seeds.max(initial=0))
+    few, many = (int(seeds.min()), int(seeds.max())) if len(seeds) else (0, 0)
     words.append(f"{few if few == many else f'{few} … {many}'} seed{'s' if many != 1 else ''} for each point")
     return f"{', '.join(words)}.".replace("adam,", "Adam,")

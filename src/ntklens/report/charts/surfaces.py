@@ -10,6 +10,7 @@ from ntklens.analysis.study import Study
 from ntklens.report.chart import Cells, Chart
 from ntklens.report.charts.groups import average
 from ntklens.report.charts.laws import read_symbol, select_values
+from ntklens.report.charts.setup import describe_setup
 from ntklens.report.style import label_axis
 
 MOST_CELLS = 400  # with more, numbers could not be read
@@ -40,5 +41,8 @@ def chart_surfaces(study: Study) -> Iterator[Chart]:
         log = bool(np.nanmin(values, initial=np.inf) > 0)
         cells.append(Cells(name, label_axis(x_name), label_axis(y_name), read_symbol(name), columns, rows, values, log))
     rest = [name for name in name_swept(data) if name not in (x_name, y_name)]
-    caption = "Mean over seeds" + (f" and over {', '.join(rest)}" if rest else "") + "; empty where nothing is done."
+    over = "".join(f" and over the {label_axis(name)}" for name in rest)
+    caption = (
+        f"Means over seeds{over}; empty where no seed is done. {describe_setup(study, list(map(str, data.run.values)))}"
+    )
     yield Chart("surfaces", "", "surfaces", "Over two axes", caption, [], "", cells=cells)

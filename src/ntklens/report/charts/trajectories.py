@@ -22,7 +22,7 @@ CURVES = (
 
 
 def chart_trajectories(study: Study, group: Members, lines: int) -> Chart:
-    """Chart losses, Tr Θ, Γ and accuracies against epoch, the mean over seeds ± s.e.m., and the minimum; at most `lines` seeds."""
+    """Chart losses, Tr Θ, Γ and accuracies against epoch, means and at most `lines` seeds, and the minimum."""
     runs = [select_run(study.data, run) for run in group.runs]
     panels = []
     for name, label, log, curves in CURVES:

@@ -1,0 +1,113 @@
+"""Laws in the few words that a figure has room for: the form, and its numbers with their intervals."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.stats import chi2
+
+from ntklens.analysis.powerlaw import Fit, Law
+from ntklens.report.style import find_symbol, format_interval, format_number, glue
+
+LEVEL = 0.05
+EXPLAINED = 0.9  # of the variance of ln y along the axis: a curve that explains less does not describe the points
+# Form → (its name, its formula, the numbers that say most of it).
+FORMS: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
+    "power": ("power law", "A {m}^α", (("exponent", "α"),)),
+    "affine": ("affine", "a + b {m}", (("scale", "a/b"),)),
+    "offset_power": ("offset power law", "y_∞ + A {m}^α", (("exponent", "α"), ("offset", "y_∞"))),
+    "plateau_power": ("plateau, then power law", "A (1 + {m}/{m}*)^α", (("exponent", "α"), ("scale", "{m}*"))),
+    "power_plateau": (
+        "power law, then plateau", "A {m}^α (1 + {m}/{m}*)^−α", (("exponent", "α"), ("scale", "{m}*")),
+    ),
+    "crossover": (
+        "crossover", "A {m}^α (1 + {m}/{m}*)^(α′−α)",
+        (("exponent", "α"), ("exponent_above", "α′"), ("scale", "{m}*")),
+    ),
+}  # fmt: skip
+UNBOUNDED = {"affine": (("intercept", "a"), ("slope", "b"))}  # numbers where those of `FORMS` have no bounds
+
+
+def is_describing(fit: Fit) -> bool:
+    """Return whether a curve describes the points: they lie about it by chance (χ² at 5 %), or follow its course."""
+    residuals, variance = fit.profile.residuals, fit.samples.variance
+    if fit.samples.count.min() > 1 and (variance > 0).all():
+        scatter = float(np.sum(residuals**2 / variance))
+        if chi2.sf(scatter, fit.profile.degrees) >= LEVEL:
+            return True
+    return bool(fit.r2 >= EXPLAINED)
+
+
+def select_curves(law: Law) -> tuple[str | None, str | None]:
+    """Return the forms to draw: the preferred one and its closest rival by AICc, each if it describes the points."""
+    preferred = law.preferred if law.preferred and is_describing(law.fits[law.preferred]) else None
+    rivals = [
+        form for form, fit in law.fits.items() if form != law.preferred and not fit.is_degenerate and is_describing(fit)
+    ]
+    return preferred, min(rivals, key=lambda f: (np.isnan(law.fits[f].aicc), law.fits[f].aicc)) if rivals else None
+
+
+def describe_law(law: Law) -> str:
+    """Return the form that is drawn with its numbers; empty where none could be fitted, which is for the caption."""
+    if law.preferred is None:
+        return ""
+    preferred, rival = select_curves(law)
+    if preferred is not None:
+        return describe_fit(law.fits[preferred], law.axis)
+    if rival is None:
+        return "no law describes the points"
+    return f"dashed: {describe_fit(law.fits[rival], law.axis)}"
+
+
+def describe_fit(fit: Fit, axis: str) -> str:
+    """Return a form's name and its numbers with their intervals; no line break divides one of them."""
+    name, _, numbers = FORMS[fit.form]
+    found = [fit.parameters[key] for key, _ in numbers if key in fit.parameters]
+    if fit.form in UNBOUNDED and all(np.isinf(i.low) and np.isinf(i.high) for i in found):
+        numbers = UNBOUNDED[fit.form]
+    symbol = find_symbol(axis)
+    told = [
+        glue(f"{label.format(m=symbol)} = {format_interval(interval.value, interval.low, interval.high)}")
+        for key, label in numbers
+        if (interval := fit.parameters.get(key)) is not None
+    ]
+    return ", ".join([name, *told])
+
+
+def describe_refusals(laws: Sequence[Law], symbols: Mapping[str, str]) -> list[str]:
+    """Return of which observables no law was fitted, and why, in a sentence for each reason.
+
+    Args:
+      laws: those of a chart.
+      symbols: observable → symbol.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for law in laws:
+        if not law.fits:
+            reason = next(iter(law.refusals.values()), law.finding)
+            found.setdefault(reason, {})[symbols[law.observable]] = None
+    return [f"No law is fitted to {', '.join(names)}: {reason}." for reason, names in found.items()]
+
+
+def describe_forms(laws: Sequence[Law]) -> str:
+    """Return the formulas of the forms that are drawn, for a caption; empty if none is."""
+    drawn = dict.fromkeys(form for law in laws for form in select_curves(law) if form)
+    axis = laws[0].axis if laws else ""
+    return "; ".join(f"{FORMS[form][0]}: {FORMS[form][1].format(m=find_symbol(axis))}" for form in drawn)
+
+
+def describe_many(laws: Sequence[Law]) -> str:
+    """Return in a line what laws of many groups have in common: how often which form, and between which exponents."""
+    chosen = [(law, form) for law in laws if (form := select_curves(law)[0])]
+    parts = []
+    for form, count in Counter(form for _, form in chosen).most_common():
+        key, label = FORMS[form][2][0]
+        values = [law.fits[form].parameters[key].value for law, one in chosen if one == form]
+        span = format_number(values[0])
+        if len(values) > 1:
+            span = glue(f"{format_number(min(values))} … {format_number(max(values))}")
+        label = label.format(m=find_symbol(laws[0].axis))
+        parts.append(f"{FORMS[form][0]} in {count} of {len(laws)}, {glue(f'{label} = {span}')}")
+    if len(chosen) < len(laws):
+        parts.append(f"none in {len(laws) - len(chosen)}")
+    return "; ".join(parts)
