@@ -11,8 +11,8 @@ from ntklens.report.chart import Series
 from ntklens.report.charts.groups import Members, average
 
 DENSE = "ntklens.models.mlp.MLP"
-TRACE = "theory: wide network"
-RANK = "theory: C Γ(K), Θ = K ⊗ I_C"
+TRACE = "theory of Tr Θ_0: wide network"
+RANK = "theory of Γ_0: C Γ(K), Θ = K ⊗ I_C"
 POINTS = 60
 REFERENCES = {  # for captions
     TRACE: "Dotted, at Tr Θ_0: the affine law of wide dense ReLU networks, from the inputs alone.",
