@@ -4,14 +4,13 @@ import math
 import pwd
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from rich.table import Table
 
 from ntklens.analysis.observables import OBSERVABLES, list_observables
 from ntklens.config import GIB
 from ntklens.lines import format_task
+from ntklens.report.fitted import Column, FittedTable
 from ntklens.sweep.plan import Configuration, Plan
 from ntklens.sweep.progress import COMPLETE, UNFINISHED, SweepStatus
 from ntklens.sweep.states import FINISHED, Unit
@@ -21,41 +20,36 @@ MOST_ROWS = 60
 MOST_LINES = 5  # to type, of single runs
 
 
-def build_sweep_table(configurations: Sequence[Configuration], compact: bool = False) -> Table:
+def build_sweep_table(configurations: Sequence[Configuration]) -> FittedTable:
     """Return one row per configuration: mean ± s.e.m. over its seeds that are done, by their status.json.
+
+    Where the width asks for it, 1.063 ± 0.021 becomes 1.063(21).
 
     Args:
       configurations: with their units.
-      compact: write 1.063(21) for 1.063 ± 0.021.
     """
     shown = configurations[:MOST_ROWS]
-    title = (
-        ("mean(s.e.m. in the last digits)" if compact else "mean ± s.e.m.")
-        + " over seeds"
-        + (
-            f"; the first {MOST_ROWS} of {len(configurations)} configurations"
-            if len(shown) < len(configurations)
-            else ""
-        )
+    fewer = (
+        "" if len(shown) == len(configurations) else f"the first {MOST_ROWS} of {len(configurations)} configurations"
     )
-    table = Table(title=title, title_justify="left")
-    axes = list(shown[0].axes)
-    for axis in axes or ["run"]:
-        table.add_column(axis, justify="right" if axes else "left", no_wrap=True)
-    table.add_column("seeds", justify="right", no_wrap=True)
+    done = [
+        [unit.details.get("observables", {}) for unit in configuration.units if unit.state == "done"]
+        for configuration in shown
+    ]
+    columns = _list_keys([c.axes for c in shown], [c.run.name for c in shown])
+    columns.append(
+        Column("seeds", [f"{len(found)}/{len(c.units)}" for c, found in zip(shown, done, strict=True)], key=True)
+    )
     for name in SWEEP_COLUMNS:
-        table.add_column(OBSERVABLES[name].symbol, justify="right", no_wrap=True)
-    for configuration in shown:
-        done = [unit.details.get("observables", {}) for unit in configuration.units if unit.state == "done"]
-        cells = [format_value(configuration.axes.get(axis)) for axis in axes] or [configuration.run.name]
-        values = [[o[name] for o in done if o.get(name) is not None] for name in SWEEP_COLUMNS]
-        table.add_row(
-            *cells, f"{len(done)}/{len(configuration.units)}", *(format_mean(column, compact) for column in values)
+        values = [[one[name] for one in found if one.get(name) is not None] for found in done]
+        columns.append(
+            Column(OBSERVABLES[name].symbol, [(format_mean(v), format_mean(v, compact=True)) for v in values])
         )
-    return table
+    titles = ("mean ± s.e.m. over seeds", "mean(s.e.m. in the last digits) over seeds")
+    return FittedTable("", columns, level_titles=[f"{title}; {fewer}" if fewer else title for title in titles])
 
 
-def build_status_table(status: SweepStatus) -> Table:
+def build_status_table(status: SweepStatus) -> FittedTable:
     """Return one row per configuration with its units by state, those that are not complete first.
 
     Args:
@@ -64,21 +58,21 @@ def build_status_table(status: SweepStatus) -> Table:
     states = [state for state, count in status.count_states().items() if count]
     order = sorted(status.runs, key=lambda run: all(unit.state in FINISHED for unit in run.units))
     shown = order[:MOST_ROWS]
-    kept = {id(run) for run in shown}
-    table = Table(title=f"{status.folder.name}: {len(status.runs)} configurations", title_justify="left")
-    axes = list(status.runs[0].axes) if status.runs else []
-    for axis in axes or ["run"]:
-        table.add_column(axis, justify="right" if axes else "left", no_wrap=True)
+    columns = _list_keys([run.axes for run in shown], [run.run for run in shown])
     for state in states:
-        table.add_column(state, justify="right")
-    table.add_column("progress", justify="right")
-    for run in (run for run in status.runs if id(run) in kept):
-        cells = [format_value(run.axes.get(axis)) for axis in axes] or [run.run]
-        counts = [sum(unit.state == state for unit in run.units) for state in states]
-        table.add_row(*cells, *(str(count) if count else "" for count in counts), format_progress(run.units))
-    if len(shown) < len(status.runs):
-        table.caption = f"and {len(status.runs) - len(shown)} more configurations"
-    return table
+        counts = [sum(unit.state == state for unit in run.units) for run in shown]
+        columns.append(Column(state, [str(count) if count else "" for count in counts]))
+    columns.append(Column("progress", [format_progress(run.units) for run in shown]))
+    more = f"and {len(status.runs) - len(shown)} more configurations" if len(shown) < len(status.runs) else ""
+    return FittedTable(f"{status.folder.name}: {len(status.runs)} configurations", columns, more)
+
+
+def _list_keys(axes: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> list[Column]:
+    """Return the columns that name a configuration: the swept values, or the run where nothing is swept."""
+    names = list(dict.fromkeys(name for one in axes for name in one))
+    if not names:
+        return [Column("run", runs, key=True, left=True)]
+    return [Column(name, [format_value(one.get(name)) for one in axes], key=True) for name in names]
 
 
 def format_progress(units: Sequence[Unit]) -> str:
@@ -92,39 +86,41 @@ def format_progress(units: Sequence[Unit]) -> str:
     return f"{share / len(units):.0%}" if units else "–"
 
 
-def build_plan_table(plan: Plan) -> Table:
+def build_plan_table(plan: Plan) -> FittedTable:
     """Return one row per configuration: seeds, those done and to run, and what they are estimated to take.
 
     Args:
       plan: with its tasks.
     """
     shown = plan.configurations[:MOST_ROWS]
-    table = Table(title=f"plan of {plan.name}", title_justify="left")
-    axes = list(shown[0].axes)
-    for axis in axes or ["run"]:
-        table.add_column(axis, justify="right" if axes else "left", no_wrap=True)
-    for name in ("seeds", "done", "failed", "to run", "tasks", "core time", "peak memory"):
-        table.add_column(name, justify="right")
+    names = ("seeds", "done", "failed", "to run", "tasks", "core time", "peak memory")
+    rows = []
     for index, configuration in enumerate(shown):
-        cells = [format_value(configuration.axes.get(axis)) for axis in axes] or [configuration.run.name]
         done = sum(unit.state in FINISHED for unit in configuration.units)
         failed = sum(unit.state == "failed" for unit in configuration.units)
         pieces = [(t, piece) for t in plan.tasks for piece in t.slices if piece.configuration == index]
         seconds = sum(piece.seconds for _, piece in pieces)
         memory = max((task.memory for task, _ in pieces), default=0)
-        table.add_row(
-            *cells,
-            str(len(configuration.units)),
-            str(done or ""),
-            str(failed or ""),
-            str(sum(len(piece.seeds) for _, piece in pieces) or ""),
-            str(len(pieces) or ""),
-            format_seconds(seconds) if pieces else "",
-            f"{memory / GIB:.2g} GiB" if pieces else "",
+        rows.append(
+            (
+                str(len(configuration.units)),
+                str(done or ""),
+                str(failed or ""),
+                str(sum(len(piece.seeds) for _, piece in pieces) or ""),
+                str(len(pieces) or ""),
+                format_seconds(seconds) if pieces else "",
+                f"{format_gib(memory)} GiB" if pieces else "",
+            )
         )
-    if len(shown) < len(plan.configurations):
-        table.caption = f"and {len(plan.configurations) - len(shown)} more configurations"
-    return table
+    keys = _list_keys([c.axes for c in shown], [c.run.name for c in shown])
+    columns = [*keys, *(Column(name, cells) for name, cells in zip(names, zip(*rows, strict=True), strict=True))]
+    more = f"and {len(plan.configurations) - len(shown)} more configurations"
+    return FittedTable(f"plan of {plan.name}", columns, more if len(shown) < len(plan.configurations) else "")
+
+
+def format_gib(size: float) -> str:
+    """Return bytes in GiB, to two digits or so, never as a power of ten."""
+    return f"{size / GIB:.2g}" if size < 99.5 * GIB else f"{size / GIB:,.0f}"
 
 
 def describe_plan(plan: Plan) -> list[str]:
@@ -148,18 +144,18 @@ def describe_plan(plan: Plan) -> list[str]:
         time = f"{about} {format_seconds(plan.seconds)}"
         trust = f"(× or ÷ {plan.calibration.error:.2g}, {basis})"
         if plan.detached:
-            each = max(task.memory for task in plan.tasks) / GIB
+            each = max(task.memory for task in plan.tasks)
             aside = f" if {plan.workers} run side by side" if plan.workers > 1 else ""
-            lines.append(f"         {len(plan.tasks):,} SLURM tasks, {time}{aside} {trust}, {each:.2g} GiB at most")
+            lines.append(
+                f"         {len(plan.tasks):,} SLURM tasks, {time}{aside} {trust}, {format_gib(each)} GiB at most"
+            )
         else:
             processes = f"{plan.workers} process{'es' if plan.workers > 1 else ''}"
-            memory = plan.memory / GIB
-            lines.append(
-                f"         {len(plan.tasks):,} tasks in {processes}, {time} {trust}, peak memory {memory:.2g} GiB"
-            )
+            memory = format_gib(plan.memory)
+            lines.append(f"         {len(plan.tasks):,} tasks in {processes}, {time} {trust}, peak memory {memory} GiB")
     if plan.memory > plan.available > 0:
         lines.append(
-            f"         more than the {plan.available / GIB:.2g} GiB that may be used here: not for this machine"
+            f"         more than the {format_gib(plan.available)} GiB that may be used here: not for this machine"
         )
     return lines
 
@@ -265,7 +261,7 @@ def format_seconds(seconds: float) -> str:
 
 def format_value(value: Any) -> str:
     """Return a swept value as it is typed."""
-    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return "null" if value is None else f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def format_mean(values: Sequence[float], compact: bool = False) -> str:
@@ -281,9 +277,18 @@ def format_mean(values: Sequence[float], compact: bool = False) -> str:
     if len(values) == 1:
         return f"{mean:.5g}"
     error = statistics.stdev(values) / math.sqrt(len(values))
-    if error == 0:
+    if error <= 1e-8 * abs(mean):  # seeds that agree to rounding
         return f"{mean:.5g} ± 0"
+    power = math.floor(math.log10(abs(mean))) if mean else 0
+    if -5 <= power < 7:
+        return _write_mean(mean, error, compact, "")
+    scale = 10.0**power
+    return _write_mean(mean / scale, error / scale, compact, f"e{power:+03d}")
+
+
+def _write_mean(mean: float, error: float, compact: bool, power: str) -> str:
     decimals = max(0, 1 - math.floor(math.log10(error)))
     if compact:
-        return f"{mean:.{decimals}f}({round(error * 10**decimals)})"
-    return f"{mean:,.{decimals}f} ± {error:.{decimals}f}"
+        return f"{mean:.{decimals}f}({round(error * 10**decimals)}){power}"
+    text = f"{mean:,.{decimals}f} ± {error:.{decimals}f}"
+    return f"({text}){power}" if power else text

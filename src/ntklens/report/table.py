@@ -18,8 +18,8 @@ def build_summary_table(trajectories: Sequence[xr.Dataset]) -> Table:
     """
     done = [compute_observables(trajectory) for trajectory in trajectories if trajectory.attrs["state"] == "done"]
     table = Table(title=f"mean ± s.e.m. over {len(done)} seed{'s' if len(done) != 1 else ''}", title_justify="left")
-    table.add_column("")
-    table.add_column("value", justify="right")
+    table.add_column("", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
     table.add_column("meaning", style="dim")
     for name, one in OBSERVABLES.items():
         if not one.main:

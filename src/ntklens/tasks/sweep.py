@@ -309,7 +309,7 @@ def _print_end(plan: Plan, console: Console) -> int:
     for configuration in plan.configurations:
         if finish_late(configuration.run, configuration.units):
             configuration.units = find_units(configuration.run, configuration.seeds)
-    console.print(build_sweep_table(plan.configurations, compact=console.width < 132))
+    console.print(build_sweep_table(plan.configurations))
     status = ask_slurm(read_sweep(plan.folder, plan.configurations))
     for line in [*describe_jobs(status), *describe_failures(status)]:
         console.print(line)

@@ -1,0 +1,162 @@
+"""Tables of the terminal are read back from what is rendered: at no width is a number cut, or missing."""
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from ntklens.analysis.observables import OBSERVABLES
+from ntklens.report import table
+from ntklens.report.fitted import Column, FittedTable, break_heading
+from ntklens.report.sweep_table import (
+    SWEEP_COLUMNS,
+    build_plan_table,
+    build_status_table,
+    build_sweep_table,
+    format_mean,
+    format_value,
+)
+from ntklens.sweep.plan import Calibration, Configuration, Plan, Slice, Task
+from ntklens.sweep.progress import RunStatus, SweepStatus
+from ntklens.sweep.states import Unit
+
+WIDTHS = (60, 80, 100, 120, 150, 200)
+AXES = {
+    "one": {"model.width": [8, 28124, 131072]},
+    "rates": {"model.width": [8, 28124], "optimizer.learning_rate": [1.234e-05, 0.001]},
+    "many": {
+        "model.width": [16, 28124], "model.depth": [2, 3], "dataset.train_size": [64, 60000],
+        "optimizer.learning_rate": [1.234e-05], "training.batch_size": [None], "dataset.data_seed": [123456],
+    },
+    "long": {"model.a_rather_long_name_of_a_parameter": [1.23456789e-05], "dataset": ["a_folder_with_a_long_name/x"]},
+    "none": {},
+}  # fmt: skip
+STATES = ("done", "diverged", "running", "failed", "interrupted", "queued")
+MANY = [Unit(seed, STATES[seed % 6], {}) for seed in range(28124)]
+
+
+def make_configurations(axes, seeds=20):
+    rng = np.random.default_rng(0)
+    rows = [{}]
+    for name, values in axes.items():
+        rows = [row | {name: value} for row in rows for value in values]
+    scales = 10.0 ** rng.uniform(-7, 9, len(SWEEP_COLUMNS))
+    cfg = OmegaConf.create({"retry": False, "replace": False})
+    made = []
+    for number, row in enumerate(rows):
+        units = [
+            Unit(seed, "done", {"observables": dict(zip(SWEEP_COLUMNS, map(float, values), strict=True))})
+            for seed, values in enumerate(scales * rng.normal(2.8124, 0.05, (seeds, len(scales))))
+        ]
+        run = Path("multirun/wide") / f"digits-60000-mlp-w28124-d12-momentum-1.234e-05-498b61c{number}"
+        made.append(Configuration(cfg, run, f"k{number}", row, list(range(seeds)), [[]], units))
+    return made
+
+
+def render(one, width):
+    console = Console(width=width, file=io.StringIO(), soft_wrap=True, markup=False, highlight=False)
+    console.print(one)
+    text = console.file.getvalue()
+    assert "…" not in text
+    return text
+
+
+def read_rows(text):
+    """Return the cells of the rows below the headings; of a list of rows, its lines' ends."""
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line[:1] == "│"]
+    return rows or [[re.split(r"  +", line.strip())[-1]] for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("axes", AXES.values(), ids=AXES)
+def test_no_number_of_a_sweep_is_cut(axes, width):
+    configurations = make_configurations(axes)
+    text = render(build_sweep_table(configurations), width)
+    assert max(map(len, text.splitlines())) <= max(width, 100 if axes == AXES["long"] else 0)
+    rows = read_rows(text)
+    cells = {cell for row in rows for cell in row}
+    for configuration in configurations:
+        for value in configuration.axes.values():
+            assert format_value(value) in cells
+        for name in SWEEP_COLUMNS:
+            values = [unit.details["observables"][name] for unit in configuration.units]
+            expected = {format_mean(values), format_mean(values, compact=True)}
+            (found,) = expected & cells
+            # beside the swept values that it belongs to
+            if rows[0] != rows[0][:1]:
+                own = [format_value(value) for value in configuration.axes.values()] or [configuration.run.name]
+                assert any(row[: len(own)] == own and found in row for row in rows)
+    for name in SWEEP_COLUMNS:
+        assert OBSERVABLES[name].symbol in text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("axes", AXES.values(), ids=AXES)
+def test_no_number_of_a_plan_or_a_state_is_cut(axes, width):
+    configurations = make_configurations(axes)
+    for configuration in configurations:
+        configuration.units = MANY
+    tasks = [Task([Slice(k, list(range(28124)), 123456.0)], 123456.0, 1234 << 30) for k in range(len(configurations))]
+    plan = Plan("wide", Path("multirun/wide"), "", configurations, tasks, Calibration(1.0, 3.0, 0), 2)
+    runs = [RunStatus(c.run.name, c.axes, MANY) for c in configurations]
+    status = SweepStatus(Path("multirun/wide"), "", runs, 0)
+    for shown, numbers in (
+        (build_plan_table(plan), ["28124", "34.3 h", "1,234 GiB"]),
+        (build_status_table(status), ["4688", "4687", "33%"]),
+    ):
+        text = render(shown, width)
+        cells = [cell for row in read_rows(text) for cell in row]
+        for configuration in configurations:
+            for value in configuration.axes.values():
+                assert format_value(value) in cells
+        for number in numbers:
+            assert cells.count(number) >= len(configurations)
+
+
+@pytest.mark.parametrize("width", WIDTHS[1:])
+def test_no_number_of_a_run_is_cut(monkeypatch, width):
+    rng = np.random.default_rng(0)
+    scales = 10.0 ** rng.uniform(-7, 9, len(OBSERVABLES))
+    seeds = [dict(zip(OBSERVABLES, scales * (1 + 0.03 * rng.random(len(scales))), strict=True)) for _ in range(20)]
+    monkeypatch.setattr(table, "compute_observables", lambda seed: seeds[seed.attrs["seed"]])
+    text = render(
+        table.build_summary_table([xr.Dataset(attrs={"state": "done", "seed": seed}) for seed in range(20)]), width
+    )
+    for name, one in OBSERVABLES.items():
+        assert not one.main or format_mean([seed[name] for seed in seeds]) in text
+
+
+def test_headings_are_broken_behind_dots():
+    assert break_heading("optimizer.learning_rate", 9) == "optimizer.\nlearning_\nrate"
+    assert break_heading("optimizer.learning_rate", 14) == "optimizer.\nlearning_rate"
+    assert break_heading("seeds", 2) == "seeds"
+
+
+def test_few_columns_need_one_table():
+    columns = [Column("model.width", ["8"], key=True), Column("loss", [("0.5 ± 0.1", "0.5(1)")])]
+    assert render(FittedTable("title", columns), 80).count("┏") == 1
+    assert "0.5 ± 0.1" in render(FittedTable("title", columns), 80)
+    assert "0.5(1)" in render(FittedTable("title", columns), 20)
+    assert render(FittedTable("title", columns), 10).count("┏") == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "wide", "narrow"),
+    [
+        ([28124.0], "28124", "28124"),
+        ([28093.0, 28155.0], "28,124 ± 31", "28124(31)"),
+        ([1.2e-5, 1.268e-5], "0.00001234 ± 0.00000034", "0.00001234(34)"),
+        ([1.2e-9, 1.268e-9], "(1.234 ± 0.034)e-09", "1.234(34)e-09"),
+        ([2.0e12, 2.1e12], "(2.050 ± 0.050)e+12", "2.050(50)e+12"),
+        ([0.25, 0.25, 0.25 + 1e-16], "0.25 ± 0", "0.25 ± 0"),
+        ([], "–", "–"),
+    ],
+)
+def test_means_are_written_with_two_digits_of_their_error(values, wide, narrow):
+    assert format_mean(values) == wide
+    assert format_mean(values, compact=True) == narrow
