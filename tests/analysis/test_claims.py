@@ -1,5 +1,6 @@
 """Verdicts on papers: every rule of them, on sweeps whose laws are known."""
 
+import json
 import math
 import sys
 
@@ -163,6 +164,9 @@ def test_no_verdict_on_what_the_paper_does_not_state(config, why):
     assert loss.measured.value == pytest.approx(-0.5, abs=0.05)
     assert f"no verdict on the paper: {why}" in loss.reason
     assert f"not met ({why}" in loss.conditions
+    (group,) = {condition.advice.partition("=")[0] for condition in find_papers()[0].conditions
+                if condition.advice.startswith(why.partition("=")[0] + "=")}  # fmt: skip
+    assert f"a verdict needs {group}=" in loss.advice
 
 
 def test_what_is_not_recorded_is_not_taken_for_what_the_paper_states():
@@ -178,6 +182,13 @@ def test_data_files_that_are_not_the_published_ones_have_no_verdict():
     assert find(judge_sweep(data), "L_min falls with width").verdict == "outside"
     data.attrs["provenance"] = '{"data_published": [true]}'
     assert find(judge_sweep(data), "L_min falls with width").verdict == "supported"
+    two = [{"checksum": "a", "published": True}, {"checksum": "b", "published": False}, {"checksum": "c"}]
+    data.attrs["provenance"] = json.dumps({"data": two, "data_published": [True, False]})
+    for checksum, verdict in (("a", "supported"), ("b", "outside"), ("c", "supported")):
+        own = data.assign_coords(data_checksum=("run", [checksum] * data.sizes["run"]))
+        loss = find(judge_sweep(own), "L_min falls with width")
+        assert loss.verdict == verdict
+        assert ("published data files" in loss.advice) == (checksum == "b")
 
 
 def test_departures_are_named_and_what_is_not_stated_is_none():

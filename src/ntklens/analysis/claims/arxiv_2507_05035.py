@@ -37,10 +37,13 @@ PAPER = Paper(
         Exponent("Γ(Θ_min) falls with the amount of data", DATA, RANK, -math.inf, -CONSTANT),
     ),
     conditions=(
-        Condition("dense network", "model._target_", ("MLP",)),
-        Condition("ReLU", "model.activation", ("relu",)),
-        Condition("LeCun initialisation", "model.parameterization", ("standard",)),
-        Condition("MNIST, Fashion-MNIST or CIFAR-10", "dataset._target_", ("mnist", "fashion_mnist", "cifar10")),
+        Condition("dense network", "model._target_", ("MLP",), "model=mlp"),
+        Condition("ReLU", "model.activation", ("relu",), "model.activation=relu"),
+        Condition("LeCun initialisation", "model.parameterization", ("standard",), "model.parameterization=standard"),
+        Condition(
+            "MNIST, Fashion-MNIST or CIFAR-10", "dataset._target_", ("mnist", "fashion_mnist", "cifar10"),
+            "dataset=mnist, fashion_mnist or cifar10",
+        ),
     ),
     ranges={
         (WIDTH, "mnist"): (32, 8192),

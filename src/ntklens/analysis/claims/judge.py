@@ -137,11 +137,15 @@ def _judge(
     span = paper.ranges.get((statement.axis, name))
     finding, wide = (statement.measure(evidence, span, one) for one in (level, together))
     coverage = _measure_coverage(paper, statement.axis, span, finding)
-    failures = [text for condition in paper.conditions if (text := condition.explain_failure(configs))]
-    if not all(_read_published(data)):
+    unmet = {condition: text for condition in paper.conditions if (text := condition.explain_failure(configs))}
+    failures = list(unmet.values())
+    if not _is_published(data, group):
         failures.append("the data files are not the published ones")
     verdict, family_verdict = (_decide(one.agrees, failures, coverage) for one in (finding, wide))
-    advice = _advise(paper, statement, finding, failures, coverage, span, group)
+    if failures:
+        advice = f"a verdict needs {', '.join(condition.advice for condition in unmet) or 'the published data files'}"
+    else:
+        advice = _advise(statement, finding, coverage, span, group)
     stated = ", ".join(condition.text for condition in paper.conditions)
     why = _explain(finding, verdict, failures, coverage, span)
     measured = " ".join(filter(None, (finding.number, finding.text)))
@@ -186,11 +190,8 @@ def _explain(
 
 
 def _advise(
-    paper: Paper, statement: Statement, finding: Finding, failures: Sequence[str], coverage: float,
-    span: tuple[float, float] | None, group: Group,
-) -> str:  # fmt: skip
-    if failures:
-        return f"a verdict needs {', '.join(condition.text for condition in paper.conditions)}"
+    statement: Statement, finding: Finding, coverage: float, span: tuple[float, float] | None, group: Group
+) -> str:
     if span is not None and coverage < ENOUGH - 1e-9:
         missing = list_missing(finding.low, finding.high, span)
         added = [x for x in missing if x not in group.x]
@@ -255,9 +256,15 @@ def _name_data(configs: Sequence[Mapping[str, object]]) -> str:
     return names.pop() if len(names) == 1 else ""
 
 
-def _read_published(data: xr.Dataset) -> list[bool]:
-    """Return what is recorded of whether data files are the published ones; nothing where nothing is."""
-    return [bool(one) for one in json.loads(data.attrs.get("provenance", "{}")).get("data_published", [])]
+def _is_published(data: xr.Dataset, group: Group) -> bool:
+    """Return whether nothing says that the runs' data files are others than the published ones."""
+    provenance = json.loads(data.attrs.get("provenance", "{}"))
+    if "data_checksum" not in data.coords:
+        return all(provenance.get("data_published", []))
+    published = {
+        one.get("checksum"): one.get("published", True) for one in provenance.get("data", []) if isinstance(one, dict)
+    }
+    return all(published.get(str(one), True) for one in data["data_checksum"].sel(run=group.runs).values)
 
 
 def name_protocol(

@@ -27,11 +27,13 @@ class Condition:
       text: what the paper states: `dense network`.
       key: the setting that decides.
       allowed: its values. Of a `_target_`, names within ntklens, as `settings.name_target` gives them.
+      advice: an override that meets it.
     """
 
     text: str
     key: str
     allowed: tuple[object, ...]
+    advice: str
 
     def explain_failure(self, configs: Sequence[Config]) -> str:
         """Return why runs do not meet it; empty if they do. What is not recorded is not met."""
