@@ -9,10 +9,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from laws import configure
 from ntklens.report.chart import list_rows
 from ntklens.report.charts import build_charts
 from ntklens.report.draw import draw_chart
-from ntklens.report.page import build_page, describe_incomplete
+from ntklens.report.glossary import link_terms
+from ntklens.report.page import build_page, describe_incomplete, describe_work
 from ntklens.report.write import MOST_VARIANTS, select_drawn, write_report
 from studies import make_study
 
@@ -193,3 +195,57 @@ def test_single_seeds_are_capped_and_the_page_says_so():
 
 def test_a_complete_sweep_has_no_banner():
     assert describe_incomplete({"done": 3, "diverged": 1, "failed": 0}) == ""
+
+
+def test_every_symbol_leads_to_its_line_in_the_glossary(report):
+    html = drop_libraries(report[1].read_text())
+    used = set(re.findall(r'href="#term-(\w+)"', html))
+    there = set(re.findall(r'<dt id="term-(\w+)"', html))
+    assert {"loss", "trace", "ratio", "rate", "rank", "change", "exponent"} <= used <= there
+    assert '<a class="term" href="#term-rank">Γ<sub>min</sub></a>' in html
+    claims = re.search(r'<section id="claims">.*?</section>', html, re.DOTALL)[0]
+    assert '<a class="term" href="#term-ratio">β</a> falls with width' in claims
+
+
+def test_a_link_stands_in_text_alone():
+    assert link_terms('<a href="β">β</a> <code>χ</code> β') == (
+        '<a href="β">β</a> <code>χ</code> <a class="term" href="#term-ratio">β</a>'
+    )
+    assert link_terms("αβ ΔTr") == "".join(
+        f'<a class="term" href="#term-{name}">{text}</a>{space}'
+        for name, text, space in (("exponent", "α", ""), ("ratio", "β", " "), ("change", "ΔTr", ""))
+    )
+
+
+def test_the_page_says_what_was_done():
+    study = make_study()
+    configs = [json.dumps({**configure(size=77), "model": {**configure()["model"], "width": w}}) for w in (16, 32, 64)]
+    study.data["config"] = ("run", np.array([*configs, configs[0], configs[1]], object))
+    study.data["N"], study.data["C"] = ((("run", "seed"), np.full(study.data.state.shape, float(n))) for n in (48, 7))
+    text = describe_work(study, [{"time": "2026-01-02T03:04:05+00:00"}])
+    for words in ("D = 77", "Adam, η = 0.0001", "cross-entropy, 500 epochs", "N = 48", "C = 7", "cpu: cpu",
+                  "2026-01-02", "Seeds done of each: 3", "depth 2", "standard (LeCun normal)", "width 16, 32, 64"):  # fmt: skip
+        assert words in text, words
+
+
+def test_no_group_is_hidden_and_four_stand_side_by_side():
+    kinds = ["relu", "tanh", "gelu", "silu", "erf"]
+    study = make_study({"model.width": [8, 16, 32, 64], "model.activation": kinds}, seeds=2, records=12)
+    html = drop_libraries(build_page(study, [], {}, []))
+    assert "more sentences" not in html
+    claims = re.search(r'<section id="claims">.*?</section>', html, re.DOTALL)[0]
+    heads = re.findall(r"<thead>(.*?)</thead>", claims, re.DOTALL)
+    assert [head.count("<th") - 1 for head in heads] == [4, 1]
+    summary = re.search(r'<section id="summary">.*?</section>', html, re.DOTALL)[0]
+    assert all(f"at model.activation={kind} (4 values" in summary for kind in kinds)
+    assert all(f">{kind}</b>" in claims for kind in kinds)
+    for row in re.findall(r"<tr><th scope=.row.*?</tr>", claims, re.DOTALL):
+        assert row.count("<td") in (4, 1)
+    assert "what would decide" in claims
+
+
+def test_forms_without_a_fit_are_no_errors(report):
+    html = drop_libraries(report[1].read_text())
+    assert "refused" not in html
+    assert "forms could not be fitted, mostly for too few points" in html
+    assert "misfit" not in html
