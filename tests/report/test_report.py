@@ -223,8 +223,10 @@ def test_the_page_says_what_was_done():
     study.data["config"] = ("run", np.array([*configs, configs[0], configs[1]], object))
     study.data["N"], study.data["C"] = ((("run", "seed"), np.full(study.data.state.shape, float(n))) for n in (48, 7))
     text = describe_work(study, [{"time": "2026-01-02T03:04:05+00:00"}])
-    for words in ("D = 77", "Adam, η = 0.0001", "cross-entropy, 500 epochs", "N = 48", "C = 7", "cpu: cpu",
-                  "2026-01-02", "Seeds done of each: 3", "depth 2", "standard (LeCun normal)", "width 16, 32, 64"):  # fmt: skip
+    for words in (
+        "D = 77", "Adam, η = 0.0001", "cross-entropy, 500 epochs", "N = 48", "C = 7", "cpu: cpu",
+        "2026-01-02", "Seeds done of each: 3", "depth 2", "standard (LeCun normal)", "width 16, 32, 64",
+    ):  # fmt: skip
         assert words in text, words
 
 

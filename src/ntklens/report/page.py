@@ -34,7 +34,7 @@ from ntklens.report.charts import MOST_GROUPS
 from ntklens.report.charts.laws import read_symbol
 from ntklens.report.glossary import TERMS, link_terms
 from ntklens.report.interactive import describe_family, encode_json, list_colours
-from ntklens.report.style import format_interval, format_number, label_axis, to_markup
+from ntklens.report.style import format_interval, format_number, label_axis, label_group, to_markup
 from ntklens.report.tables import list_fits
 
 TABLES = ("observables.csv", "fits.csv", "claims.csv")
@@ -271,7 +271,7 @@ def _pivot_axis(study: Study, axis: str, groups: Sequence[Group], claims: Sequen
         own = [claim for claim in claims if claim.group == group.label]
         columns.append(
             {
-                "label": group.label, "title": _name_column(group, axis), "words": describe_column(study.data, group),
+                "label": group.label, "title": _name_column(group), "words": describe_column(study.data, group),
                 "protocol": own[0].protocol, "range": own[0].range,
                 "unmet": next((c.why for c in own if c.why.startswith("no verdict")), ""),
                 "advice": list(dict.fromkeys(claim.advice for claim in own if claim.advice)),
@@ -297,9 +297,9 @@ def _pivot_axis(study: Study, axis: str, groups: Sequence[Group], claims: Sequen
     }
 
 
-def _name_column(group: Group, axis: str) -> str:
+def _name_column(group: Group) -> str:
     """Return a column's title: what tells its group from the others."""
-    return group.label or f"along {axis}"
+    return label_group(group.label) or "these runs"
 
 
 def _list_fit_rows(study: Study) -> list[dict[str, Any]]:
