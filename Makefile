@@ -5,7 +5,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 # Twice quiet: once leaves a warning for every package that a configured mirror lacks. Errors are still printed.
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps
+# Nor are the 13,000 modules compiled, of which a run imports a fifth: Python compiles those when it first imports them.
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-compile
 
 # The first that works: a version manager may leave a python3.12 on PATH that only prints an error.
 USABLE := -c "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))" >/dev/null 2>&1

@@ -32,7 +32,7 @@ def tell():
 
 atexit.register(tell)
 from ntklens.run import main
-main()
+sys.exit(main())
 """
 
 

@@ -1,8 +1,13 @@
-"""Running the program as a person does: another process, in a folder of its own."""
+"""Running the program as a person does, in a folder of its own: in this process, or where that matters in another."""
 
+import contextlib
+import io
+import logging
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import programs
@@ -42,6 +47,50 @@ def run_ntklens(*words: str, cwd: Path, **environment: str | None) -> subprocess
     """Run `python -m ntklens.run` with a private cache and no data folder unless given; None takes a variable away."""
     command, env = _prepare(words, cwd, environment)
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300)
+
+
+def call_ntklens(*words: str, cwd: Path, **environment: str | None) -> subprocess.CompletedProcess:
+    """Do the same in this process, which costs a tenth: for what is not about processes, their signals or output."""
+    from ntklens.run import main
+
+    command, env = _prepare(words, cwd, environment)
+    stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    with _borrowed_process(cwd, env), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        status = main(words)
+    outputs = [stream.buffer.getvalue().decode() for stream in (stdout, stderr)]
+    return subprocess.CompletedProcess(command, status, *outputs)
+
+
+@contextlib.contextmanager
+def _borrowed_process(cwd: Path, env: dict[str, str]) -> Iterator[None]:
+    """Give this process a folder and an environment, and then back what it had: settings and imported files too."""
+    import jax
+
+    loggers = [logging.getLogger(), *(v for v in logging.root.manager.loggerDict.values() if hasattr(v, "handlers"))]
+    states = [(logger, logger.level, list(logger.handlers), logger.disabled) for logger in loggers]
+    double = jax.config.values["jax_enable_x64"]
+    before, folder, path, modules = dict(os.environ), Path.cwd(), list(sys.path), set(sys.modules)
+    own = [str(cwd), *filter(None, env.get("PYTHONPATH", "").split(os.pathsep))]
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    sys.path[:0] = own  # as Python does with -m
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        for name in set(sys.modules) - modules:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and any(Path(file).is_relative_to(place) for place in own):
+                del sys.modules[name]
+        sys.path[:] = path
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(before)
+        jax.config.update("jax_enable_x64", double)
+        for logger, level, handlers, disabled in states:
+            logger.level, logger.disabled = level, disabled
+            logger.handlers[:] = handlers
 
 
 def start_ntklens(*words: str, cwd: Path, **environment: str | None) -> subprocess.Popen:

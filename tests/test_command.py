@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
-from commands import TOY, list_files, run_ntklens
+from commands import TOY, call_ntklens, list_files, run_ntklens
 
 
 def encode_labels(count, code=0x08, values=None):
@@ -75,7 +77,7 @@ def expect_refusal(result, folder, *fragments):
 def test_bad_input(tmp_path, words, fragments):
     folder = tmp_path / "here"
     folder.mkdir()
-    expect_refusal(run_ntklens(*words, cwd=folder), folder, *fragments)
+    expect_refusal(call_ntklens(*words, cwd=folder), folder, *fragments)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,7 @@ def test_bad_input(tmp_path, words, fragments):
 def test_one_wrong_configuration_of_a_sweep_launches_none(tmp_path, words, fragments):
     folder = tmp_path / "here"
     folder.mkdir()
-    expect_refusal(run_ntklens("-m", *TOY, *words, cwd=folder), folder, *fragments)
+    expect_refusal(call_ntklens("-m", *TOY, *words, cwd=folder), folder, *fragments)
 
 
 def test_missing_data_and_no_network(tmp_path):
@@ -119,14 +121,14 @@ def test_damaged_data(tmp_path, damage, fragment):
         (mnist / f"{kind}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
         (mnist / f"{kind}-labels-idx1-ubyte.gz").write_bytes(encode_labels(200))
     damage(mnist / "train-labels-idx1-ubyte.gz")
-    expect_refusal(run_ntklens("dataset=mnist", cwd=folder, NTKLENS_DATA=str(tmp_path / "data")), folder, fragment)
+    expect_refusal(call_ntklens("dataset=mnist", cwd=folder, NTKLENS_DATA=str(tmp_path / "data")), folder, fragment)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_unwritable_output_directory(tmp_path):
     folder = tmp_path / "here"
     folder.mkdir(mode=0o500)
-    expect_refusal(run_ntklens(cwd=folder), folder, "paths.results=multirun")
+    expect_refusal(call_ntklens(cwd=folder), folder, "paths.results=multirun")
 
 
 def test_output_directory_that_is_a_file(tmp_path):
@@ -134,7 +136,7 @@ def test_output_directory_that_is_a_file(tmp_path):
     folder.mkdir()
     (tmp_path / "file").write_text("")
     expect_refusal(
-        run_ntklens(f"paths.results={tmp_path}/file", cwd=folder), folder, "paths.results: ", "/file is a file"
+        call_ntklens(f"paths.results={tmp_path}/file", cwd=folder), folder, "paths.results: ", "/file is a file"
     )
 
 
@@ -143,15 +145,29 @@ def test_a_typo_inside_a_group_file_fails_at_composition(tmp_path):
     folder.mkdir()
     (conf / "model").mkdir(parents=True)
     (conf / "model" / "typo.yaml").write_text("defaults: [mlp, _self_]\nwidht: 3\n")
-    result = run_ntklens("--config-dir", str(conf), "model=typo", cwd=folder)
+    result = call_ntklens("--config-dir", str(conf), "model=typo", cwd=folder)
     expect_refusal(result, folder, "widht")
 
 
 def test_hydra_shows_the_configuration_and_writes_nothing(tmp_path):
-    result = run_ntklens("--cfg", "job", *TOY, cwd=tmp_path)
+    result = call_ntklens("--cfg", "job", *TOY, cwd=tmp_path)
     assert result.returncode == 0
     assert "width: 6" in result.stdout
     assert list_files(tmp_path) == []
+
+
+def test_a_command_leaves_the_process_as_it_was(tmp_path):
+    """A failed command, one that trains in double precision, one that shows help: then the first again."""
+    before = sys.argv, sys.stdout, dict(os.environ), HydraConfig.initialized(), GlobalHydra.instance().is_initialized()
+    assert call_ntklens("model.width=0", cwd=tmp_path).returncode == 2
+    assert call_ntklens(*TOY, "training.epochs=2", "precision=float64", cwd=tmp_path).returncode == 0
+    assert "== Configuration groups ==" in call_ntklens("--help", cwd=tmp_path).stdout
+    status = call_ntklens("task=status", "name=synthetic", cwd=tmp_path)
+    assert (status.returncode, status.stderr) == (0, "")
+    assert before == (
+        sys.argv, sys.stdout, dict(os.environ), HydraConfig.initialized(), GlobalHydra.instance().is_initialized()
+    )  # fmt: skip
+    assert call_ntklens("model.width=0", cwd=tmp_path).returncode == 2
 
 
 def test_a_closed_output_is_no_failure(tmp_path):

@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import open_dict
 
 import ntklens
-from commands import run_ntklens
+from commands import call_ntklens
 from ntklens.config import find_config_directory, register_schemas, validate
 
 FOLDER = find_config_directory() / "experiment"
@@ -53,7 +53,7 @@ def test_runs_at_toy_size(name, tmp_path):
     toys = {"model.width": "3,4", "model.depth": "1,2", "dataset.train_size": "24,30"}
     words = [word for word in words if word.partition("=")[0] not in params]
     words += [f"{key}={toys[key]}" for key in params]
-    result = run_ntklens(*(["-m"] if params else []), f"experiment={name}", *words, cwd=tmp_path)
+    result = call_ntklens(*(["-m"] if params else []), f"experiment={name}", *words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     data = ntklens.load(tmp_path / "multirun" / name)
     assert data.sizes["run"] == 2 ** len(params)

@@ -4,12 +4,10 @@ In this process: a composition takes a tenth of a second, a process of its own t
 """
 
 import shlex
-import sys
 
 import pytest
 
-from commands import list_files
-from ntklens.run import main
+from commands import call_ntklens, list_files
 
 # typed → what the answer must contain; `type`d words are what a shell takes
 WRONG = [
@@ -83,20 +81,14 @@ WRONG = [
 
 
 @pytest.fixture
-def call(tmp_path, monkeypatch, capsys):
+def call(tmp_path):
     """(words) → (exit status, standard output, standard error) of the program in an empty folder."""
     folder = tmp_path / "here"
     folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["ntklens", *words])
-        monkeypatch.setattr(sys, "stdout", sys.stdout)  # put back, since the program wraps it
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code or 0, *capsys.readouterr()
+        result = call_ntklens(*words, cwd=folder)
+        return result.returncode, result.stdout, result.stderr
 
     return run
 

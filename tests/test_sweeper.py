@@ -7,7 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
-from commands import TOY, run_ntklens
+from commands import TOY, call_ntklens
 from ntklens.config import find_config_directory, register_schemas
 from ntklens.errors import InputError
 
@@ -115,10 +115,10 @@ def test_axes_that_cannot_be_paired_are_refused(zipped, says):
 def test_a_paired_sweep_as_typed(tmp_path):
     words = ["model.width=3,4", "optimizer.learning_rate=1e-3,2e-3"]
     zipped = "hydra.sweeper.zip=[model.width,optimizer.learning_rate]"
-    result = run_ntklens("-m", *words, zipped, *SMALL, "task=plan", cwd=tmp_path)
+    result = call_ntklens("-m", *words, zipped, *SMALL, "task=plan", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "2 configurations" in result.stdout
-    result = run_ntklens("-m", *words, "hydra.sweeper.zip=[model.width,ensemble]", *SMALL, "task=plan", cwd=tmp_path)
+    result = call_ntklens("-m", *words, "hydra.sweeper.zip=[model.width,ensemble]", *SMALL, "task=plan", cwd=tmp_path)
     assert result.returncode == 2
     assert "model.width has 2, ensemble has 1" in result.stderr
     assert not list(tmp_path.iterdir())

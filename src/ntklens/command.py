@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from hydra.conf import HydraConf
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
@@ -21,11 +22,12 @@ from ntklens.config import register_schemas, suggest_key, validate
 from ntklens.errors import InputError
 from ntklens.hints import describe
 from ntklens.lines import current, drop_words, format_command, get_words, hold_back, order_words, quote_word
+from ntklens.tracking import begin_tracking
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 HYDRA_FOLDERS = ("hydra.sweep.dir", "hydra.sweep.subdir")
 
-_statuses: list[int] = []  # of the configurations of a sweep that ended badly
+_statuses: list[int] = []  # of the command that runs: one per configuration, or per sweep
 
 
 class SteadyStream:
@@ -58,16 +60,37 @@ class SteadyStream:
         return getattr(self.stream, name)
 
 
-def run_command(hydra_main: Callable[[], None]) -> None:
-    """Call Hydra's main function and end the process with the exit status of what happened."""
+def run_command(hydra_main: Callable[[], None], argv: Sequence[str]) -> int:
+    """Call Hydra's main function with the words of a command line, and return the exit status of what happened.
+
+    What it changes in this process and Hydra's state are as before afterwards, so that it can be called again.
+    """
+    before = sys.argv, sys.stdout, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [before[0][0], *argv]  # where Hydra, and lines to type next, find them
+    _statuses.clear()
+    begin_tracking()
+    try:
+        return _run_command(hydra_main)
+    finally:
+        sys.stdout.flush()
+        sys.argv, sys.stdout, full_error = before
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        if full_error is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+        current.words = None
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None
+
+
+def _run_command(hydra_main: Callable[[], None]) -> int:
     register_schemas()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by a shell's >&-
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal without Greek letters is no failure
+        if reconfigure := getattr(stream, "reconfigure", None):  # a notebook's output has none
+            reconfigure(errors="replace")  # a terminal without Greek letters is no failure
     sys.stdout = SteadyStream(sys.stdout)
-    _statuses.clear()
     full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would otherwise print in several lines
     try:
@@ -75,34 +98,31 @@ def run_command(hydra_main: Callable[[], None]) -> None:
         check_places(current.words)
         sys.argv[1:] = hold_back(current.words)
         hydra_main()
+    except SystemExit as end:  # Hydra's own, after --help say
+        if isinstance(end.code, str):
+            raise
+        return end.code or 0
     except KeyboardInterrupt:
         line = format_command(drop_words(get_words(), "retry", "replace"))
         print(f"interrupted: finished seeds are kept; to continue type: {line}", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
     except (InputError, HydraException, CompactHydraException, OmegaConfBaseException) as error:
         if full_error:
             raise
         print(f"error: {describe(error)}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        return EXIT_BAD_INPUT
     except ValueError as error:
         if full_error or not str(error).startswith("Config group override"):
             raise
         print(f"error: {error}; a group takes the name of an option, such as model=mlp", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
-    finally:
-        if not full_error:
-            del os.environ["HYDRA_FULL_ERROR"]
-        sys.stdout.flush()
-    sys.exit(max(_statuses, default=0))
+        return EXIT_BAD_INPUT
+    return max(_statuses, default=0)
 
 
 def run_task(cfg: DictConfig) -> None:
     """Check the configuration and call the task that it names.
 
-    In a sweep a configuration that ends badly says so and the others go on; the process's exit status is the worst.
-
-    Raises:
-      SystemExit: in a single run, with the task's exit status.
+    In a sweep a configuration that ends badly says so and the others go on; the command's exit status is the worst.
     """
     hydra_cfg = HydraConfig.get()
     single = hydra_cfg.mode == RunMode.RUN
@@ -120,13 +140,11 @@ def run_task(cfg: DictConfig) -> None:
     except (InputError, OmegaConfBaseException) as error:
         print(f"error: {describe(error)}", file=sys.stderr)
         status = EXIT_BAD_INPUT
-    if status and single:
-        sys.exit(status)
     note_status(status)
 
 
 def note_status(status: int) -> None:
-    """Make a sweep's process end with this exit status, or with a worse one."""
+    """Make the command end with this exit status, or with a worse one."""
     _statuses.append(status)
 
 

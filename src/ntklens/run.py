@@ -1,5 +1,8 @@
 """The single entry point: `python -m ntklens.run`, or `ntklens`."""
 
+import sys
+from collections.abc import Sequence
+
 import hydra
 from omegaconf import DictConfig
 
@@ -13,10 +16,14 @@ def run(cfg: DictConfig) -> None:
     run_task(cfg)
 
 
-def main() -> None:
-    """Read the command line, and end with an exit status."""
-    run_command(run)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the command line, do what it says, and return the exit status; callable again and again.
+
+    Args:
+      argv: the words after the command's name; by default those of this process.
+    """
+    return run_command(run, sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

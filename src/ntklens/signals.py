@@ -56,23 +56,3 @@ def stop_on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class NoTimeLeft(BaseException):
-    """What was done took too long; no Exception, which a library would take for a reason to try again."""
-
-
-@contextmanager
-def limit_time(seconds: float) -> Iterator[None]:
-    """Raise NoTimeLeft in the main thread if what is done in the context takes longer."""
-
-    def end(_number: int, _frame: FrameType | None) -> None:
-        raise NoTimeLeft
-
-    before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)

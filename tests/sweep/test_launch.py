@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commands import TOY, run_ntklens, start_ntklens
+from commands import TOY, call_ntklens, run_ntklens, start_ntklens
 from ntklens.config import SlurmSettings
 from ntklens.errors import InputError
 from ntklens.report.sweep_table import describe_jobs
@@ -62,7 +62,7 @@ def tools(tmp_path):
     return folder, kept
 
 
-def submit(tools, tmp_path, *words, without_sweep=False, do=run_ntklens, **environment):
+def submit(tools, tmp_path, *words, without_sweep=False, do=call_ntklens, **environment):
     folder, kept = tools
     here = tmp_path / "here"
     here.mkdir(exist_ok=True)
@@ -296,7 +296,7 @@ def test_waiting_without_squeue_says_so_and_ends_with_the_last_seed(tools, tmp_p
 def test_nothing_is_cancelled_while_a_launch_submits(tools, tmp_path):
     assert submit(tools, tmp_path, "hydra/launcher=slurm_cpu").returncode == 0
     with claim_submission(tmp_path / "here/multirun/golden"):
-        busy = submit(tools, tmp_path, "task=cancel", without_sweep=True)
+        busy = submit(tools, tmp_path, "task=cancel", without_sweep=True, do=run_ntklens)  # locks are a process's
     assert busy.returncode == 2
     assert "a launch submits jobs of this sweep at this moment" in busy.stderr
     free = submit(tools, tmp_path, "task=cancel", without_sweep=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import list_files, run_ntklens
+from commands import call_ntklens, list_files
 
 SWEEP = ("-m", "scaling=width", "name=small", "model.width=4,8,16,32,64,128", "ensemble=4", "training.epochs=150")
 DOCS = Path(__file__).parents[2] / "docs"
@@ -22,9 +22,9 @@ def finished(tmp_path_factory):
     """The sweep of docs/analysis.md, and its report."""
     folder = tmp_path_factory.mktemp("report") / "work"
     folder.mkdir()
-    swept = run_ntklens(*SWEEP, cwd=folder)
+    swept = call_ntklens(*SWEEP, cwd=folder)
     assert swept.returncode == 0, swept.stderr
-    told = run_ntklens("task=report", "name=small", cwd=folder)
+    told = call_ntklens("task=report", "name=small", cwd=folder)
     assert told.returncode == 0, told.stderr
     return folder, told.stdout
 
@@ -91,7 +91,7 @@ def test_an_unfinished_sweep_with_a_truncated_file_is_reported_honestly(copy):
     (status / "trajectory.nc").unlink()
     failed = {"state": "failed", "seed": 2, "error": "RuntimeError: no such luck"}
     (status / "status.json").write_text(json.dumps(failed))
-    told = run_ntklens("task=report", "name=small", cwd=copy)
+    told = call_ntklens("task=report", "name=small", cwd=copy)
     assert told.returncode == 0, told.stderr
     assert "21 of 24 seeds done" in told.stdout
     assert "1 of 24 seeds failed (RuntimeError: no such luck)" in told.stdout
@@ -112,7 +112,7 @@ def test_a_file_of_a_newer_ntklens_is_left_out_and_named(copy):
     path = min((copy / "multirun" / "small").glob("*/seed=0/trajectory.nc"))
     with h5py.File(path, "r+") as file:
         file.attrs["schema_version"] = 99
-    told = run_ntklens("task=report", "name=small", cwd=copy)
+    told = call_ntklens("task=report", "name=small", cwd=copy)
     assert told.returncode == 0, told.stderr
     assert "23 of 24 seeds done" in told.stdout
     assert "schema 99" in told.stdout
@@ -121,7 +121,7 @@ def test_a_file_of_a_newer_ntklens_is_left_out_and_named(copy):
 @pytest.mark.slow
 def test_sweeps_side_by_side(copy):
     shutil.copytree(copy / "multirun" / "small", copy / "multirun" / "other")
-    told = run_ntklens("task=report", "name=[small,other]", cwd=copy)
+    told = call_ntklens("task=report", "name=[small,other]", cwd=copy)
     assert told.returncode == 0, told.stderr
     assert told.stdout.splitlines()[-1] == "report   multirun/small+other/report/report.html"
     assert len(read_table(copy / "multirun/small+other/report/observables.csv")) == 48
@@ -139,11 +139,11 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path):
         "name=[a,b]": "no sweep of this name",
     }
     for word, expected in cases.items():
-        told = run_ntklens("task=report", word, cwd=tmp_path / "work")
+        told = call_ntklens("task=report", word, cwd=tmp_path / "work")
         assert told.returncode == 2, told.stdout
         assert expected in told.stderr
         assert len(told.stderr.splitlines()) == 1
-    told = run_ntklens("name=[a,b]", cwd=tmp_path / "work")
+    told = call_ntklens("name=[a,b]", cwd=tmp_path / "work")
     assert told.returncode == 2
     assert "several names are for task=report" in told.stderr
     assert list_files(tmp_path / "work") == before

@@ -13,12 +13,12 @@ import time
 import pytest
 
 import ntklens
-from commands import ALONE, BROKEN, TOY, list_files, run_ntklens, start_ntklens
+from commands import ALONE, BROKEN, TOY, call_ntklens, list_files, run_ntklens, start_ntklens
 from ntklens.lines import format_command
 from ntklens.sweep.states import read_status
 
 SMALL = [word for word in TOY if "width" not in word]
-SWEEP = ("-m", "scaling=width", "model.width=3,5,8", *SMALL)
+SWEEP = ("-m", "scaling=width", "model.width=3,5,8", *SMALL, "launch.workers=1")
 NAME = "synthetic_width"
 
 
@@ -35,7 +35,7 @@ def stamp(folder, name=NAME):
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep") / "here"
     folder.mkdir()
-    result = run_ntklens(*SWEEP, cwd=folder)
+    result = run_ntklens(*SWEEP, "launch.workers=2", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder, result
 
@@ -60,7 +60,7 @@ def test_says_what_it_will_do_and_what_it_found(finished):
 
 def test_a_second_launch_computes_nothing(copy):
     before = stamp(copy)
-    result = run_ntklens(*SWEEP, cwd=copy)
+    result = call_ntklens(*SWEEP, cwd=copy)
     assert result.returncode == 0, result.stderr
     assert "6 done, 0 to run" in result.stdout
     assert "2/2" in result.stdout
@@ -69,11 +69,11 @@ def test_a_second_launch_computes_nothing(copy):
 
 def test_only_what_is_new_is_computed(copy):
     before = stamp(copy)
-    result = run_ntklens(*SWEEP, "model.width=5,8,9", "ensemble=3", cwd=copy)
+    result = call_ntklens(*SWEEP, "model.width=5,8,9", "ensemble=3", cwd=copy)
     assert result.returncode == 0, result.stderr
     assert "9 seeds, 4 done, 5 to run" in result.stdout
     assert {path: time for path, time in stamp(copy).items() if path in before} == before
-    status = run_ntklens("task=status", f"name={NAME}", cwd=copy)
+    status = call_ntklens("task=status", f"name={NAME}", cwd=copy)
     assert status.returncode == 0
     assert "9 done of 9 units" in status.stdout
     assert "1 other runs lie in" in status.stdout
@@ -85,18 +85,18 @@ def test_status_tells_states_and_what_to_type(copy):
     (first / "status.json").write_text(json.dumps({"state": "interrupted", "step": 5, "steps": 10}))
     (second / "trajectory.nc").unlink()
     (second / "status.json").unlink()
-    result = run_ntklens("task=status", f"name={NAME}", cwd=copy)
+    result = call_ntklens("task=status", f"name={NAME}", cwd=copy)
     assert result.returncode == 3
     assert "4 done, 1 interrupted, 1 queued of 6 units" in result.stdout
     assert "python -m ntklens.run -m scaling=width model.width=3,5,8" in result.stdout
     assert "next     python -m ntklens.run -m scaling=width" in result.stdout
     (third / "trajectory.nc").unlink()
     (third / "status.json").write_text(json.dumps({"state": "failed", "error": "RuntimeError: why"}))
-    result = run_ntklens("task=status", f"name={NAME}", cwd=copy)
+    result = call_ntklens("task=status", f"name={NAME}", cwd=copy)
     assert result.returncode == 1
     assert "failed   1 units: RuntimeError: why" in result.stdout
     assert re.search(r"retry    python .* retry=true", result.stdout)
-    described = json.loads(run_ntklens("task=status", f"name={NAME}", "task.format=json", cwd=copy).stdout)
+    described = json.loads(call_ntklens("task=status", f"name={NAME}", "task.format=json", cwd=copy).stdout)
     assert described["states"]["failed"] == 1
     assert described["exit_status"] == 1
 
@@ -108,11 +108,11 @@ def test_files_that_say_nonsense_are_said(copy, text):
     (copy / "multirun" / NAME / "plan.json").write_text(text)
     find_seeds(copy)[0].joinpath("status.json").write_text('{"state": "done", "bytes": "many", "observables": [1]}')
     find_seeds(copy)[1].joinpath("status.json").write_text(text)
-    result = run_ntklens("task=status", f"name={NAME}", cwd=copy)
+    result = call_ntklens("task=status", f"name={NAME}", cwd=copy)
     assert result.returncode == 3, result.stderr  # what was asked for is not known
     assert "plan.json cannot be read" in result.stderr
     assert "6 done of 6 units" in result.stdout
-    result = run_ntklens(*SWEEP, cwd=copy)
+    result = call_ntklens(*SWEEP, cwd=copy)
     assert result.returncode == 0, result.stderr
     assert "2/2" in result.stdout
 
@@ -121,7 +121,7 @@ def test_a_file_where_a_seed_belongs_is_said(copy):
     path = find_seeds(copy)[0]
     shutil.rmtree(path)
     path.touch()
-    result = run_ntklens(*SWEEP, cwd=copy)
+    result = call_ntklens(*SWEEP, cwd=copy)
     assert result.returncode == 2
     assert f"{path.name} is a file" in result.stderr
 
@@ -159,7 +159,7 @@ def test_the_exit_status_does_not_depend_on_who_reads(copy, words):
 def test_a_sweep_over_several_folders_writes_all_or_nothing(copy):
     before = stamp(copy)
     words = (*SWEEP, f"name={NAME},other", "paths.results=multirun,/proc/x", "replace=true")
-    result = run_ntklens(*words, cwd=copy)
+    result = call_ntklens(*words, cwd=copy)
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
     assert stamp(copy) == before
@@ -172,28 +172,28 @@ def test_lines_to_type_next_are_whole(tmp_path):
     words = ("-m", "--config-dir", "own", "+experiment=mine", "name=a b", "model.width=3,5", *SMALL)
     words = tuple("experiment=mine" if word.startswith("+") else word for word in words)
     once = ("task=plan", "++retry=true", "task.format=json")
-    described = json.loads(run_ntklens(*words, *once, cwd=tmp_path).stdout)
+    described = json.loads(call_ntklens(*words, *once, cwd=tmp_path).stdout)
     assert shlex.split(described["command"])[3:] == list(words)
 
 
 def test_status_of_nothing_says_what_there_is(copy):
-    result = run_ntklens("task=status", "name=other", cwd=copy)
+    result = call_ntklens("task=status", "name=other", cwd=copy)
     assert result.returncode == 2
     assert result.stderr == "error: name=other: no sweep of this name in multirun; there is synthetic_width\n"
 
 
 def test_a_plan_writes_nothing(tmp_path):
-    result = run_ntklens(*SWEEP, "task=plan", cwd=tmp_path)
+    result = call_ntklens(*SWEEP, "task=plan", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "to run" in result.stdout
-    described = json.loads(run_ntklens(*SWEEP, "task=plan", "task.format=json", cwd=tmp_path).stdout)
+    described = json.loads(call_ntklens(*SWEEP, "task=plan", "task.format=json", cwd=tmp_path).stdout)
     assert described["states"]["queued"] == 6
     assert described["estimated_seconds"] > 0
     assert described["command"] == "python -m ntklens.run " + " ".join(SWEEP)
     assert [c["axes"] for c in described["configurations"]] == [{"model.width": w} for w in (3, 5, 8)]
     planned = [piece for task in described["tasks"] for piece in task["slices"]]
     assert sorted(piece[0] for piece in planned) == [0, 1, 2]
-    single = run_ntklens(*TOY, "task=plan", cwd=tmp_path)
+    single = call_ntklens(*TOY, "task=plan", cwd=tmp_path)
     assert single.returncode == 0, single.stderr
     assert "1 configurations, 2 seeds" in single.stdout
     assert not list(tmp_path.iterdir())
@@ -218,7 +218,7 @@ def test_a_plan_writes_nothing(tmp_path):
     ],
 )
 def test_a_wrong_sweep_is_refused_before_anything_is_written(tmp_path, words, fragments):
-    result = run_ntklens(*SWEEP, *words, cwd=tmp_path)
+    result = call_ntklens(*SWEEP, *words, cwd=tmp_path)
     assert result.returncode == 2, result.stderr
     assert len(result.stderr.splitlines()) == 1
     for fragment in fragments:
@@ -230,7 +230,7 @@ def test_a_failing_configuration_fails_alone_and_is_retried_on_request(tmp_path)
     (tmp_path / "broken_model.py").write_text(BROKEN)
     (tmp_path / "fail").touch()
     words = (*SWEEP, "model._target_=broken_model.MLP")
-    result = run_ntklens(*words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    result = call_ntklens(*words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert result.returncode == 1
     assert "failed   2 units: RuntimeError: no such luck" in result.stdout
     assert "retry=true" in result.stdout
@@ -240,21 +240,21 @@ def test_a_failing_configuration_fails_alone_and_is_retried_on_request(tmp_path)
     assert all("no such luck" in status["traceback"] for status in failed)
     done = stamp(tmp_path)
     (tmp_path / "fail").unlink()
-    again = run_ntklens(*words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    again = call_ntklens(*words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert again.returncode == 1
     assert "2 failed before" in again.stdout
     assert stamp(tmp_path) == done
-    retried = run_ntklens(*words, "retry=true", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    retried = call_ntklens(*words, "retry=true", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert retried.returncode == 0, retried.stderr
     assert "6 seeds, 4 done, 2 to run" in retried.stdout
     assert {path: time for path, time in stamp(tmp_path).items() if path in done} == done
-    assert run_ntklens("task=status", f"name={NAME}", cwd=tmp_path).returncode == 0
+    assert call_ntklens("task=status", f"name={NAME}", cwd=tmp_path).returncode == 0
 
 
 def test_replace_computes_anew_and_keeps_the_old_until_then(copy):
     before = stamp(copy)
     words = (*SWEEP, "model.width=3,5", "replace=true")
-    result = run_ntklens(*words, cwd=copy)
+    result = call_ntklens(*words, cwd=copy)
     assert result.returncode == 0, result.stderr
     assert "4 results are taken back" in result.stdout
     after = stamp(copy)
@@ -267,14 +267,14 @@ def test_replace_takes_nothing_back_before_the_input_is_checked(copy, single):
     before = stamp(copy)
     sweep = [word for word in SWEEP if word != "-m" and not word.startswith(("model.width", "scaling"))]
     words = (*sweep, "model.width=3", f"name={NAME}") if single else SWEEP
-    result = run_ntklens(*words, "replace=true", "ntk.memory_limit=1e-6", cwd=copy)
+    result = call_ntklens(*words, "replace=true", "ntk.memory_limit=1e-6", cwd=copy)
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
     assert stamp(copy) == before
 
 
 def test_a_plan_of_replacing_says_what_it_would_compute(copy):
-    result = run_ntklens(*SWEEP, "replace=true", "task=plan", cwd=copy)
+    result = call_ntklens(*SWEEP, "replace=true", "task=plan", cwd=copy)
     assert result.returncode == 0, result.stderr
     assert "6 done, 6 to run" in result.stdout
 
@@ -284,7 +284,7 @@ def test_a_seed_killed_between_publication_and_status_is_finished_later(copy):
     expected = read_status(path)["observables"]
     (path / "status.json").write_text(json.dumps({"state": "running"}))
     (path / "checkpoint").mkdir()
-    result = run_ntklens(*SWEEP, cwd=copy)
+    result = call_ntklens(*SWEEP, cwd=copy)
     assert result.returncode == 0, result.stderr
     assert "0 to run" in result.stdout
     assert read_status(path)["observables"] == expected
@@ -293,7 +293,7 @@ def test_a_seed_killed_between_publication_and_status_is_finished_later(copy):
 
 @pytest.mark.slow
 def test_two_launches_at_the_same_moment_share_the_work(tmp_path):
-    words = (*SWEEP, "training.epochs=3000", "launch.workers=1", "model.width=3,5,8,11")
+    words = (*SWEEP, "training.epochs=3000", "model.width=3,5,8,11")
     launches = [start_ntklens(*words, cwd=tmp_path) for _ in range(2)]
     for launch in launches:
         output, errors = launch.communicate(timeout=300)
@@ -307,7 +307,7 @@ def test_two_launches_at_the_same_moment_share_the_work(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_ends_in_order_and_the_next_launch_continues(tmp_path):
-    words = (*SWEEP, "training.epochs=200000", "checkpoint.minutes=0.001")
+    words = (*SWEEP, "training.epochs=200000", "checkpoint.minutes=0.001", "launch.workers=2")
     launch = start_ntklens(*words, cwd=tmp_path)
     wait_for(lambda: len(list(tmp_path.rglob("checkpoint/*.json"))) >= 2)
     status = run_ntklens("task=status", f"name={NAME}", cwd=tmp_path)
@@ -361,7 +361,7 @@ def find_workers(folder):
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced(tmp_path):
-    words = (*SWEEP, "training.epochs=20000", "launch.workers=1")
+    words = (*SWEEP, "training.epochs=20000")
     launch = start_ntklens(*words, cwd=tmp_path)
     wait_for(lambda: list((tmp_path / "multirun" / NAME).glob("*/seed=0/status.json")))
     (worker,) = find_workers(tmp_path)
@@ -373,7 +373,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path):
 
 @pytest.mark.slow
 def test_a_task_whose_workers_die_has_failed(tmp_path):
-    words = (*SWEEP, "training.epochs=1000000000", "launch.workers=1", "model.width=3", "ensemble=1")
+    words = (*SWEEP, "training.epochs=1000000000", "model.width=3", "ensemble=1")
     launch = start_ntklens(*words, cwd=tmp_path)
     killed = set()
     while launch.poll() is None:
@@ -394,7 +394,7 @@ def test_a_result_that_may_not_be_read_is_said(copy):
     path = find_seeds(copy)[0]
     (path / "status.json").unlink()
     (path / "trajectory.nc").chmod(0)
-    result = run_ntklens(*SWEEP, cwd=copy)
+    result = call_ntklens(*SWEEP, cwd=copy)
     assert result.returncode == 2
     assert "cannot be opened" in result.stderr
 
@@ -402,7 +402,7 @@ def test_a_result_that_may_not_be_read_is_said(copy):
 def test_a_read_only_result_is_a_result(copy):
     for path in copy.rglob("trajectory.nc"):
         path.chmod(0o444)
-    result = run_ntklens(*SWEEP, cwd=copy)
+    result = call_ntklens(*SWEEP, cwd=copy)
     assert result.returncode == 0, result.stderr
     assert "0 to run" in result.stdout
 
@@ -415,7 +415,7 @@ def test_a_clock_that_was_set_back_changes_nothing(copy):
     path = find_seeds(copy)[0]
     (path / "trajectory.nc").unlink()
     (path / "status.json").write_text(json.dumps({"state": "running", "heartbeat": tomorrow, "host": "elsewhere"}))
-    result = run_ntklens(*SWEEP, cwd=copy)
+    result = call_ntklens(*SWEEP, cwd=copy)
     assert result.returncode == 0, result.stderr
     assert "5 done, 1 to run" in result.stdout
 
@@ -423,10 +423,10 @@ def test_a_clock_that_was_set_back_changes_nothing(copy):
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["hydra/launcher=basic", "hydra/sweeper=basic"])
 def test_hydras_own_launcher_and_sweeper_keep_working(tmp_path, launcher):
-    result = run_ntklens(*SWEEP, launcher, cwd=tmp_path)
+    result = call_ntklens(*SWEEP, launcher, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert len(list(tmp_path.rglob("trajectory.nc"))) == 6
-    second = run_ntklens(*SWEEP, launcher, cwd=tmp_path)
+    second = call_ntklens(*SWEEP, launcher, cwd=tmp_path)
     assert second.returncode == 0, second.stderr
 
 
@@ -446,14 +446,14 @@ def test_programs_are_shared_by_the_next_job(tmp_path):
 
 def test_a_single_run_leaves_failed_seeds_alone_without_retry(tmp_path):
     (tmp_path / "multirun").mkdir()
-    assert run_ntklens(*TOY, "ensemble=1", cwd=tmp_path).returncode == 0
+    assert call_ntklens(*TOY, "ensemble=1", cwd=tmp_path).returncode == 0
     (run,) = (path for path in (tmp_path / "multirun" / "synthetic").iterdir() if path.is_dir())
     (run / "seed=1").mkdir()
     (run / "seed=1" / "status.json").write_text(json.dumps({"state": "failed", "error": "RuntimeError: why"}))
-    result = run_ntklens(*TOY, cwd=tmp_path)
+    result = call_ntklens(*TOY, cwd=tmp_path)
     assert result.returncode == 1
     assert "seed 1 failed before: RuntimeError: why" in result.stderr
-    assert run_ntklens(*TOY, "retry=true", cwd=tmp_path).returncode == 0
+    assert call_ntklens(*TOY, "retry=true", cwd=tmp_path).returncode == 0
 
 
 def test_the_worker_ends_when_its_input_closes():

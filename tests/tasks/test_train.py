@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import ntklens
-from commands import TOY, list_files, run_ntklens, start_ntklens
+from commands import TOY, call_ntklens, list_files, run_ntklens, start_ntklens
 from ntklens.signals import Stop
 from ntklens.tasks.compute import Outcome
 from ntklens.tracking.progress import Watcher
@@ -86,14 +86,14 @@ def test_the_trajectory_explains_itself(finished):
 def test_a_second_launch_computes_nothing_and_says_so(copy):
     run = find_run(copy)
     before = {name: (run / name).stat().st_mtime_ns for name in list_files(run)}
-    result = run_ntklens(*TOY, cwd=copy)
+    result = call_ntklens(*TOY, cwd=copy)
     assert result.returncode == 0
     assert result.stdout.splitlines()[0] == "all 2 seeds are there already: nothing to compute"
     assert {name: (run / name).stat().st_mtime_ns for name in list_files(run)} == before
 
 
 def test_double_precision_starts_from_the_same_function(finished, tmp_path):
-    assert run_ntklens(*TOY, "precision=float64", "ensemble=1", cwd=tmp_path).returncode == 0
+    assert call_ntklens(*TOY, "precision=float64", "ensemble=1", cwd=tmp_path).returncode == 0
     single, double = (read_trajectory(find_run(f) / "seed=0" / "trajectory.nc") for f in (finished[0], tmp_path))
     assert double.trace.dtype == np.float64
     for name in ("trace", "test_loss", "effective_rank"):
@@ -103,7 +103,7 @@ def test_double_precision_starts_from_the_same_function(finished, tmp_path):
 def test_only_missing_seeds_are_computed(copy):
     run = find_run(copy)
     before = (run / "seed=1" / "trajectory.nc").stat().st_mtime_ns
-    result = run_ntklens(*TOY, "ensemble=3", cwd=copy)
+    result = call_ntklens(*TOY, "ensemble=3", cwd=copy)
     assert result.returncode == 0
     assert result.stdout.splitlines()[0] == "2 of 3 seeds are there already"
     assert (run / "seed=1" / "trajectory.nc").stat().st_mtime_ns == before
@@ -112,7 +112,7 @@ def test_only_missing_seeds_are_computed(copy):
 
 def test_a_rerun_packed_alike_is_equal_bit_for_bit(finished, tmp_path):
     folder, _ = finished
-    assert run_ntklens(*TOY, cwd=tmp_path).returncode == 0
+    assert call_ntklens(*TOY, cwd=tmp_path).returncode == 0
     first, second = (read_trajectory(find_run(f) / "seed=0" / "trajectory.nc") for f in (folder, tmp_path))
     for name in first.data_vars:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
@@ -120,7 +120,7 @@ def test_a_rerun_packed_alike_is_equal_bit_for_bit(finished, tmp_path):
 
 def test_packing_changes_speed_and_not_meaning(finished, tmp_path):
     folder, _ = finished
-    assert run_ntklens(*TOY, "ensemble=1", "seed=1", cwd=tmp_path).returncode == 0
+    assert call_ntklens(*TOY, "ensemble=1", "seed=1", cwd=tmp_path).returncode == 0
     first, second = (read_trajectory(find_run(f) / "seed=1" / "trajectory.nc") for f in (folder, tmp_path))
     early = first.epoch <= 10
     for name in ("train_loss", "test_loss", "trace", "logit_norm"):
@@ -156,7 +156,7 @@ def test_an_unreadable_result_is_set_aside_and_computed_again(copy):
     run = find_run(copy)
     path = run / "seed=0" / "trajectory.nc"
     path.write_bytes(path.read_bytes()[:1000])
-    result = run_ntklens(*TOY, cwd=copy)
+    result = call_ntklens(*TOY, cwd=copy)
     assert result.returncode == 0
     assert "could not be read" in result.stderr
     assert read_trajectory(path).attrs["state"] == "done"
@@ -169,7 +169,7 @@ def test_results_of_a_newer_schema_are_refused(copy):
     with h5py.File(find_run(copy) / "seed=0" / "trajectory.nc", "r+") as file:
         file.attrs["schema_version"] = SCHEMA_VERSION + 1
     before = list_files(copy)
-    result = run_ntklens(*TOY, cwd=copy)
+    result = call_ntklens(*TOY, cwd=copy)
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
     assert "upgrade ntklens" in result.stderr
@@ -178,19 +178,19 @@ def test_results_of_a_newer_schema_are_refused(copy):
 
 def test_diverged_is_a_result(tmp_path):
     words = (*TOY, "training.loss=mse", "optimizer=sgd", "optimizer.learning_rate=50")
-    result = run_ntklens(*words, cwd=tmp_path)
+    result = call_ntklens(*words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "2 of 2 seeds diverged" in result.stdout
     trajectory = read_trajectory(find_run(tmp_path) / "seed=0" / "trajectory.nc")
     assert trajectory.attrs["state"] == "diverged"
     assert json.loads((find_run(tmp_path) / "seed=0" / "status.json").read_text())["state"] == "diverged"
     assert np.isfinite(trajectory.train_loss).all()
-    assert run_ntklens(*words, cwd=tmp_path).stdout.startswith("all 2 seeds are there already")
+    assert call_ntklens(*words, cwd=tmp_path).stdout.startswith("all 2 seeds are there already")
 
 
 def test_dead_networks_are_counted(tmp_path):
     words = (*TOY, "model.depth=12", "model.width=1", "training.epochs=2")
-    result = run_ntklens(*words, cwd=tmp_path)
+    result = call_ntklens(*words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "2 of 2 networks are dead" in result.stdout
 
@@ -236,7 +236,7 @@ def test_a_full_disk_interrupts_and_says_so(tmp_path):
 def test_a_status_that_lags_behind_its_trajectory_is_mended(copy):
     path = find_run(copy) / "seed=0" / "status.json"
     path.write_text('{"state": "running"}')
-    assert run_ntklens(*TOY, cwd=copy).returncode == 0
+    assert call_ntklens(*TOY, cwd=copy).returncode == 0
     assert json.loads(path.read_text())["state"] == "done"
 
 
@@ -246,10 +246,10 @@ def test_a_file_damaged_inside_is_set_aside_and_the_next_launch_mends_it(copy):
     place = content.find(np.float64(13).tobytes())
     content[place : place + 8] = np.float64(13.5).tobytes()
     path.write_bytes(content)
-    result = run_ntklens(*TOY, cwd=copy)
+    result = call_ntklens(*TOY, cwd=copy)
     assert result.returncode == 1
     assert "damaged" in result.stderr
-    assert run_ntklens(*TOY, cwd=copy).returncode == 0
+    assert call_ntklens(*TOY, cwd=copy).returncode == 0
     assert read_trajectory(path).attrs["state"] == "done"
 
 
@@ -296,7 +296,7 @@ def test_progress_is_shown_in_a_terminal(tmp_path):
 
 
 def test_a_sweep_by_hydras_own_sweeper(tmp_path):
-    result = run_ntklens("-m", "scaling=width", "model.width=3,5", *[w for w in TOY if "width" not in w], cwd=tmp_path)
+    result = call_ntklens("-m", "scaling=width", "model.width=3,5", *[w for w in TOY if "width" not in w], cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     data = ntklens.load(tmp_path / "multirun" / "synthetic_width")
     assert data["model.width"].values.tolist() == [3, 5]

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from commands import BROKEN, TOY, isolate, list_files, run_ntklens, start_ntklens
@@ -297,3 +298,23 @@ def test_a_dashboard_does_not_wait_for_ever(folder, serve):
     (line,) = result.stderr.splitlines()
     assert line.startswith("wandb: no answer within 4 s")
     assert (folder / "multirun" / "synthetic" / "wandb" / "dashboard.json").exists()
+
+
+@pytest.mark.slow
+def test_a_dashboard_does_not_wait_for_a_process_of_wandbs_that_stands_still(folder, serve):
+    """At its end wandb waits for it without limit; whoever reads the command's output waited, too."""
+    assert run_ntklens(*TOY, "tracking=none", cwd=folder).returncode == 0
+    launch = start_ntklens(
+        "task=dashboard", "name=synthetic", "tracking.patience=10", cwd=folder, **connect(serve(), folder)
+    )
+    stopped = None
+    while stopped is None and launch.poll() is None:
+        for process in psutil.Process(launch.pid).children(recursive=True):
+            if process.name() == "wandb-core":
+                process.suspend()
+                stopped = process
+    _, errors = launch.communicate(timeout=120)
+    assert launch.returncode == 3, errors
+    assert errors.startswith("wandb: ")
+    assert len(errors.splitlines()) == 1
+    assert not stopped.is_running()

@@ -147,11 +147,12 @@ class Pool:
         return worker
 
     def _read(self, worker: Worker, stream: IO[str]) -> None:
-        for line in stream:
-            try:
-                self.messages.put((worker, json.loads(line)))
-            except ValueError:  # cut off by the worker's death
-                break
+        with stream:
+            for line in stream:
+                try:
+                    self.messages.put((worker, json.loads(line)))
+                except ValueError:  # cut off by the worker's death
+                    break
         self.messages.put((worker, None))
 
     def _listen(self, timeout: float) -> None:
@@ -174,10 +175,7 @@ class Pool:
 
     def _dismiss(self, slot: int) -> None:
         """Close a worker's input: it ends."""
-        stdin = self.workers[slot].process.stdin
-        assert stdin is not None
-        with contextlib.suppress(OSError):
-            stdin.close()
+        _close(self.workers[slot].process.stdin)
         if self.workers[slot].task is None:
             self.workers.pop(slot).process.wait()
 
@@ -185,6 +183,7 @@ class Pool:
         """Note that a worker has ended; if it was at work, its task is tried again, or has failed."""
         worker = self.workers.pop(slot)
         worker.process.wait()
+        _close(worker.process.stdin)
         number = worker.task
         if number is None:
             if not worker.seen:
@@ -227,9 +226,7 @@ class Pool:
         try:
             for worker in self.workers.values():
                 worker.process.terminate()
-                assert worker.process.stdin is not None
-                with contextlib.suppress(OSError):  # one that waits for a task looks at nothing else
-                    worker.process.stdin.close()
+                _close(worker.process.stdin)  # one that waits for a task looks at nothing else
             for worker in self.workers.values():
                 worker.process.wait(max(0.0, deadline - time.monotonic()))
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -238,6 +235,13 @@ class Pool:
             if worker.process.poll() is None:
                 worker.process.kill()
                 worker.process.wait()
+
+
+def _close(stream: IO[str] | None) -> None:
+    """Close a worker's input, whether or not somebody still reads it."""
+    assert stream is not None
+    with contextlib.suppress(OSError):
+        stream.close()
 
 
 def share_cores(slot: int, workers: int) -> list[int]:

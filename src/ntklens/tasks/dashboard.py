@@ -6,21 +6,21 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from ntklens.analysis.groups import ORDER, RANDOM
 from ntklens.errors import InputError
-from ntklens.signals import NoTimeLeft, limit_time
 from ntklens.sweep.progress import COMPLETE, UNFINISHED, read_sweep
 from ntklens.sweep.states import write_atomically
 from ntklens.tasks.report import study_sweeps
-from ntklens.tracking.dashboard import build_dashboard, list_panels, save_dashboard
+from ntklens.tracking.dashboard import NoAnswer, converse, list_panels
 from ntklens.tracking.names import read_axes
-from ntklens.tracking.runs import FOLDER, check_credentials, choose_mode, explain, find_server, make_environment
+from ntklens.tracking.runs import FOLDER, check_credentials, choose_mode, find_server, make_environment
 
 FILE_NAME, SAVED = "dashboard.json", "dashboard-addresses.json"
-NOBODY = "your-entity"  # where the owner of the runs is not known
+BUILD_SECONDS = 120.0  # to import wandb and build a workspace, on a machine that does much else
 
 
 def dashboard(cfg: DictConfig) -> int:
@@ -39,50 +39,53 @@ def dashboard(cfg: DictConfig) -> int:
     mode = choose_mode(cfg.tracking.mode)
     check_credentials(mode)
     online = mode == "online"
-    environment = make_environment(results / name)  # before wandb is imported: its files lie with the sweep
-    os.environ.clear()
-    os.environ.update(environment)
     try:
         sentences = study_sweeps(results, [name], [status]).summary
     except InputError:  # nothing is finished yet
         sentences = []
-    entity = cfg.tracking.entity or os.environ.get("WANDB_ENTITY")
-    axes = list_numbers(results / name)
-    built = build_dashboard(name, entity or NOBODY, cfg.tracking.project, axes, sentences)
     path = results / name / FOLDER / FILE_NAME
+    question = {
+        "name": name, "entity": cfg.tracking.entity or os.environ.get("WANDB_ENTITY"), "project": cfg.tracking.project,
+        "axes": list_numbers(results / name), "sentences": sentences,
+        "saved": _read_saved(path.with_name(SAVED)) if online else None,
+    }  # fmt: skip
+    patience = {"build": BUILD_SECONDS, "save": 2 * cfg.tracking.patience}
+    environment = make_environment(results / name)  # what wandb keeps lies with the sweep
+    kept = f"; the definition is kept in {path}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(built.definition, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise InputError(f"paths.results: {path} cannot be written ({error.strerror})") from error
-    panels = Counter(section for section, _ in list_panels(built.definition))
-    print(f"{sum(panels.values())} panels: {', '.join(f'{section} ({count})' for section, count in panels.items())}")
-    print(f"written  {path}")
-    if not online:
-        print(f"wandb    without credentials nothing is sent; with them, the workspace “{built.workspace.name}” and a "
-              f"report would be saved in the project {cfg.tracking.project}")  # fmt: skip
-        return COMPLETE
-    print(f"wandb    asking {find_server()}", flush=True)
-    try:
-        with limit_time(2 * cfg.tracking.patience):
-            if not entity:
-                built = build_dashboard(name, _ask_entity(), cfg.tracking.project, axes, sentences)
-            saved = _read_saved(path.with_name(SAVED))
-            for what, address in save_dashboard(built, sentences, dict(saved)):
-                saved[what] = address
-                write_atomically(path.with_name(SAVED), json.dumps(saved) + "\n")
-                print(f"saved    {what} {address}")
-    except NoTimeLeft:
-        print(
-            f"wandb: no answer within {2 * cfg.tracking.patience:g} s; the definition is kept in {path}",
-            file=sys.stderr,
-        )
-        sys.stdout.flush()
-        os._exit(UNFINISHED)  # not through wandb's end, which would wait, too
-    except Exception as error:  # whatever wandb raises
-        print(f"wandb: {explain(error)}; the definition is kept in {path}", file=sys.stderr)
+        for answer in converse(question, environment, results / name, patience):
+            if "built" in answer:
+                _write(path, answer["built"])
+                _print_panels(answer["built"], path)
+                if online:
+                    print(f"wandb    asking {find_server()}", flush=True)
+                else:
+                    print(f"wandb    without credentials nothing is sent; with them, the workspace “{answer['name']}” "
+                          f"and a report would be saved in the project {cfg.tracking.project}")  # fmt: skip
+            elif "saved" in answer:
+                question["saved"][answer["saved"]] = answer["address"]
+                write_atomically(path.with_name(SAVED), json.dumps(question["saved"]) + "\n")
+                print(f"saved    {answer['saved']} {answer['address']}")
+            elif "error" in answer:
+                raise NoAnswer(answer["error"])
+    except NoAnswer as error:
+        print(f"wandb: {error}{kept if path.exists() else ''}", file=sys.stderr)
         return UNFINISHED
     return COMPLETE
+
+
+def _write(path: Path, definition: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(definition, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise InputError(f"paths.results: {path} cannot be written ({error.strerror})") from error
+
+
+def _print_panels(definition: dict[str, Any], path: Path) -> None:
+    panels = Counter(section for section, _ in list_panels(definition))
+    print(f"{sum(panels.values())} panels: {', '.join(f'{section} ({count})' for section, count in panels.items())}")
+    print(f"written  {path}")
 
 
 def _read_saved(path: Path) -> dict[str, str]:
@@ -91,12 +94,6 @@ def _read_saved(path: Path) -> dict[str, str]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
-
-
-def _ask_entity() -> str:
-    import wandb
-
-    return str(wandb.Api(timeout=20).default_entity)
 
 
 def list_numbers(sweep: Path) -> list[str]:

@@ -1,5 +1,5 @@
 """Where a run is shown while it runs."""
 
-from ntklens.tracking.tracker import Tracker, end_tracking
+from ntklens.tracking.tracker import Tracker, begin_tracking, end_tracking
 
-__all__ = ["Tracker", "end_tracking"]
+__all__ = ["Tracker", "begin_tracking", "end_tracking"]

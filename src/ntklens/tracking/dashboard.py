@@ -1,13 +1,27 @@
-"""The W&B workspace of a sweep, as code: the same panels for every sweep, so that two can be laid side by side."""
+"""The W&B workspace of a sweep, as code: the same panels for every sweep, so that two can be laid side by side.
+
+It is built and saved by a process of its own, which reads one line of JSON and answers with several: wandb waits
+without limit for a process that it starts, also at the interpreter's end, so the command kills both in the end.
+"""
 
 import contextlib
 import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import psutil
 
 from ntklens.analysis.observables import OBSERVABLES, list_observables
 from ntklens.tracking.names import MAGNITUDE, MAGNITUDES, PATH, make_tag
+from ntklens.tracking.runs import explain
 
 WIDTH = "model.width"
 CURVES = (  # title, what it shows against the epoch, whether its values are drawn on a log scale
@@ -22,6 +36,7 @@ LAYERS = (  # title, the metrics of all layers, as a regular expression
     ("weight change by layer", "^weights/layer/.*/change$"),
 )
 SCALARS = list_observables("dashboard")
+NOBODY = "your-entity"  # where the owner of the runs is not known
 
 
 class Dashboard(NamedTuple):
@@ -150,3 +165,114 @@ def save_dashboard(
                 view = old
         view.save()
         yield name, view.url
+
+
+def ask_entity() -> str:
+    """Return the entity that W&B's server takes for the user's own."""
+    import wandb
+
+    return str(wandb.Api(timeout=20).default_entity)
+
+
+class NoAnswer(Exception):
+    """The process that builds and saves ended, or was ended, before it was done."""
+
+
+def converse(
+    question: Mapping[str, Any], environment: Mapping[str, str], folder: Path, patience: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
+    """Have a process build a dashboard, and save it if that is asked; yield what it answers as it comes.
+
+    Args:
+      question: `name`, `entity` or None, `project`, `axes`, `sentences`, and as `saved` the addresses of what was saved
+        before, or None: then no server is asked.
+      environment: of the process.
+      folder: where it works.
+      patience: seconds that it may take to answer with `built`, and after that to end.
+
+    Raises:
+      NoAnswer: with what happened.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "ntklens.tracking.dashboard"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        cwd=folder, env=environment, process_group=0,  # a terminal's Ctrl-C is not for it
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    reader = threading.Thread(target=_read, args=(process.stdout, answers), daemon=True)
+    reader.start()
+    seconds = patience["build"]
+    deadline = time.monotonic() + seconds
+    try:
+        with contextlib.suppress(OSError), process.stdin:  # it died: its answers end
+            process.stdin.write(json.dumps(question) + "\n")
+        while (answer := answers.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
+            if "built" in answer:
+                seconds = patience["save"]
+                deadline = time.monotonic() + seconds
+            yield answer
+            if "end" in answer:
+                return
+        raise NoAnswer(f"its process ended with status {process.wait()}")
+    except queue.Empty:
+        raise NoAnswer(f"no answer within {seconds:g} s") from None
+    finally:
+        _kill(process.pid)
+        process.wait()
+        reader.join()
+
+
+def _read(stream: IO[str], answers: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
+    with stream:
+        for line in stream:
+            try:
+                answers.put(json.loads(line))
+            except ValueError:  # cut off by the process's death
+                break
+    answers.put(None)
+
+
+def _kill(number: int) -> None:
+    """End a process and all that it has started, in whatever session."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(number)
+        for process in (*parent.children(recursive=True), parent):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def main() -> None:
+    """Answer one question."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)  # for no process that wandb starts
+    os.dup2(2, 1)
+
+    def say(**answer: Any) -> None:
+        answers.write(json.dumps(answer) + "\n")
+
+    try:
+        _answer(json.loads(sys.stdin.readline()), say)
+    except Exception as error:  # whatever wandb raises
+        say(error=explain(error))
+    finally:
+        with contextlib.suppress(OSError):
+            say(end=True)
+        _kill(os.getpid())  # not through wandb's end, which waits for its process
+
+
+def _answer(asked: Mapping[str, Any], say: Callable[..., None]) -> None:
+    def build(entity: str) -> Dashboard:
+        return build_dashboard(asked["name"], entity, asked["project"], asked["axes"], asked["sentences"])
+
+    built = build(asked["entity"] or NOBODY)
+    say(built=built.definition, name=built.workspace.name)
+    if asked["saved"] is not None:
+        if not asked["entity"]:
+            built = build(ask_entity())
+        for what, address in save_dashboard(built, asked["sentences"], asked["saved"]):
+            say(saved=what, address=address)
+
+
+if __name__ == "__main__":
+    main()

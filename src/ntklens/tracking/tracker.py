@@ -7,6 +7,7 @@ from typing import Any
 
 from ntklens.sweep.states import Unit
 
+_starts: list[Callable[[], object]] = []
 _ends: list[Callable[[Callable[[], bool]], None]] = []  # of what trackers have started in this process
 
 
@@ -71,6 +72,17 @@ class Tracker:
           sweeps: what it is of.
           places: the directories of their trajectories.
         """
+
+
+def at_start(function: Callable[[], object]) -> None:
+    """Have a function called before each command of this process."""
+    _starts.append(function)
+
+
+def begin_tracking() -> None:
+    """Forget what trackers know of an earlier command of this process."""
+    for function in _starts:
+        function()
 
 
 def at_end(function: Callable[[Callable[[], bool]], None]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from ntklens.sweep.states import FINISHED, Unit
 from ntklens.tracking import runs
 from ntklens.tracking.names import make_id, make_row
-from ntklens.tracking.tracker import Tracker, at_end
+from ntklens.tracking.tracker import Tracker, at_end, at_start
 
 HURRY_SECONDS = 5.0  # at most, where this process was asked to end
 WRITER_BYTES = 256 << 20  # of the writer, wandb's own process, and what draws figures
@@ -315,8 +315,10 @@ def _take(spectrum: Future | None) -> dict[str, Any]:
     return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in spectrum.result().items()}
 
 
-_broken: list[str] = []  # why this process no longer tries the server
+_broken: list[str] = []  # why this command no longer tries the server
 _lost: list[Path] = []  # sweeps of which runs could not even be written to this disk, which was said
+at_start(_broken.clear)
+at_start(_lost.clear)
 _links: dict[tuple[Path, str], Link] = {}
 
 
