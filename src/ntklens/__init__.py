@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ntklens._compat import neural_tangents as neural_tangents
     from ntklens.analysis.load import load as load
     from ntklens.analysis.observables import measure_observables as measure_observables
     from ntklens.analysis.powerlaw import fit_form as fit_form
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ntklens.ntk.structured import kernel as kernel
     from ntklens.ntk.structured import layer_kernels as layer_kernels
     from ntklens.ntk.structured import layer_traces as layer_traces
+    from ntklens.report.cell import draw as draw
 
 _PUBLIC = {
     "load": "ntklens.analysis.load",
@@ -30,6 +32,8 @@ _PUBLIC = {
     "layer_traces": "ntklens.ntk.structured",
     "trace": "ntklens.ntk.metrics",
     "effective_rank": "ntklens.ntk.metrics",
+    "draw": "ntklens.report.cell",
+    "neural_tangents": "ntklens._compat",
 }
 __all__ = sorted(_PUBLIC)
 

@@ -40,6 +40,9 @@ def import_neural_tangents() -> Any:
     return importlib.import_module("neural_tangents")
 
 
+neural_tangents = import_neural_tangents  # its public name, ntklens.neural_tangents()
+
+
 @contextlib.contextmanager
 def neural_tangents_settings() -> Iterator[None]:
     """Settings under which neural-tangents runs whatever the caller's: it promotes freely and uses deprecated calls."""

@@ -73,6 +73,28 @@ def test_one_run_and_one_seed_load_too(tmp_path):
     assert ntklens.load(str(tmp_path / "a" / "seed=1")).seed.values.tolist() == [1]
 
 
+def test_a_file_loads_as_its_folder_does(tmp_path):
+    write(tmp_path, "a", 0)
+    write(tmp_path, "a", 1)
+    assert ntklens.load(tmp_path / "a" / "seed=1" / "trajectory.nc").seed.values.tolist() == [1]
+    both = [tmp_path / "a" / f"seed={seed}" / "trajectory.nc" for seed in (0, 1)]
+    assert ntklens.load(both).seed.values.tolist() == [0, 1]
+
+
+def test_a_name_alone_is_answered_with_the_folder_it_means(tmp_path, monkeypatch):
+    write(tmp_path / "multirun" / "digits", "a", 0)
+    (tmp_path / "multirun" / "digit").mkdir()  # holds nothing
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits", "digit", "multirun/digts"):
+        with pytest.raises(InputError, match=r"does not exist; did you mean multirun/digits\?$"):
+            ntklens.load(name)
+    with pytest.raises(InputError, match=r"other: does not exist$"):
+        ntklens.load("other")
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(InputError, match=r"notes\.txt: is no trajectory\.nc$"):
+        ntklens.load("notes.txt")
+
+
 def test_nothing_there(tmp_path):
     with pytest.raises(InputError, match=r"no trajectory\.nc below it"):
         ntklens.load(tmp_path)

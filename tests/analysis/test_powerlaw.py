@@ -8,6 +8,7 @@ from laws import CURVES, TRUTH, WIDTHS, draw_quiet_values, draw_values
 from ntklens.analysis.forms import FORMS
 from ntklens.analysis.powerlaw import CANDIDATES, bootstrap_exponent, check_fit, choose_form, fit_form, fit_law
 from ntklens.analysis.samples import summarise
+from ntklens.analysis.transition import find_transition
 from ntklens.errors import InputError
 
 REPEATS = 500
@@ -113,6 +114,38 @@ def test_exact_data_give_the_parameters_exactly(form):
     fit = fit_form(summarise(WIDTHS, np.repeat(CURVES[form](WIDTHS)[:, None], 3, axis=1)), form)
     for name, value in TRUTH[form].items():
         assert fit.parameters[name].value == pytest.approx(value, rel=1e-3)
+
+
+def test_a_form_of_another_name_is_answered_with_the_names():
+    samples = summarise(WIDTHS, np.ones((len(WIDTHS), 5)))
+    with pytest.raises(
+        InputError, match=r"form='powerlaw': no such form; did you mean power\? There are power"
+    ):
+        fit_form(samples, "powerlaw")
+    with pytest.raises(InputError, match="There are power"):
+        fit_form(samples, None)
+
+
+def test_arrays_in_the_place_of_samples_are_answered_with_how_to_make_them():
+    y = np.ones(len(WIDTHS))
+    for call in (
+        lambda: fit_form(y, "power"),
+        lambda: fit_form((WIDTHS, y), "power"),
+        lambda: fit_law(y, "loss", "model.width"),
+        lambda: find_transition(y, "loss", "model.width"),
+    ):
+        with pytest.raises(InputError, match=r"samples: takes what ntklens\.summarise\(x, y\) returns"):
+            call()
+
+
+def test_one_value_at_each_point_is_one_seed():
+    y = 3 * WIDTHS**-0.5
+    fit = fit_form(summarise(WIDTHS, y), "power")
+    assert fit.exponent.value == pytest.approx(-0.5)
+    with pytest.raises(InputError, match=r"x \[K\] and y \[K, seeds\].*\[7\] and \[3\]"):
+        summarise(WIDTHS, y[:3])
+    with pytest.raises(InputError, match=r"factors names 1: seed"):
+        summarise(WIDTHS, np.ones((7, 2, 3)))
 
 
 def test_too_few_points_are_refused_with_their_number():

@@ -171,22 +171,6 @@ def test_python_numbers_are_parameters():
     assert_close(theta, np.einsum("ic,jd->icjd", x, x))
 
 
-def test_repeated_calls_do_not_trace_again():
-    traced = []
-
-    def f(p, x):
-        traced.append(x.shape)
-        return x @ p
-
-    w, x = draw(1, 5, 3), draw(0, 4, 5)
-    structured.kernel(f, w, x)
-    first = len(traced)
-    structured.kernel(f, 2 * w, x + 1)
-    assert len(traced) == first
-    structured.kernel(f, w, x[:2])
-    assert len(traced) > first
-
-
 def test_results_are_symmetric_and_positive():
     f, params, x = build_flax(MLP(6, 2), 5, 4)
     theta = np.asarray(structured.kernel(f, params, x)).reshape(15, 15)

@@ -1,5 +1,6 @@
 """From the files of sweeps to one labelled array per quantity."""
 
+import difflib
 import json
 import os
 import warnings
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from ntklens.analysis.combined import load_combined
+from ntklens.analysis.combined import COMBINED_NAME, load_combined
 from ntklens.analysis.join import join_sweeps
 from ntklens.analysis.separate import COORDINATE
 from ntklens.analysis.stack import Source, read_members, stack_members
@@ -18,6 +19,7 @@ from ntklens.trajectory import FILE_NAME
 
 SEED_PREFIX = "seed="
 NO_RESULTS = ("wandb", "logs", "report")  # folders of a sweep without trajectories, some of them large
+RESULTS = "multirun"  # where runs write by default: a name alone is looked for there
 WORTHWHILE = 50  # files from which on a combined file saves more time than it costs
 NAMED = 3  # unreadable files that a warning names
 
@@ -29,7 +31,7 @@ def load(path: str | Path | Sequence[str | Path], cache: bool = True) -> xr.Data
     anew when a trajectory was added, replaced or removed. Variables along `mode` are then read when they are used.
 
     Args:
-      path: a sweep (`multirun/<name>`), one of its runs, or one of a run's seeds; or several of them.
+      path: a sweep (`multirun/<name>`), one of its runs, one of a run's seeds, or its file; or several of them.
       cache: whether combined files may be read and written; without them, everything is read into memory.
 
     Returns:
@@ -50,7 +52,7 @@ def load(path: str | Path | Sequence[str | Path], cache: bool = True) -> xr.Data
     for each in paths:
         found = find_trajectories(each)
         if not found:
-            raise InputError(f"{each}: no {FILE_NAME} below it")
+            raise InputError(_describe_absence(each))
         for folder, source in found:
             sweeps[folder][source.path] = source
     if not sweeps:
@@ -64,6 +66,21 @@ def load(path: str | Path | Sequence[str | Path], cache: bool = True) -> xr.Data
     _warn_of_unreadable(paths, dataset)
     _warn_of_different_data(paths, dataset)
     return dataset
+
+
+def _describe_absence(path: Path) -> str:
+    """Say that there is no trajectory, and where one of that name may be."""
+    if path.is_dir():
+        trouble = f"no {FILE_NAME} below it"
+    else:
+        trouble = f"is no {FILE_NAME}" if path.exists() else "does not exist"
+    found: dict[str, Path] = {}
+    for place in (path.parent / RESULTS, path.parent):
+        if place.is_dir():
+            found |= {entry.name: place / entry.name for entry in place.iterdir() if entry.is_dir()}
+    known = [name for name, folder in found.items() if next(_walk(folder), None) is not None]
+    close = difflib.get_close_matches(path.name, known, n=1)
+    return f"{path}: {trouble}" + (f"; did you mean {found[close[0]]}?" if close else "")
 
 
 def _load_sweep(folder: Path, sources: list[Source], cache: bool) -> xr.Dataset:
@@ -100,12 +117,14 @@ def find_trajectories(folder: Path) -> list[tuple[Path, Source]]:
     """Find the published trajectories at or below a folder, and not those that are being written.
 
     Args:
-      folder: of a sweep, a run or a seed.
+      folder: of a sweep, a run or a seed; or a file in one of them.
 
     Returns:
       The sweep's folder and the file of each, sorted.
     """
     folder = folder.resolve()
+    if folder.name in (FILE_NAME, COMBINED_NAME) and folder.is_file():
+        folder = folder.parent
     seeds = [folder] if folder.name.startswith(SEED_PREFIX) else _walk(folder)
     sources: dict[Path, Source] = {}
     for directory in seeds:

@@ -1,6 +1,7 @@
 """Laws of an observable along an axis: fits with honest intervals, and the forms against each other."""
 
 import contextlib
+import difflib
 import math
 from dataclasses import dataclass, field, replace
 
@@ -8,9 +9,9 @@ import numpy as np
 from scipy.stats import chi2
 from scipy.stats import t as student
 
-from ntklens.analysis.forms import FORMS
+from ntklens.analysis.forms import FORMS, Form
 from ntklens.analysis.profile import LEVEL, Profile, profile, solve_many, thin
-from ntklens.analysis.samples import SEED, Samples, floor_variance, solve_excess
+from ntklens.analysis.samples import SEED, Samples, check_samples, floor_variance, solve_excess
 from ntklens.errors import InputError
 
 OCTAVE = 2.0
@@ -164,9 +165,10 @@ def fit_form(samples: Samples, form: str) -> Fit:
       The fit.
 
     Raises:
-      InputError: on too few points, saying how many it needs; or if no member of the form fits.
+      InputError: on too few points, saying how many it needs; if no member of the form fits; on a form of another
+        name, or samples that are not what `summarise` returns.
     """
-    family = FORMS[form]
+    family = _find_form(samples, form)
     points = len(samples.x)
     if points < family.least_points:
         raise InputError(f"needs {family.least_points} points along the axis, there are {points}")
@@ -195,6 +197,15 @@ def fit_form(samples: Samples, form: str) -> Fit:
         aicc=-2 * likelihood + penalty,
         profile=fitted,
     )
+
+
+def _find_form(samples: Samples, form: str) -> Form:
+    check_samples(samples)
+    if form not in FORMS:
+        close = difflib.get_close_matches(str(form), FORMS, n=1, cutoff=0.5)
+        meant = f"did you mean {close[0]}? " if close else ""
+        raise InputError(f"form={form!r}: no such form; {meant}There are {', '.join(FORMS)}")
+    return FORMS[form]
 
 
 def _measure_likelihood(residuals: np.ndarray, variance: np.ndarray) -> float:
@@ -400,7 +411,11 @@ def fit_law(
       axis: the override that was swept.
       group: what else was swept has this value.
       rng: random numbers of the bootstrap; None: a fixed generator, so that a report is the same twice.
+
+    Raises:
+      InputError: if `samples` are not what `summarise` returns.
     """
+    check_samples(samples)
     rng = rng or np.random.default_rng(0)
     fits: dict[str, Fit] = {}
     refusals: dict[str, str] = {}

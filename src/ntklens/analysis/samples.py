@@ -70,16 +70,28 @@ def summarise(x: np.ndarray, y: np.ndarray, factors: Sequence[str] = (SEED,)) ->
 
     Args:
       x: axis values, shape (K,).
-      y: the observable, shape (K, …); one dimension for each of `factors`; NaN where missing.
+      y: the observable, shape (K, …); one dimension for each of `factors`; NaN where missing. Shape (K,) is one seed.
       factors: names of the random factors; `seed` is nested in x, `same seed` is not.
 
     Returns:
       The samples, points without a finite value left out, in ascending order of x.
 
     Raises:
-      InputError: if the means do not have one sign.
+      InputError: if the means do not have one sign, or if the arrays do not belong together.
     """
-    y = np.asarray(y, float).reshape(len(x), *np.shape(y)[1:])
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if x.ndim != 1 or y.ndim < 1 or len(x) != len(y):
+        raise InputError(
+            "summarise(x, y) takes x [K] and y [K, seeds], the observable at each x; here they are "
+            f"{list(x.shape)} and {list(y.shape)}"
+        )
+    if y.ndim == 1 and tuple(factors) == (SEED,):
+        y = y[:, None]  # one seed at every point
+    if y.ndim != len(factors) + 1:
+        raise InputError(
+            f"summarise(x, y, factors): y has {y.ndim - 1} dimensions beyond the first, and factors names "
+            f"{len(factors)}: {', '.join(factors)}"
+        )
     there = np.isfinite(y).reshape(len(x), math.prod(y.shape[1:])).any(axis=1) & np.isfinite(np.asarray(x, float))
     order = np.flatnonzero(there)[np.argsort(np.asarray(x, float)[there], kind="stable")]
     x, y = np.asarray(x, float)[order], y[order]
@@ -107,6 +119,13 @@ def summarise(x: np.ndarray, y: np.ndarray, factors: Sequence[str] = (SEED,)) ->
             variance, common = variance + own / size, common + together / size
             levels = min(levels or size, size)
     return Samples(x, sign * mean, variance, common, levels, count, sign, sign * y, tuple(factors))
+
+
+def check_samples(samples: Samples) -> None:
+    """Raise an InputError where arrays or something else stand in the place of samples."""
+    if not isinstance(samples, Samples):
+        kind = type(samples).__name__
+        raise InputError(f"samples: takes what ntklens.summarise(x, y) returns, x [K] and y [K, seeds]; here a {kind}")
 
 
 def _average_within_levels(values: np.ndarray, dimension: int) -> np.ndarray:

@@ -24,6 +24,7 @@ from ntklens.analysis.groups import (
     select_good,
 )
 from ntklens.analysis.observables import OBSERVABLES, list_observables, measure_observables
+from ntklens.analysis.overview import describe_study, describe_study_html
 from ntklens.analysis.powerlaw import NOTHING, Fit, Law, fit_law
 from ntklens.analysis.samples import summarise
 from ntklens.analysis.surface import FORMS as SURFACE_FORMS
@@ -32,7 +33,7 @@ from ntklens.analysis.transition import Transition, compare_transitions, find_tr
 from ntklens.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Study:
     """What a report shows.
 
@@ -61,6 +62,13 @@ class Study:
     claims: list[Claim]
     states: dict[str, int] = field(default_factory=dict)
     summary: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """Return a short table; the attributes hold the rest."""
+        return describe_study(self)
+
+    def _repr_html_(self) -> str:
+        return describe_study_html(self)
 
 
 def analyse(

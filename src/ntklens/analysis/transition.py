@@ -20,7 +20,7 @@ from ntklens.analysis.forms import FORMS, SMOOTH
 from ntklens.analysis.observables import OBSERVABLES
 from ntklens.analysis.powerlaw import NOTHING, Fit, Interval, fit_form
 from ntklens.analysis.profile import solve_many, thin
-from ntklens.analysis.samples import Samples, floor_variance
+from ntklens.analysis.samples import Samples, check_samples, floor_variance
 from ntklens.errors import InputError
 
 ALTERNATIVES = {"plateau_power": "plateau → power", "power_plateau": "power → plateau"}
@@ -72,7 +72,11 @@ def find_transition(
       axis: the override that was swept.
       group: what else was swept has this value.
       rng: random numbers of the bootstrap tests; None: a fixed generator.
+
+    Raises:
+      InputError: if `samples` are not what `summarise` returns.
     """
+    check_samples(samples)
     rng = rng or np.random.default_rng(0)
     fits = fit_all(samples, ("power", *ALTERNATIVES))
     if len(fits) < 3:

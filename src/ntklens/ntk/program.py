@@ -5,13 +5,15 @@ Equations that carry rules of their own (custom derivatives, scan, while, cond) 
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 from jax.extend.core import Jaxpr, Literal, Primitive, Var
+
+from ntklens.ntk.layers import call_function
 
 # Primitives that do nothing but call a jaxpr, and the parameter that holds it.
 CALLS = {
@@ -37,17 +39,31 @@ class Equation:
 
 @dataclass(frozen=True)
 class Program:
-    """A straight-line program. Its first slots are the parameter leaves in order, `sample` the input."""
+    """A straight-line program. Its first slots are the parameter leaves in order, `sample` the input.
+
+    `constants` maps slots to values: numbers that stand in the program, and at the slots `captured` the arrays that the
+    function closes over.
+    """
 
     equations: tuple[Equation, ...]
     sample: int
     output: int
     constants: Mapping[int, Any]
     avals: tuple[jax.ShapeDtypeStruct, ...]  # shape and dtype of every slot
+    captured: tuple[int, ...] = ()
 
     def size(self, slot: int) -> int:
         """Number of elements of a slot."""
         return math.prod(self.avals[slot].shape)
+
+    def list_captured(self) -> list[Any]:
+        """Values of the slots `captured`."""
+        return [self.constants[slot] for slot in self.captured]
+
+    def replace_captured(self, values: Sequence[Any] | None) -> "Program":
+        """Return the program with other values at the slots `captured`; with None at them if `values` is None."""
+        values = [None] * len(self.captured) if values is None else values
+        return replace(self, constants={**self.constants, **dict(zip(self.captured, values, strict=True))})
 
 
 class _Flattener:
@@ -57,6 +73,7 @@ class _Flattener:
         self.equations: list[Equation] = []
         self.constants: dict[int, Any] = {}
         self.avals: list[jax.ShapeDtypeStruct] = []
+        self.captured: list[int] = []
 
     def new_slot(self, aval: Any) -> int:
         self.avals.append(jax.ShapeDtypeStruct(aval.shape, aval.dtype) if hasattr(aval, "shape") else aval)
@@ -72,6 +89,9 @@ class _Flattener:
         slots: dict[Var, int] = dict(zip(jaxpr.invars, inputs, strict=True))
         for var, value in zip(jaxpr.constvars, consts, strict=True):
             slots[var] = self.new_constant(value, var.aval)
+            self.captured.append(slots[var])
+            if isinstance(value, np.ndarray):  # may be wider than what JAX takes it for
+                self.constants[slots[var]] = value.astype(self.avals[slots[var]].dtype)
 
         def read(atom: Any) -> int:
             return self.new_constant(atom.val, atom.aval) if isinstance(atom, Literal) else slots[atom]
@@ -106,7 +126,7 @@ def trace_program(f: Callable[..., Any], params: Any, x: Any) -> Program:
     leaves, tree = jax.tree.flatten(params)
 
     def apply_to_one(leaves: list[Any], sample: Any) -> Any:
-        y = f(jax.tree.unflatten(tree, leaves), sample[None])
+        y = call_function(f, jax.tree.unflatten(tree, leaves), sample[None])
         if not isinstance(y, jax.Array | np.ndarray) or y.ndim != 2 or y.shape[0] != 1:
             got = getattr(y, "shape", type(y).__name__)
             raise ValueError(f"f(params, x) must return one array [N, C]; for one sample it returned {got}")
@@ -119,7 +139,8 @@ def trace_program(f: Callable[..., Any], params: Any, x: Any) -> Program:
     flat = _Flattener()
     inputs = [flat.new_slot(var.aval) for var in closed.jaxpr.invars]
     (output,) = flat.inline(closed.jaxpr, closed.consts, inputs)
-    return Program(tuple(flat.equations), inputs[-1], output, dict(flat.constants), tuple(flat.avals))
+    captured = tuple(flat.captured)
+    return Program(tuple(flat.equations), inputs[-1], output, flat.constants, tuple(flat.avals), captured)
 
 
 def apply_equation(equation: Equation, operands: Iterable[Any]) -> list[Any]:

@@ -13,10 +13,12 @@ Sources: the layerwise form is that of Jacot et al. 2018 (arXiv 1806.07572) and 
 """
 
 import functools
+import itertools
 import math
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -25,8 +27,9 @@ from jax import Array
 
 from ntklens.ntk.analysis import Analysis, analyse_program
 from ntklens.ntk.gradients import Gradients, OuterProducts, compute_gradients
-from ntklens.ntk.layers import Function, as_function, name_layers
-from ntklens.ntk.program import trace_program
+from ntklens.ntk.layers import Function, call_function, name_layers
+from ntklens.ntk.program import Program, trace_program
+from ntklens.ntk.signature import sign_program
 
 
 def layer_kernels(f: Function, params: Any, x: Array, x2: Array | None = None) -> dict[str, Array]:
@@ -35,11 +38,13 @@ def layer_kernels(f: Function, params: Any, x: Array, x2: Array | None = None) -
     Θ_l[(i,c),(j,c')] = Σ_{θ in layer l} ∂f_c(x_i)/∂θ ∂f_c'(x2_j)/∂θ; their sum over l is Θ. No division by N or C.
 
     A layer is the path of a parameter leaf without its last component, joined by "/" and without flax's leading
-    "params"; a path of one component names itself. Layers come in natural order (Dense_2 before Dense_10). Integer
-    leaves are no parameters. For a `flax.linen.Module` as f, only the collection "params" is.
+    "params"; a path of one component names itself. Layers come in natural order (Dense_2 before Dense_10). What is a
+    parameter: `ntklens.ntk.layers` has the rule. Of flax's collections only "params" is, of flax.nnx's Variables only
+    Param; integers, booleans and random keys are held fixed.
 
     May be called inside jit, vmap and lax.map (which sort the dictionaries they return). With concrete arrays it
-    compiles itself once per f and shapes: pass the same function object again to use that.
+    traces f anew at every call, so f may close over state that changes, and compiles once per program and shapes.
+    A function under `jax.jit` keeps what it closed over when JAX first traced it.
 
     Args:
         f: function f(params, x) → [N, C] that treats samples apart, or a `flax.linen.Module`.
@@ -52,7 +57,8 @@ def layer_kernels(f: Function, params: Any, x: Array, x2: Array | None = None) -
 
     Raises:
         ValueError: if f does not return [N, C], if its samples interact (as under batch normalisation; checked once per
-            compilation), if x2's samples are not like x's, or if params holds no parameter.
+            compilation), if flax refuses the call (dropout without a key), if x2's samples are not like x's, if params
+            holds no parameter, or a complex one.
     """
     return _dispatch(_layer_kernels, f, params, x, x2)
 
@@ -60,8 +66,7 @@ def layer_kernels(f: Function, params: Any, x: Array, x2: Array | None = None) -
 def kernel(f: Function, params: Any, x: Array, x2: Array | None = None) -> Array:
     """The neural tangent kernel, Θ[(i,c),(j,c')] = ∇_θ f_c(x_i) · ∇_θ f_c'(x2_j). No division by N or C.
 
-    With concrete arrays it compiles itself once per function object f and shapes: pass the same one again to use that,
-    and another one when what it closes over has changed.
+    With concrete arrays it compiles once per program and shapes, see `layer_kernels`.
 
     Args:
         f: function f(params, x) → [N, C] that treats samples apart, or a `flax.linen.Module`.
@@ -97,14 +102,41 @@ def layer_traces(f: Function, params: Any, x: Array) -> dict[str, Array]:
     return _dispatch(_layer_traces, f, params, x)
 
 
+def check_function(f: Function, params: Any, x: Array) -> None:
+    """Raise what `kernel` would raise of f, without computing a kernel.
+
+    Args:
+        f: function f(params, x) → [N, C], or a `flax.linen.Module`.
+        params: pytree of parameters; for a Module what `module.init` returns.
+        x: inputs [N, ...]; whether samples interact shows for N > 1 only.
+
+    Raises:
+        ValueError: as `layer_kernels`.
+    """
+    params, x, _ = _as_arrays(params, x, None)
+    with jax.default_matmul_precision("highest"):
+        problem = _take_apart(f, params, x)
+        _refuse_mixing(f, params, x, problem.task(_kernel))
+
+
 @dataclass(frozen=True)
 class _Problem:
-    """A function taken apart: what its program does with the leaves of `params`, and which layer they belong to."""
+    """A function taken apart: its program, its leaves, and which of them are the parameters of which layer."""
 
-    analysis: Analysis
+    program: Program
     leaves: list[Array]
     layers: dict[str, list[int]]
-    dtype: Any  # of the kernel
+
+    @functools.cached_property
+    def analysis(self) -> Analysis:
+        return analyse_program(self.program, tuple(sorted(itertools.chain(*self.layers.values()))))
+
+    @property
+    def dtype(self) -> Any:
+        """Of the kernel."""
+        leaves = itertools.chain(*self.layers.values())
+        is_double = any(self.program.avals[leaf].dtype == jnp.float64 for leaf in leaves)
+        return jnp.float64 if is_double else jnp.float32
 
     def differentiate(self, x: Array) -> Gradients:
         return compute_gradients(self.analysis, self.leaves, x, self.dtype)
@@ -114,25 +146,40 @@ class _Problem:
         acting = {*self.analysis.uses, *self.analysis.plain}
         return [leaf for leaf in self.layers[layer] if leaf in acting and self.leaves[leaf].size > 0]
 
+    def task(self, compute: Callable[..., Any]) -> "_Task":
+        layers = tuple((name, tuple(members)) for name, members in self.layers.items())
+        return _Task(compute, sign_program(self.program), layers, self.program.replace_captured(None))
 
-def _analyse(f: Function, params: Any, x: Array) -> _Problem:
+
+@dataclass(frozen=True)
+class _Task:
+    """What is compiled: a function of a program's leaves, of the arrays the program captured, and of inputs.
+
+    Tasks are equal if they compute the same, whatever function object the program was traced from.
+    """
+
+    compute: Callable[..., Any]
+    signature: Hashable
+    layers: tuple[tuple[str, tuple[int, ...]], ...]
+    program: Program = field(compare=False)
+
+    def __call__(self, leaves: list[Array], captured: list[Any], x: Array, x2: Array | None) -> Any:
+        layers = {name: list(members) for name, members in self.layers}
+        return self.compute(_Problem(self.program.replace_captured(captured), leaves, layers), x, x2)
+
+
+def _take_apart(f: Function, params: Any, x: Array) -> _Problem:
     layers = name_layers(f, params)
     if not layers:
         raise ValueError("params holds no floating-point array, so there is nothing to differentiate")
-    leaves = jax.tree.leaves(params)
-    parameters = tuple(sorted(leaf for members in layers.values() for leaf in members))
-    analysis = analyse_program(trace_program(as_function(f), params, x), parameters)
-    is_double = any(leaves[leaf].dtype == jnp.float64 for leaf in parameters)
-    return _Problem(analysis, leaves, layers, jnp.float64 if is_double else jnp.float32)
+    return _Problem(trace_program(f, params, x), jax.tree.leaves(params), layers)
 
 
-def _kernel(f: Function, params: Any, x: Array, x2: Array | None = None) -> Array:
-    layers = _layer_kernels(f, params, x, x2)
-    return functools.reduce(operator.add, layers.values())
+def _kernel(problem: _Problem, x: Array, x2: Array | None = None) -> Array:
+    return functools.reduce(operator.add, _layer_kernels(problem, x, x2).values())
 
 
-def _layer_kernels(f: Function, params: Any, x: Array, x2: Array | None = None) -> dict[str, Array]:
-    problem = _analyse(f, params, x)
+def _layer_kernels(problem: _Problem, x: Array, x2: Array | None = None) -> dict[str, Array]:
     left = problem.differentiate(x)
     right = left if x2 is None else problem.differentiate(x2)
     return {layer: _layer_kernel(problem, layer, left, right) for layer in problem.layers}
@@ -191,8 +238,7 @@ def _sum_pairs(outer: OuterProducts, outer2: OuterProducts) -> Array:
     return jax.lax.fori_loop(0, t * t, add_pair, jnp.zeros((n, c, n2, c), a.dtype))
 
 
-def _layer_traces(f: Function, params: Any, x: Array, x2: None = None) -> dict[str, Array]:
-    problem = _analyse(f, params, x)
+def _layer_traces(problem: _Problem, x: Array, x2: None = None) -> dict[str, Array]:
     gradients = problem.differentiate(x)
     zero = jnp.zeros((), problem.dtype)
     return {
@@ -217,51 +263,121 @@ def _leaf_trace(gradients: Gradients, leaf: int) -> Array:
 
 
 def _dispatch(compute: Callable[..., Any], f: Function, params: Any, x: Array, x2: Array | None = None) -> Any:
-    """Run `compute` at the precision kernels need: inside another trace as it is, else compiled."""
-    params, x, x2 = jax.tree.map(jnp.asarray, (params, x, x2))
-    if x2 is not None and (x2.shape[1:], x2.dtype) != (x.shape[1:], x.dtype):
-        raise ValueError(f"x2 holds samples {x2.dtype}{list(x2.shape[1:])}, x others: {x.dtype}{list(x.shape[1:])}")
+    """Run `compute` at the precision kernels need: inside another trace as it is, else compiled.
+
+    f is traced at every call, for it may close over anything; what is compiled belongs to its program. The trace takes
+    time that a device need not wait for: the task of the last call alike starts at once, and its result is returned if
+    the trace finds the same task.
+    """
+    params, x, x2 = _as_arrays(params, x, x2)
     with jax.default_matmul_precision("highest"):
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, x, x2))):
-            return compute(f, params, x, x2)
-        result = _compiled(compute, f, params, x, x2)
-        _refuse_mixing(f, params, x)
+        key = _describe_call(compute, f, params, x, x2)
+        guess = None if _is_traced(params, x, x2) else _LATEST.get(key)
+        if guess is not None:
+            result = _compile(guess.task)(jax.tree.leaves(params), guess.captured, x, x2)
+        problem = _take_apart(f, params, x)
+        captured = problem.program.list_captured()
+        if _is_traced(problem.leaves, captured, x, x2):
+            return compute(problem, x, x2)
+        task = problem.task(compute)
+        if guess is None or not guess.is_right(task, captured):
+            _refuse_mixing(f, params, x, task)
+            result = _compile(task)(problem.leaves, captured, x, x2)
+            _LATEST.put(key, _Guess(task, captured))
     if isinstance(result, dict):  # jit sorts dictionaries
-        return {layer: result[layer] for layer in name_layers(f, params)}
+        return {layer: result[layer] for layer in problem.layers}
     return result
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _compiled(compute: Callable[..., Any], f: Function, params: Any, x: Array, x2: Array | None) -> Any:
-    return compute(f, params, x, x2)
+def _is_traced(*trees: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
-_CHECKED: dict[Any, None] = {}  # (f, tree and shapes of its arguments) found to treat samples apart, the latest
-CHECKED_KEPT = 64
+def _as_arrays(params: Any, x: Any, x2: Any) -> tuple[Any, Array, Array | None]:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(f"params may hold arrays and numbers only, and {name} is of type {type(leaf).__name__}")
+    for name, value in (("x", x), ("x2", x2)):
+        if isinstance(value, Mapping):
+            raise ValueError(
+                f"{name} must be one array [N, ...], not a dictionary: pass the array that the network acts on and let "
+                "f close over the rest"
+            )
+    params, x, x2 = jax.tree.map(jnp.asarray, (params, x, x2))
+    if not isinstance(x, Array) or x.ndim == 0:
+        raise ValueError(f"x must be one array [N, ...], not {type(x).__name__}")
+    if x2 is not None and (x2.shape[1:], x2.dtype) != (x.shape[1:], x.dtype):
+        raise ValueError(f"x2 holds samples {x2.dtype}{list(x2.shape[1:])}, x others: {x.dtype}{list(x.shape[1:])}")
+    return params, x, x2
 
 
-def _refuse_mixing(f: Function, params: Any, x: Array) -> None:
-    leaves, tree = jax.tree.flatten(params)
-    key = (f, tree, tuple((a.shape, a.dtype) for a in (*leaves, x)))
-    if key in _CHECKED:
+KEPT = 64  # compiled programs, the latest
+
+
+@functools.lru_cache(KEPT)
+def _compile(task: _Task) -> Callable[..., Any]:
+    return jax.jit(task.__call__)
+
+
+class _Latest:
+    """The latest `KEPT` values by key."""
+
+    def __init__(self) -> None:
+        self.values: dict[Hashable, Any] = {}
+        self.lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Any:
+        return self.values.get(key)
+
+    def put(self, key: Hashable, value: Any) -> None:
+        with self.lock:
+            self.values.pop(key, None)
+            self.values[key] = value
+            if len(self.values) > KEPT:
+                del self.values[next(iter(self.values))]
+
+
+@dataclass(frozen=True)
+class _Guess:
+    task: _Task
+    captured: list[Any]
+
+    def is_right(self, task: _Task, captured: list[Any]) -> bool:
+        same = all(a is b and isinstance(a, Array) for a, b in zip(self.captured, captured, strict=False))
+        return same and self.task == task
+
+
+_LATEST = _Latest()  # call → guess
+_CHECKED = _Latest()  # (task, shape of the inputs) found to treat samples apart
+
+
+def _describe_call(compute: Callable[..., Any], f: Function, params: Any, x: Array, x2: Array | None) -> Hashable:
+    """Key of a guess: object identities may return for other objects, and a wrong guess does no harm."""
+    owner, function = getattr(f, "__self__", None), getattr(f, "__func__", f)
+    leaves, tree = jax.tree.flatten((params, x, x2))
+    return compute, id(owner), id(function), tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+def _refuse_mixing(f: Function, params: Any, x: Array, task: _Task) -> None:
+    key = (task.signature, x.shape)
+    if _CHECKED.get(key):
         return
-    difference, scale, tolerance = _compare_batch_with_singles(f, params, x)
+    difference, scale, tolerance = jax.jit(functools.partial(_compare_batch_with_singles, f))(params, x)
+    if isinstance(difference, jax.core.Tracer):  # inside another trace there is no value to look at
+        return
     if difference > tolerance * scale:
         raise ValueError(
             "f(params, x) mixes samples (batch normalisation, or noise that depends on the batch?): its outputs differ "
             f"by {float(difference):.2g} from those for each sample alone, so a kernel between samples is undefined"
         )
-    _CHECKED[key] = None
-    if len(_CHECKED) > CHECKED_KEPT:
-        del _CHECKED[next(iter(_CHECKED))]
+    _CHECKED.put(key, True)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _compare_batch_with_singles(f: Function, params: Any, x: Array) -> tuple[Array, Array, float]:
     """(largest difference, largest output, relative difference that rounding may make); NaN never exceeds."""
-    apply = as_function(f)
-    batch = apply(params, x)
-    singles = jax.vmap(lambda sample: apply(params, sample[None])[0])(x)
+    batch = call_function(f, params, x)
+    singles = jax.vmap(lambda sample: call_function(f, params, sample[None])[0])(x)
     if batch.shape != singles.shape:
         raise ValueError(f"f(params, x) must return one array [N, C]; for {x.shape[0]} samples it gave {batch.shape}")
     return jnp.abs(batch - singles).max(), jnp.abs(singles).max(), math.sqrt(jnp.finfo(batch.dtype).eps)

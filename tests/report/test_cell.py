@@ -1,0 +1,73 @@
+"""What a notebook shows: a study as a table, a report's figure in a cell."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+import ntklens
+from ntklens.errors import InputError
+from studies import make_study
+
+
+@pytest.fixture(scope="module")
+def study():
+    return make_study(names=["width <1>"], states={"done": 15, "failed": 2})
+
+
+def test_a_study_is_a_short_table(study):
+    text = repr(study)
+    lines = text.splitlines()
+    assert len(text) < 4000
+    assert lines[0] == f"Study of width <1>: {study.data.sizes['run']} runs × 3 seeds (15 done, 2 failed)"
+    law = study.laws[0]
+    row = next(line for line in lines if line.startswith(law.observable))
+    assert f"{law.fits[law.preferred].exponent.value:.3f} [" in row
+    assert sum(claim.verdict == "supported" for claim in study.claims) > 0
+    assert any(line.startswith("claims: ") and "supported" in line for line in lines)
+
+
+def test_a_study_is_a_table_of_html_in_which_names_are_text(study):
+    html = study._repr_html_()
+    assert html.count("<tr>") == 1 + len(study.laws)
+    assert "width &lt;1&gt;" in html
+    assert "<1>" not in html
+
+
+def test_a_study_of_one_run_and_one_of_many_groups_are_short_too():
+    single = make_study(axes={})
+    assert "no axis was swept" in repr(single)
+    many = make_study(axes={"model.width": [16, 32, 64, 128], "model.depth": [1, 2, 3, 4]}, seeds=2)
+    assert len(repr(many).splitlines()) < 40
+    assert f"{len(many.laws) - 20} more laws" in repr(many)
+
+
+def test_the_readmes_line_draws_against_epoch(study):
+    matplotlib.use("agg")
+    readme = Path(__file__).parents[2] / "README.md"
+    (line,) = (line for line in readme.read_text(encoding="utf-8").splitlines() if ".plot.line(" in line)
+    lines = eval(line, {"data": study.data})
+    assert len(lines) == study.data.sizes["seed"]
+    for seed, drawn in enumerate(lines):
+        own = study.data.isel(run=0, seed=seed)
+        np.testing.assert_array_equal(drawn.get_xdata(), own.epoch)
+        np.testing.assert_array_equal(drawn.get_ydata(), own.trace)
+    assert lines[0].axes.get_xlabel().startswith("epoch")
+
+
+def test_a_figure_is_drawn_by_name(study):
+    names = ntklens.draw(study)
+    assert "laws-model.width" in names
+    figure = ntklens.draw(study, "laws")
+    assert isinstance(figure, matplotlib.figure.Figure)
+    assert len(figure.axes) > 3
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert len(ntklens.draw(study, "laws-model.width").axes) == len(figure.axes)
+
+
+def test_wrong_arguments_of_draw_are_a_sentence(study):
+    with pytest.raises(InputError, match=r"no figure 'law'; did you mean laws-model\.width\?"):
+        ntklens.draw(study, "law")
+    with pytest.raises(InputError, match=r"takes what ntklens\.analyse\(data\) returns; here a ndarray"):
+        ntklens.draw(np.zeros(3), "laws")
