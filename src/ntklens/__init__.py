@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ntklens.ntk.structured import layer_kernels as layer_kernels
     from ntklens.ntk.structured import layer_traces as layer_traces
     from ntklens.report.cell import draw as draw
+    from ntklens.snapshots import load_snapshots as load_snapshots
 
 _PUBLIC = {
     "load": "ntklens.analysis.load",
@@ -33,6 +34,7 @@ _PUBLIC = {
     "trace": "ntklens.ntk.metrics",
     "effective_rank": "ntklens.ntk.metrics",
     "draw": "ntklens.report.cell",
+    "load_snapshots": "ntklens.snapshots",
     "neural_tangents": "ntklens._compat",
 }
 __all__ = sorted(_PUBLIC)

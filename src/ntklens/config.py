@@ -18,6 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ntklens.errors import InputError
 from ntklens.lines import find_key, get_words
+from ntklens.snapshots import KEPT
 
 GIB = 2**30  # bytes: the unit of ntk.memory_limit
 
@@ -222,6 +223,7 @@ class Config:
     precision: str = MISSING
     retry: bool = MISSING
     replace: bool = MISSING
+    keep: list[str] = MISSING
 
 
 SCHEMAS = {
@@ -366,6 +368,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda value: 0 <= value < 2**32, "must be an integer from 0 to 2^32 - 1"),
     "ensemble": _at_least(1),
     "precision": _one_of("float32", "float64"),
+    "keep": (lambda value: set(value) <= set(KEPT), f"must list none, one or both of {', '.join(KEPT)}"),
     "paths.results": (bool, "must name a folder"),
     "name": (
         lambda value: all(_is_folder_name(name) for name in list_names(value)) and bool(list_names(value)),

@@ -21,6 +21,7 @@ from ntklens.machine import count_cores
 from ntklens.ntk import metrics, reference, structured
 from ntklens.ntk.layers import name_layers
 from ntklens.ntk.spectrum import eigenvalues
+from ntklens.snapshots import MINIMUM, START, name_crossing
 from ntklens.training.ensemble import PRECISION, Params, map_members
 from ntklens.training.losses import Loss
 from ntklens.trajectory import LEVELS, VARIABLES
@@ -29,6 +30,9 @@ ENGINES = {"structured": structured, "neural_tangents": reference}
 EVALUATION_BATCH = 2048  # samples whose activations are held at once while a loss is evaluated
 CONSTANT_TOLERANCE = 1e-6  # logits that vary less than this over the probe, relative to their size, are constant
 PENDING = "pending"  # where a record keeps the promise of its spectrum
+
+
+Keep = Callable[[int, str, int, dict[str, jax.Array], Params], None]
 
 
 class DeviceData(NamedTuple):
@@ -254,6 +258,8 @@ class Recorder:
       steps_per_epoch: updates per pass over the training set.
       stop_after: epochs after its minimum at which a member stops; None: never.
       workers: who measures the spectra.
+      keep: called at each snapshot with (member, name, update, {layer: its share of Θ}, the member's parameters); None:
+        nothing is kept.
     """
 
     def __init__(
@@ -266,10 +272,11 @@ class Recorder:
         steps_per_epoch: int,
         stop_after: int | None,
         workers: SpectrumWorkers,
+        keep: Keep | None = None,
     ) -> None:
         self.measurer, self.data = measurer, data
         self.steps, self.spectra, self.steps_per_epoch = steps, spectra, steps_per_epoch
-        self.stop_after, self.workers = stop_after, workers
+        self.stop_after, self.workers, self.keep = stop_after, workers, keep
         self.initial, self.best = (jax.tree.map(jnp.copy, initial) for _ in range(2))
         self.layers = list(name_layers(measurer.apply, initial))
         self.members = members = len(jax.tree.leaves(initial)[0])
@@ -313,7 +320,10 @@ class Recorder:
         crossed = self._find_crossings(member, record)
         if index == 0 or crossed:
             measure = measure_layers if crossed else measure_snapshot
-            record[PENDING] = self.workers.submit(measure, self._compute_kernels(params, member))
+            kernels = self._compute_kernels(params, member)
+            record[PENDING] = self.workers.submit(measure, kernels)
+            for name in [name_crossing(LEVELS[level]) for level in crossed] if index else [START]:
+                self._keep(member, name, step, kernels, params)
         elif self.spectra[index]:
             kernel = compute_member_kernel(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
             record[PENDING] = self.workers.submit(measure_spectrum, kernel)
@@ -332,6 +342,14 @@ class Recorder:
             if number not in self.crossings[member] and started > level >= record["train_loss"]
         ]
 
+    def _keep(self, member: int, name: str, step: int, kernels: dict[str, jax.Array], params: Params) -> None:
+        if self.keep is not None:
+            self.keep(member, name, step, kernels, select_member(params, member))
+
+    def keep_start(self, member: int) -> None:
+        """Keep a member's start, for a run that was begun without that."""
+        self._keep(member, START, int(self.steps[0]), self._compute_kernels(self.initial, member), self.initial)
+
     def _compute_kernels(self, params: Params, member: int) -> dict[str, jax.Array]:
         kernels = compute_member_kernels(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
         return {layer: kernels[layer] for layer in self.layers}  # a compiled function returns its keys sorted as text
@@ -347,10 +365,11 @@ class Recorder:
         Returns:
           Per member its records, minimum and crossings for `build_trajectory`.
         """
-        minima = [
-            self.workers.submit(measure_snapshot, self._compute_kernels(self.best, member))
-            for member in range(self.members)
-        ]
+        minima = []
+        for member in range(self.members):
+            kernels = self._compute_kernels(self.best, member)
+            minima.append(self.workers.submit(measure_snapshot, kernels))
+            self._keep(member, MINIMUM, int(self.steps[self.minimum_record[member]]), kernels, self.best)
         return [self._finish_member(member, minimum) for member, minimum in enumerate(minima)]
 
     def _finish_member(

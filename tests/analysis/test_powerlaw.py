@@ -118,9 +118,7 @@ def test_exact_data_give_the_parameters_exactly(form):
 
 def test_a_form_of_another_name_is_answered_with_the_names():
     samples = summarise(WIDTHS, np.ones((len(WIDTHS), 5)))
-    with pytest.raises(
-        InputError, match=r"form='powerlaw': no such form; did you mean power\? There are power"
-    ):
+    with pytest.raises(InputError, match=r"form='powerlaw': no such form; did you mean power\? There are power"):
         fit_form(samples, "powerlaw")
     with pytest.raises(InputError, match="There are power"):
         fit_form(samples, None)

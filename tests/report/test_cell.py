@@ -67,7 +67,7 @@ def test_a_figure_is_drawn_by_name(study):
 
 
 def test_wrong_arguments_of_draw_are_a_sentence(study):
-    with pytest.raises(InputError, match=r"no figure 'law'; did you mean laws-model\.width\?"):
+    with pytest.raises(InputError, match=r"no figure 'law'; did you mean laws\?"):
         ntklens.draw(study, "law")
     with pytest.raises(InputError, match=r"takes what ntklens\.analyse\(data\) returns; here a ndarray"):
         ntklens.draw(np.zeros(3), "laws")

@@ -19,8 +19,8 @@ def test_the_key_of_the_default_run_is_known():
 
 def test_what_is_not_identity_is_pinned():
     assert NOT_IDENTITY == (
-        "seed", "ensemble", "name", "paths", "scaling", "retry", "replace", "launch", "launcher", "tracking", "task",
-        "device", "checkpoint", "dataset.root", "ntk.engine", "ntk.memory_limit",
+        "seed", "ensemble", "name", "paths", "scaling", "retry", "replace", "keep", "launch", "launcher", "tracking",
+        "task", "device", "checkpoint", "dataset.root", "ntk.engine", "ntk.memory_limit",
     )  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def test_what_is_not_identity_is_pinned():
     "override",
     [
         "seed=7", "ensemble=20", "name=other", "paths.results=elsewhere", "dataset.root=/data",
-        "ntk.engine=neural_tangents", "ntk.memory_limit=2",
+        "ntk.engine=neural_tangents", "ntk.memory_limit=2", "keep=[kernel,parameters]",
     ],
 )  # fmt: skip
 def test_what_does_not_change_a_result_does_not_change_the_key(override):

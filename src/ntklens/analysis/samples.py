@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
@@ -121,7 +122,7 @@ def summarise(x: np.ndarray, y: np.ndarray, factors: Sequence[str] = (SEED,)) ->
     return Samples(x, sign * mean, variance, common, levels, count, sign, sign * y, tuple(factors))
 
 
-def check_samples(samples: Samples) -> None:
+def check_samples(samples: Any) -> None:
     """Raise an InputError where arrays or something else stand in the place of samples."""
     if not isinstance(samples, Samples):
         kind = type(samples).__name__

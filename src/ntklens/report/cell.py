@@ -25,18 +25,22 @@ def draw(study: Study, name: str | None = None) -> Any:
     """
     from ntklens.report.charts import build_charts
 
-    if not isinstance(study, Study):
-        kind = type(study).__name__
-        raise InputError(f"draw(study, name) takes what ntklens.analyse(data) returns; here a {kind}")
+    _check_study(study)
     charts = {chart.stem: chart for chart in build_charts(study)}
     if name is None:
         return {stem: chart.title for stem, chart in charts.items()}
     chart = charts.get(name) or next((chart for chart in charts.values() if chart.family == name), None)
     if chart is None:
-        close = difflib.get_close_matches(name, charts, n=1)
+        close = difflib.get_close_matches(str(name), [*charts, *(chart.family for chart in charts.values())], n=1)
         meant = f"did you mean {close[0]}? " if close else ""
         raise InputError(f"no figure {name!r}; {meant}There are {', '.join(charts)}")
     return _make_figure(chart)
+
+
+def _check_study(study: Any) -> None:
+    if not isinstance(study, Study):
+        kind = type(study).__name__
+        raise InputError(f"draw(study, name) takes what ntklens.analyse(data) returns; here a {kind}")
 
 
 def _make_figure(chart: Any) -> Any:

@@ -18,6 +18,7 @@ NOT_IDENTITY = (
     "scaling",
     "retry",
     "replace",
+    "keep",
     "launch",
     "launcher",
     "tracking",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ntklens.errors import InputError
+from ntklens.snapshots import FOLDER as SNAPSHOTS
 from ntklens.sweep.claims import find_claimed
 from ntklens.sweep.slurm import find_own_job
 from ntklens.training.checkpoint import remove_checkpoints
@@ -204,3 +205,4 @@ def set_replaced(run: Path, seeds: Iterable[int]) -> None:
             path.replace(directory / REPLACED_NAME)
             (directory / STATUS_NAME).unlink(missing_ok=True)
             remove_checkpoints(directory)
+            shutil.rmtree(directory / SNAPSHOTS, ignore_errors=True)

@@ -26,6 +26,7 @@ from ntklens.errors import InputError
 from ntklens.measure import EVALUATION_BATCH, PENDING, DeviceData, Measurer, Recorder, SpectrumWorkers, put_on_device
 from ntklens.provenance import describe_environment
 from ntklens.signals import Stop
+from ntklens.snapshots import KERNEL, PARAMETERS, START, list_snapshots, name_crossing, write_snapshot
 from ntklens.sweep.claims import claim_seeds
 from ntklens.sweep.key import compute_key
 from ntklens.sweep.plan import LOWER_MEMORY, describe_shortage
@@ -59,7 +60,7 @@ from ntklens.training.ensemble import Params, State, Trainer, initialise, run_st
 from ntklens.training.losses import LOSSES
 from ntklens.training.memory import MemoryNeed, estimate_memory, find_free_memory
 from ntklens.training.schedule import choose_sparse, make_geometric_steps
-from ntklens.trajectory import FILE_NAME, build_trajectory, publish_trajectory
+from ntklens.trajectory import FILE_NAME, LEVELS, build_trajectory, publish_trajectory
 
 HEARTBEAT_SECONDS = 15.0
 WORTH_SECONDS = 10.0  # of work that is saved where the end is asked for, however short the run
@@ -375,10 +376,13 @@ class Pack:
             job.steps_per_epoch,
             cfg.training.stop_after,
             job.spectra,
+            self._keep if cfg.get("keep") else None,
         )
         if checkpoints[0]:
             self._restore([checkpoints[member] for member in padded])
         self.recorder.pad(len(seeds))
+        if checkpoints[0] and cfg.get("keep"):
+            self._keep_what_is_missing()
 
     def _restore(self, checkpoints: Sequence[Checkpoint]) -> None:
         def stack(name: str, like: Any) -> Any:
@@ -392,6 +396,32 @@ class Pack:
         self.first_step = checkpoints[0].step
         self.seconds_before = max(float(checkpoint.details["seconds"]) for checkpoint in checkpoints)
         self.state = self.state._replace(params=params, opt_state=opt_state, step=self.first_step)
+
+    def _keep(self, member: int, name: str, step: int, kernels: dict[str, jax.Array], params: Params) -> None:
+        """Write a member's snapshot; a disk that does not take it stops the run, which was asked for it."""
+        kernel, leaves = None, None
+        if KERNEL in self.job.cfg.keep:
+            kernel = np.asarray(functools.reduce(jnp.add, kernels.values()))
+        if PARAMETERS in self.job.cfg.keep:
+            leaves = {
+                jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+                for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+            }
+        write_snapshot(find_seed_directory(self.job.run, self.seeds[member]), name, step, kernel, leaves)
+
+    def _keep_what_is_missing(self) -> None:
+        """Of a run that was begun without `keep`, the start is kept now; crossings that are past cannot be."""
+        for member, seed in enumerate(self.seeds):
+            there = list_snapshots(find_seed_directory(self.job.run, seed), self.job.cfg.keep)
+            if START not in there:
+                self.recorder.keep_start(member)
+            passed = [name_crossing(LEVELS[level]) for level in self.recorder.crossings[member]]
+            if missing := [name for name in passed if name not in there]:
+                print(
+                    f"{self.job.run.name}: seed {seed} passed {', '.join(missing)} before keep was asked for; "
+                    "replace=true computes it anew",
+                    file=sys.stderr,
+                )
 
     def train(self) -> None:
         """Train to the end of the schedule, or until every member has stopped."""

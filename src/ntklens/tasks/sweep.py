@@ -1,6 +1,7 @@
 """Sweeps: plan them, launch them, say how far they are."""
 
 import functools
+import itertools
 import json
 import sys
 import time
@@ -30,6 +31,7 @@ from ntklens.report.sweep_table import (
     describe_unfinished,
 )
 from ntklens.signals import Stop, stop_on_signals
+from ntklens.snapshots import refuse_finished
 from ntklens.sweep.claims import claim_launch, claim_seeds, claim_submission, find_claimed
 from ntklens.sweep.cost import Cost
 from ntklens.sweep.key import compute_key, name_run
@@ -48,7 +50,7 @@ from ntklens.sweep.plan import (
 )
 from ntklens.sweep.progress import COMPLETE, FAILED, UNFINISHED, SweepStatus, ask_slurm, read_sweep
 from ntklens.sweep.slurm import cancel_jobs
-from ntklens.sweep.states import FINISHED, find_units, set_replaced
+from ntklens.sweep.states import FINISHED, find_seed_directory, find_units, set_replaced
 from ntklens.sweep.submissions import ask_for_jobs, find_submitted, read_submissions
 from ntklens.tasks.datasets import check_launch_data
 from ntklens.tasks.finish import finish_late
@@ -185,6 +187,11 @@ def sweep(
     plans = make_plans(configurations, words, launch or (LocalLaunch() if planning else None), refuse=not planning)
     if planning:
         return print_plans(plans, task.format)
+    for configuration in itertools.chain(*(plan.configurations for plan in plans)):
+        finished = [unit.seed for unit in configuration.units if unit.state in FINISHED]
+        if not configuration.cfg.replace:
+            places = [find_seed_directory(configuration.run, seed) for seed in finished]
+            refuse_finished(configuration.cfg.keep, configuration.run, places)
     console = make_console()
     _store(plans)
     for plan in plans:

@@ -27,6 +27,7 @@ from ntklens.report.console import make_console
 from ntklens.report.figures import draw_run
 from ntklens.report.table import build_summary_table
 from ntklens.signals import stop_on_signals
+from ntklens.snapshots import refuse_finished
 from ntklens.sweep.claims import find_claimed
 from ntklens.sweep.key import compute_key, name_run
 from ntklens.sweep.plan import Configuration
@@ -68,6 +69,8 @@ def train(cfg: DictConfig) -> int:
     there = [unit.seed for unit in units if unit.state in FINISHED]
     replaced = there if cfg.replace else []
     check_launch_data(run.parent, [Configuration(cfg, run, compute_key(cfg), {}, seeds, [], units)])
+    if not cfg.replace:
+        refuse_finished(cfg.keep, run, [find_seed_directory(run, seed) for seed in there])
     command = format_command(_list_words())
     if replaced:
         console.print(f"replace=true: {len(there)} results are taken back; type the line without it to continue later")
