@@ -15,7 +15,7 @@ import numpy as np
 from ntklens.data.batch import CLASSES, BatchError, decode_batch
 from ntklens.data.cache import describe_source, load_decoded
 from ntklens.data.dataset import Dataset
-from ntklens.data.files import RemoteFile, download_files, find_root
+from ntklens.data.files import RemoteFile, download_files, find_root, name_root
 from ntklens.data.split import Pool, build_dataset, check_values
 from ntklens.errors import InputError
 
@@ -25,6 +25,7 @@ ARCHIVE = RemoteFile(
     ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",),
 )
 CONTENT = "86a4131a2d3a0fe637d4d65089285df9378446f90ce3efbdc164320ff69324c8"  # of the published samples, decoded
+ARCHIVES = re.compile(r"cifar-10-python\.tar(\.\w+)?")
 FOLDER = "cifar-10-batches-py"
 TRAINING_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 BATCHES = (*TRAINING_BATCHES, "test_batch")
@@ -42,7 +43,9 @@ def load(
     standardize: bool = False,
     name: str = "cifar10",
 ) -> Dataset:
-    """Load CIFAR-10 from `cifar10/` below the root; what is absent is downloaded. Inputs are pixel/255.
+    """Load CIFAR-10 from `cifar10/` below the root, or from the root itself.
+
+    What is absent is downloaded. Inputs are pixel/255.
 
     The published batches are read from the folder `cifar-10-batches-py` or, without unpacking it, from the archive
     `cifar-10-python.tar`, uncompressed or compressed by gzip, bzip2 or xz.
@@ -65,10 +68,11 @@ def load(
     Source: A. Krizhevsky (2009), Learning multiple layers of features from tiny images.
     """
     check_values(train_size, test_size, probe_size, data_seed, standardize)
-    place = find_root(root) / "cifar10"
-    if _find(place) is None:
+    base = find_root(root)
+    place = base / "cifar10"
+    if _find(place, base) is None:
         download_files(name, [ARCHIVE], place, f"cifar10/{FOLDER}/ or cifar10/{ARCHIVE.name}")
-    source = _find(place) or place / ARCHIVE.name
+    source = _find(place, base) or place / ARCHIVE.name
     try:
         if source.is_dir():
             files = [source / batch for batch in BATCHES]
@@ -76,9 +80,7 @@ def load(
         else:
             decoded = load_decoded(name, [source], lambda: _decode(source, _read_archive(source)))
     except OSError as error:
-        raise InputError(
-            f"dataset.root={place.parent}: cannot read {error.filename or place}: {error.strerror}"
-        ) from error
+        raise InputError(f"{name_root(base)}: cannot read {error.filename or place}: {error.strerror}") from error
     arrays = decoded.arrays
     return build_dataset(
         name=name,
@@ -95,13 +97,15 @@ def load(
     )
 
 
-def _find(place: Path) -> Path | None:
-    if (place / FOLDER).is_dir():
-        return place / FOLDER
-    if not place.is_dir():
-        return None
-    archives = sorted(path for path in place.iterdir() if re.fullmatch(r"cifar-10-python\.tar(\.\w+)?", path.name))
-    return archives[0] if archives else None
+def _find(*places: Path) -> Path | None:
+    """Return the unpacked folder or the archive, in our folder or at the root, where torchvision puts it."""
+    for place in places:
+        if (place / FOLDER).is_dir():
+            return place / FOLDER
+        names = [path for path in place.iterdir() if ARCHIVES.fullmatch(path.name)] if place.is_dir() else []
+        if names:
+            return min(names)
+    return None
 
 
 def _read_folder(folder: Path) -> dict[str, bytes]:
@@ -127,9 +131,9 @@ def _read_archive(archive: Path) -> dict[str, bytes]:
             while stream.read(1 << 20):  # up to the end, where the compressors keep their checksums
                 pass
     except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
-        raise _refuse(archive, f"is truncated, corrupted or no tar archive ({error})", archive.parent.parent) from error
+        raise _refuse(archive, f"is truncated, corrupted or no tar archive ({error})", archive) from error
     if missing := [batch for batch in BATCHES if batch not in batches]:
-        raise _refuse(archive, f"does not hold {FOLDER}/{missing[0]}", archive.parent.parent)
+        raise _refuse(archive, f"does not hold {FOLDER}/{missing[0]}", archive)
     return batches
 
 
@@ -140,7 +144,7 @@ def _decode(source: Path, batches: dict[str, bytes]) -> dict[str, np.ndarray]:
             decoded[name] = decode_batch(content)
         except BatchError as error:
             file = source / name if source.is_dir() else f"{FOLDER}/{name} in {source}"
-            raise _refuse(file, str(error), source.parent.parent) from error
+            raise _refuse(file, str(error), source) from error
     images, labels = zip(*(decoded[name] for name in TRAINING_BATCHES), strict=True)
     return {
         "train_images": np.concatenate(images),
@@ -150,7 +154,8 @@ def _decode(source: Path, batches: dict[str, bytes]) -> dict[str, np.ndarray]:
     }
 
 
-def _refuse(file: Path | str, reason: str, root: Path) -> InputError:
+def _refuse(file: Path | str, reason: str, source: Path) -> InputError:
+    root = source.parents[1 if source.parent.name == "cifar10" else 0]
     return InputError(
-        f"dataset.root={root}: {file} {reason}; put the published data there, or delete the damaged to download them"
+        f"{name_root(root)}: {file} {reason}; put the published data there, or delete the damaged to download them"
     )

@@ -27,7 +27,9 @@ def load(
     standardize: bool = False,
     name: str = "fashion_mnist",
 ) -> Dataset:
-    """Load Fashion-MNIST from `fashion_mnist/` below the root; what is absent is downloaded. Inputs are pixel/255.
+    """Load Fashion-MNIST from `fashion_mnist/` below the root, or torchvision's `FashionMNIST/raw`.
+
+    What is absent is downloaded. Inputs are pixel/255.
 
     Args:
         root: where to look; None means NTKLENS_DATA, else ntklens's cache.

@@ -52,6 +52,17 @@ def find_root(root: str | None) -> Path:
     return Path(root).expanduser().absolute()
 
 
+def name_root(folder: Path) -> str:
+    """Return what set the folder of all datasets, as typed: the variable NTKLENS_DATA if that did, else `dataset.root`.
+
+    Args:
+        folder: as `find_root` returns it.
+    """
+    variable = os.environ.get("NTKLENS_DATA")
+    by_variable = variable and Path(variable).expanduser().absolute() == folder
+    return f"NTKLENS_DATA={variable}" if by_variable else f"dataset.root={folder}"
+
+
 def download_files(dataset: str, files: Sequence[RemoteFile], folder: Path, wanted: str) -> None:
     """Download files into a folder, each under a temporary name and renamed once its checksum is right.
 
@@ -96,9 +107,11 @@ def download_files(dataset: str, files: Sequence[RemoteFile], folder: Path, want
             with contextlib.suppress(OSError):
                 for place in absent:  # made for what did not come
                     place.rmdir()
+            typed = name_root(folder.parent)
+            other = "type dataset.root=FOLDER" if typed.startswith("NTKLENS_DATA") else "set NTKLENS_DATA"
             raise InputError(
-                f"dataset.root={folder.parent}: {dataset} is not there and could not be downloaded"
-                f" ({'; '.join(dict.fromkeys(reasons))}); put {wanted} there or set NTKLENS_DATA"
+                f"{typed}: {dataset} is not there and could not be downloaded ({'; '.join(dict.fromkeys(reasons))});"
+                f" put {wanted} there or {other}"
             )
 
 

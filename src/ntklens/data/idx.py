@@ -13,11 +13,12 @@ import numpy as np
 
 from ntklens.data.cache import describe_source, load_decoded
 from ntklens.data.dataset import Dataset
-from ntklens.data.files import RemoteFile, download_files, find_root
+from ntklens.data.files import RemoteFile, download_files, find_root, name_root
 from ntklens.data.split import Pool, build_dataset, check_values
 from ntklens.errors import InputError
 
 CLASSES = 10
+TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}  # its folders, which hold `raw`
 SIDE = 28
 UNSIGNED_BYTE = 0x08
 TYPES = {0x08: "uint8", 0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
@@ -58,16 +59,15 @@ def load_idx_dataset(
         InputError: files that are absent and cannot be downloaded, or are damaged; sizes that ask for too much.
     """
     check_values(train_size, test_size, probe_size, data_seed, standardize)
-    place = find_root(root) / folder
+    base = find_root(root)
+    place = _choose_place(base, folder, files)
     absent = [file for file in files if _find(place, file.name) is None]
     download_files(name, absent, place, f"{folder}/*-ubyte.gz")
     paths = [_find(place, file.name) or place / file.name for file in files]
     try:
         decoded = load_decoded(folder, paths, lambda: _decode(paths))
     except OSError as error:
-        raise InputError(
-            f"dataset.root={place.parent}: cannot read {error.filename or place}: {error.strerror}"
-        ) from error
+        raise InputError(f"{name_root(base)}: cannot read {error.filename or place}: {error.strerror}") from error
     arrays = decoded.arrays
     return build_dataset(
         name=name,
@@ -135,11 +135,17 @@ def _decode(paths: Sequence[Path]) -> dict[str, np.ndarray]:
     return dict(zip(KEYS, arrays, strict=True))
 
 
+def _choose_place(root: Path, folder: str, files: Sequence[RemoteFile]) -> Path:
+    """Return torchvision's folder if that alone has all files; else our own, where what is absent is put."""
+    ours, theirs = root / folder, root / TORCHVISION.get(folder, folder) / "raw"
+    whole = [place for place in (ours, theirs) if all(_find(place, file.name) for file in files)]
+    return whole[0] if whole else ours
+
+
 def _find(place: Path, name: str) -> Path | None:
     return next((path for path in (place / name, place / name.removesuffix(".gz")) if path.exists()), None)
 
 
 def _refuse(path: Path, reason: str) -> InputError:
-    return InputError(
-        f"dataset.root={path.parent.parent}: {path} {reason}; put the published file there, or delete it to download it"
-    )
+    root = path.parents[2 if path.parent.name == "raw" else 1]
+    return InputError(f"{name_root(root)}: {path} {reason}; put the published file there, or delete it to download it")

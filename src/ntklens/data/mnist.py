@@ -30,7 +30,9 @@ def load(
     standardize: bool = False,
     name: str = "mnist",
 ) -> Dataset:
-    """Load MNIST from `mnist/` below the root; what is absent is downloaded. Inputs are pixel/255.
+    """Load MNIST from `mnist/` below the root, or torchvision's `MNIST/raw`.
+
+    What is absent is downloaded. Inputs are pixel/255.
 
     Args:
         root: where to look; None means NTKLENS_DATA, else ntklens's cache.
