@@ -15,8 +15,8 @@ an error or the end of the time costs only what is missing.
 7. peers: the kernel by neural-tangents on the same JAX (both modes), and by torch.func.
 8. compiling: how long XLA takes for one kernel, and how fast the kernel is then, by XLA's choices of autotuning.
 
-Parts 3 to 7 leave out XLA's candidates of matrix products made by Triton, unless XLA_FLAGS says otherwise: part 8 says
-what that costs and saves.
+Parts 1 and 3 to 7 leave out XLA's candidates of matrix products made by Triton, as ntklens does, unless XLA_FLAGS says
+otherwise: part 8 says what that costs and saves.
 
     NTKLENS_DATA=… python benchmarks/gpu.py                        # one GPU, about six minutes
     NTKLENS_DATA=… python benchmarks/gpu.py --parts jobs spectrum --budget-seconds 120 --output results
@@ -52,8 +52,8 @@ SECONDS = {
     "agreement": 120, "training": 90, "compiling": 60, "kernels": 80, "jobs": 90, "spectrum": 40, "memory": 75,
     "peers": 120,
 }  # fmt: skip
-WITHOUT_TRITON = "--xla_gpu_enable_triton_gemm=false"
-TIMED = ("kernels", "jobs", "spectrum", "memory", "peers")
+WITHOUT_TRITON = "--xla_gpu_enable_triton_gemm=false"  # as ntklens._compat sets it
+QUICK = ("agreement", "kernels", "jobs", "spectrum", "memory", "peers")
 WORTH_STARTING = 12.0  # seconds under which a part is not begun
 BOUNDS = {"float32": 1e-5, "float64": 1e-12}  # of kernels, relative to the largest entry
 TRAINING_BOUNDS = {10: 1e-5, 100: 5e-3}  # up to this epoch, relative
@@ -972,7 +972,7 @@ def start_part(part: str, output: Path, seconds: float, toy: bool) -> subprocess
     variables = dict(os.environ)
     if part in FRACTIONS:
         variables["XLA_PYTHON_CLIENT_MEM_FRACTION"] = FRACTIONS[part]
-    if part in TIMED and not toy:
+    if part in QUICK and not toy:
         variables.setdefault("XLA_FLAGS", WITHOUT_TRITON)
     command = [sys.executable, __file__, "--part", part, "--output", str(output), "--budget-seconds", f"{seconds:.0f}"]
     return subprocess.Popen([*command, *(["--toy"] if toy else [])], env=variables, start_new_session=True)

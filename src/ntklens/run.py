@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import hydra
 from omegaconf import DictConfig
 
+from ntklens._compat import leave_out_triton
 from ntklens.command import run_command, run_task
 from ntklens.config import find_config_directory
 
@@ -22,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
       argv: the words after the command's name; by default those of this process.
     """
+    leave_out_triton()
     return run_command(run, sys.argv[1:] if argv is None else argv)
 
 
