@@ -122,6 +122,16 @@ def test_a_part_of_the_range_says_whether_it_agrees_and_what_is_missing():
     assert "that part does not decide" in find(judge_sweep(rough), "L_min falls with width").why
 
 
+def test_minima_that_come_too_early_are_the_advice():
+    """Wider sweeps at the same step would be as unresolved."""
+    data = make_law(2.0 ** np.arange(5, 10))
+    data["minimum_step"][2:] = 12.0
+    claim = find(judge_sweep(data), "L_min falls with width")
+    assert math.isnan(claim.measured.value)
+    assert claim.advice.startswith("lower optimizer.learning_rate: at model.width 128, 256, 512 the minimum comes too")
+    assert "optimizer.learning_rate" not in find(judge_sweep(data), "Tr Θ_0 grows in proportion").advice
+
+
 @pytest.mark.parametrize("ends", [(32, 512), (8, 128), (512, 8192), (1, 16), (256, 1024), (20000, 40000)])
 def test_the_values_that_are_advised_cover_enough(ends):
     span = (32.0, 8192.0)

@@ -35,7 +35,7 @@ TERMS = (
         r"ΔTr",
     ),
     Term(
-        "trace", "Tr Θ", "Σ_i Σ_c |∇_θ f_c(x_i)|²",
+        "trace", "Tr Θ", "Σ_i Σ_c |∂f_c(x_i) / ∂θ|²",
         "The trace of the tangent kernel Θ over N probe inputs and C outputs, not divided by N or C. Θ_0: before "
         "training; Θ_min: at the minimum.", rf"Tr Θ{INDEX}",
     ),

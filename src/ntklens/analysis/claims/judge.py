@@ -14,12 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import xarray as xr
 
 from ntklens.analysis.claims.paper import Evidence, Finding, Paper, Statement
 from ntklens.analysis.groups import DATA as DATA
 from ntklens.analysis.groups import WIDTH as WIDTH
 from ntklens.analysis.groups import Group, describe_value
+from ntklens.analysis.observables import is_unresolved
 from ntklens.analysis.powerlaw import NOTHING, Interval, Law
 from ntklens.analysis.profile import LEVEL
 from ntklens.analysis.settings import (
@@ -123,7 +125,18 @@ def _collect(data: xr.Dataset, group: Group, laws: Sequence[Law], transitions: S
         {law.observable: law for law in laws if (law.axis, law.group) == own},
         {t.observable: t for t in transitions if (t.axis, t.group) == own},
         int(count_seeds(data, group.runs).min()),
+        _find_unresolved(data, group),
     )
+
+
+def _find_unresolved(data: xr.Dataset, group: Group) -> list[float]:
+    """Return the values of the axis at which every seed that is done is unresolved."""
+    own = data.sel(run=group.runs)
+    if "minimum_step" not in own:
+        return []
+    done = own["state"].values.astype(str) == "done"
+    unresolved = (is_unresolved(own) > 0) | ~done
+    return [float(x) for x in np.unique(group.x) if done[group.x == x].any() and unresolved[group.x == x].all()]
 
 
 def _judge(
@@ -145,7 +158,7 @@ def _judge(
     if failures:
         advice = f"a verdict needs {', '.join(condition.advice for condition in unmet) or 'the published data files'}"
     else:
-        advice = _advise(statement, finding, coverage, span, group)
+        advice = _advise(statement, finding, coverage, span, group.x)
     stated = ", ".join(condition.text for condition in paper.conditions)
     why = _explain(finding, verdict, failures, coverage, span)
     measured = " ".join(filter(None, (finding.number, finding.text)))
@@ -190,13 +203,13 @@ def _explain(
 
 
 def _advise(
-    statement: Statement, finding: Finding, coverage: float, span: tuple[float, float] | None, group: Group
+    statement: Statement, finding: Finding, coverage: float, span: tuple[float, float] | None, x: np.ndarray
 ) -> str:
     if span is not None and coverage < ENOUGH - 1e-9:
         missing = list_missing(finding.low, finding.high, span)
-        added = [x for x in missing if x not in group.x]
-        text = f"{statement.axis}={','.join(f'{x:.0f}' for x in added)}"
-        return f"sweep {text} as well" if added else f"see why {text} gives no number" if missing else finding.advice
+        added = [value for value in missing if value not in x]
+        more = f"sweep {statement.axis}={','.join(f'{value:.0f}' for value in added)} as well" if added else ""
+        return "; ".join(filter(None, (finding.advice, more)))
     return finding.advice
 
 

@@ -10,6 +10,7 @@ from scipy.stats import t as student
 
 from ntklens.analysis.forms import FORMS
 from ntklens.analysis.groups import Group
+from ntklens.analysis.observables import OBSERVABLES
 from ntklens.analysis.powerlaw import NOTHING, Fit, Interval, Law, fit_form
 from ntklens.analysis.profile import LEVEL
 from ntklens.analysis.settings import is_ours, join_values, list_values, name_target
@@ -58,6 +59,7 @@ class Evidence:
       laws: observable → law along the axis.
       transitions: observable → transition along the axis.
       seeds: done in the run that has fewest.
+      unresolved: values of the axis whose minimum comes too early to be read, in every seed.
     """
 
     group: Group
@@ -65,6 +67,14 @@ class Evidence:
     laws: Mapping[str, Law]
     transitions: Mapping[str, Transition]
     seeds: int
+    unresolved: Sequence[float] = ()
+
+    def advise_step(self, observable: str) -> str:
+        """Return what makes unresolved minima readable; empty where an observable needs none that is not."""
+        if not self.unresolved or not (observable in OBSERVABLES and OBSERVABLES[observable].trained):
+            return ""
+        values = join_values(self.unresolved)
+        return f"lower optimizer.learning_rate: at {self.group.axis} {values} the minimum comes too early to be read"
 
 
 @dataclass(frozen=True)
@@ -184,7 +194,9 @@ class Exponent:
         fit = law.fits.get("power") if law else None
         if law is None or fit is None:
             text = f"no exponent: {law.refusals['power']}" if law else "not recorded"
-            return Finding(NOTHING, None, text, float(x.min()), float(x.max()), _advise_values(self.axis, x))
+            return Finding(
+                NOTHING, None, text, float(x.min()), float(x.max()), _advise_values(evidence, self.observable)
+            )
         fit, cut = _restrict(fit, span)
         low, high = float(fit.x.min()), float(fit.x.max())
         measured = widen(fit.exponent, fit.profile.degrees, level)
@@ -203,6 +215,7 @@ class Exponent:
         if slower and agrees is not True and sizes and max(sizes) < self.compare:
             text += f"; with {join_values(sizes)} training samples data may be the limit, not the width"
             advice = "; ".join(filter(None, [advice, f"compare dataset.train_size={self.compare}"]))
+        advice = "; ".join(filter(None, [evidence.advise_step(self.observable), advice]))
         return Finding(measured, agrees, text, low, high, advice, number)
 
 
@@ -309,9 +322,11 @@ def _restrict(fit: Fit, span: tuple[float, float] | None) -> tuple[Fit, bool]:
         return fit, False
 
 
-def _advise_values(axis: str, x: np.ndarray) -> str:
-    needed, values = FORMS["power"].least_points, len(np.unique(x))
-    return f"sweep at least {needed} values of {axis} (there are {values})" if values < needed else ""
+def _advise_values(evidence: Evidence, observable: str) -> str:
+    needed, values = FORMS["power"].least_points, len(np.unique(evidence.group.x))
+    if values < needed:
+        return f"sweep at least {needed} values of {evidence.group.axis} (there are {values})"
+    return evidence.advise_step(observable)
 
 
 def _advise_precision(fit: Fit, evidence: Evidence) -> str:
