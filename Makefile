@@ -43,7 +43,9 @@ $(READY): $(INSTALLED) pyproject.toml
 	@touch $@
 
 run: $(READY) ## train an ensemble on the digits dataset and measure how its tangent kernel moves
+	@echo "run: imports JAX, compiles, trains; the first time takes about a minute"
 	$(BIN)/python -m ntklens.run
+	@echo "to type these lines: source $(BIN)/activate"
 
 # By file: one process has what the tests of a file share, often a whole sweep.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile

@@ -122,12 +122,13 @@ def _train(
 
 def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequence[int], command: str) -> int:
     """Compute seeds, and wait for those that another process is computing; return the exit status."""
-    from ntklens.tasks.compute import compute_seeds  # JAX is imported only if there is something to compute
-
     said = False
     with stop_on_signals() as stop:
         while seeds:
-            with ProgressBar() as watcher:
+            with ProgressBar("importing JAX, reading the data") as watcher:
+                # JAX is imported only if there is something to compute.
+                from ntklens.tasks.compute import compute_seeds
+
                 outcome = compute_seeds(cfg, run, seeds, stop, watcher, replaced=replaced, command=command)
             if outcome.failed or outcome.interrupted:
                 return FAILED if outcome.failed else UNFINISHED
@@ -171,7 +172,8 @@ def _report(
     figure = run / FIGURE_NAME
     if redraw or not figure.exists():  # of the seeds just asked for
         try:
-            draw_run(trajectories, f"{run.name}: {len(seeds)} seeds", figure)
+            with ProgressBar("drawing the figure"):
+                draw_run(trajectories, f"{run.name}: {len(seeds)} seeds", figure)
         except OSError as error:
             print(f"{figure} cannot be written ({error.strerror})", file=sys.stderr)
     for own in _separate_data(trajectories):
