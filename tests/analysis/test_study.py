@@ -1,13 +1,15 @@
 import itertools
 import json
+import math
 import re
 
 import numpy as np
 import pytest
 
 from laws import WIDTHS, make_sweep
+from ntklens.analysis.claims import find_papers
 from ntklens.analysis.groups import arrange_samples, find_groups
-from ntklens.analysis.observables import measure_observables
+from ntklens.analysis.observables import OBSERVABLES, Observable, measure_observables
 from ntklens.analysis.study import analyse
 
 
@@ -251,3 +253,30 @@ def test_a_report_is_the_same_twice():
     first, second = (analyse(make_sweep()) for _ in range(2))
     assert [law.fits["power"].bootstrap for law in first.laws] == [law.fits["power"].bootstrap for law in second.laws]
     assert json.dumps(first.summary) == json.dumps(second.summary)
+
+
+def test_an_observable_that_is_fitted_and_charted_is_one_entry(monkeypatch):
+    from ntklens.report.charts.laws import chart_laws
+
+    entry = Observable(
+        "minimum_train_loss", "L_train,min", "train loss at the minimum",
+        lambda data: data["minimum_train_loss"].values, fitted=True, summarised=True, charted=True,
+    )  # fmt: skip
+    monkeypatch.setitem(OBSERVABLES, entry.name, entry)
+    study = analyse(make_sweep(widths=WIDTHS[:5], seeds=3))
+    assert find_law(study, entry.name).fits
+    assert any(sentence.startswith(entry.symbol) for sentence in study.summary)
+    (chart,) = chart_laws(study)
+    assert entry.name in [panel.name for panel in chart.panels]
+
+
+def test_the_summary_and_the_claims_give_one_number(study):
+    checked = 0
+    for claim in study.claims:
+        statement = next((s for paper in find_papers() for s in paper.statements if s.text == claim.claim), None)
+        law = next((law for law in study.laws if law.observable == getattr(statement, "observable", "")), None)
+        if claim.axis == "model.width" and law and law.preferred == "power" and math.isfinite(claim.measured.value):
+            assert f"{claim.measured.value:.3f} [{claim.measured.low:.3f}, {claim.measured.high:.3f}]" in law.finding
+            assert law.finding in " ".join(study.summary)
+            checked += 1
+    assert checked >= 2

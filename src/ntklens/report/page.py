@@ -274,7 +274,7 @@ def _pivot_axis(study: Study, axis: str, groups: Sequence[Group], claims: Sequen
                 "label": group.label, "title": _name_column(group), "words": describe_column(study.data, group),
                 "protocol": own[0].protocol, "range": own[0].range,
                 "unmet": next((c.why for c in own if c.why.startswith("no verdict")), ""),
-                "advice": list(dict.fromkeys(claim.advice for claim in own if claim.advice)),
+                "advice": list(dict.fromkeys(part for claim in own for part in claim.advice.split("; ") if part)),
             }
         )  # fmt: skip
     rows = [
