@@ -11,7 +11,7 @@ import platform
 import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,22 @@ def import_neural_tangents() -> Any:
 
 
 neural_tangents = import_neural_tangents  # its public name, ntklens.neural_tangents()
+
+
+def find_custom_rule(params: Mapping[str, Any]) -> Any:
+    """Return the function that a `jax.custom_jvp` got as its rule, out of its equation; None where JAX hides it.
+
+    JAX makes other functions around it at every trace; this one stays the same.
+    """
+
+    def read_cells(function: Any) -> dict[str, Any]:
+        values = (cell.cell_contents for cell in function.__closure__)
+        return dict(zip(function.__code__.co_freevars, values, strict=True))
+
+    try:
+        return read_cells(read_cells(params["jvp_jaxpr_fun"].f)["fn"])["jvp"].f
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 @contextlib.contextmanager

@@ -111,6 +111,28 @@ def rebind_rule():
     yield None
 
 
+def rebind_rule_of_a_compiled_function():
+    slope = 1.0
+    act = jax.custom_jvp(jax.nn.silu)
+    act.defjvps(lambda t, y, x: slope * t)
+    yield lambda p, x: act(x @ p["w"])
+    slope = 5.0
+    yield None
+
+
+def rebind_rule_of_vjp():
+    slope = 1.0
+
+    @jax.custom_vjp
+    def act(x):
+        return x**2
+
+    act.defvjp(lambda x: (x**2, None), lambda _, g: (slope * g,))
+    yield lambda p, x: act(x @ p["w"])
+    slope = 5.0
+    yield None
+
+
 def rebind_inside_scan():
     shift = draw(2, 3)
 
@@ -131,6 +153,8 @@ def rebind_inside_scan():
         mutate_numpy,
         mutate_attribute,
         rebind_rule,
+        rebind_rule_of_a_compiled_function,
+        rebind_rule_of_vjp,
         rebind_inside_scan,
     ],
 )
@@ -195,6 +219,17 @@ def test_compiled_programs_do_not_pile_up():
         structured.layer_traces(lambda p, x, k=k: x * p * float(k + 1), jnp.ones(()), jnp.ones((1, 1)))
     assert structured._compile.cache_info().currsize <= structured.KEPT
     assert max(len(kept.values) for kept in (structured._LATEST, structured._CHECKED)) <= structured.KEPT
+
+
+def test_rules_of_one_primal_in_one_program_are_told_apart():
+    def make(slope):
+        act = jax.custom_jvp(jax.nn.silu)
+        act.defjvps(lambda t, y, x: slope * t)
+        return act
+
+    one, two = make(1.0), make(3.0)
+    for first, second in ((one, two), (two, one), (one, one), (two, two)):
+        assert_right(lambda p, x, f=first, g=second: g(f(x @ p["w"])))
 
 
 def test_inside_the_callers_transformations():
