@@ -309,11 +309,13 @@ def _arrange(figure: Any, places: Sequence[Any], columns: int, chart: Chart) -> 
     renderer, dpi = figure.canvas.get_renderer(), figure.dpi
     width, rows = float(figure.get_figwidth()), math.ceil(len(places) / columns)
     bar = _add_colour_bar(figure, chart) if _has_colour_bar(chart) else None
+    labels = []
     left, right = np.zeros(columns), np.zeros(columns)
     above, below = np.zeros(rows), np.zeros(rows)
     for number, axes in enumerate(places):
         row, column = divmod(number, columns)
         x, y, box = axes.xaxis.get_tightbbox(renderer), axes.yaxis.get_tightbbox(renderer), axes.bbox
+        labels.append((axes.yaxis.label.get_position()[0] - box.x0, axes.xaxis.label.get_position()[1] - box.y0))
         left[column] = max(left[column], (box.x0 - y.x0) / dpi)
         right[column] = max(right[column], (x.x1 - box.x1) / dpi)
         below[row] = max(below[row], (box.y0 - x.y0) / dpi)
@@ -336,6 +338,11 @@ def _arrange(figure: Any, places: Sequence[Any], columns: int, chart: Chart) -> 
     foot = sum(size[1] for size in sizes) if outside else 0.0
     height = 2 * EDGE + foot + float(np.sum(above + below)) + rows * PANEL_HEIGHT + GAP * (rows - 1)
     figure.set_size_inches(width, height)
+    for axes, (beside, under) in zip(
+        places, labels, strict=True
+    ):  # known now: no need to measure ticks at each drawing
+        axes.yaxis.set_label_coords(beside / dpi / panel, 0.5)
+        axes.xaxis.set_label_coords(0.5, under / dpi / PANEL_HEIGHT)
     floor = height - EDGE
     for row in range(rows):
         floor -= above[row] + PANEL_HEIGHT

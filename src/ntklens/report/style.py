@@ -125,7 +125,7 @@ def label_setting(setting: str, value: str) -> str:
         return SETTINGS[setting][1].format(value)
     last = setting.rpartition(".")[2]
     if last in SPEAKING:
-        return value.rpartition(".")[2] if last == "_target_" else value
+        return value.removesuffix(".load").rpartition(".")[2] if last == "_target_" else value
     return f"{name_setting(setting)} {value}"
 
 

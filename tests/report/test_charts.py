@@ -1,0 +1,262 @@
+"""What figures say of themselves, read back from matplotlib: legends, labels, notes, ticks, captions."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from ntklens.analysis.powerlaw import fit_form, fit_law
+from ntklens.analysis.samples import summarise
+from ntklens.analysis.study import analyse
+from ntklens.report.chart import Chart, Key, Panel, Series
+from ntklens.report.charts import build_charts
+from ntklens.report.charts.groups import choose_ticks, list_groups
+from ntklens.report.charts.slopes import differentiate, measure_slopes
+from ntklens.report.charts.theory import predict_initial_trace
+from ntklens.report.charts.words import describe_fit, describe_law, is_describing, select_curves
+from ntklens.report.draw import draw_chart, make_figure, to_latex, write_latex
+from ntklens.report.style import apply_style, label_axis, label_group
+from studies import make_data, make_study
+
+DEPTHS = {"model.width": [16, 32, 64, 128, 256], "model.depth": [2, 3]}
+
+
+@pytest.fixture(scope="module")
+def study():
+    return make_study(DEPTHS, seeds=4, records=12, modes=8)
+
+
+@pytest.fixture(scope="module")
+def charts(study):
+    return build_charts(study)
+
+
+@pytest.fixture(scope="module")
+def laws(charts):
+    """The laws on paper, drawn."""
+    chart = next(chart for chart in charts if chart.family == "laws")
+    with apply_style():
+        figure = make_figure(chart)
+        figure.canvas.draw()
+    return chart, figure
+
+
+def read_legends(figure):
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_the_legend_names_solid_dashed_band_and_dots(laws):
+    _, figure = laws
+    assert {"mean over seeds ± s.e.m.", "single seeds", "preferred law, 95 % band", "closest rival"} <= set(
+        read_legends(figure)
+    )
+    assert {"depth 2", "depth 3"} <= set(read_legends(figure))
+
+
+def test_no_override_stands_in_a_figure(charts):
+    for chart in charts:
+        texts = [chart.title, chart.variant, chart.caption, chart.key_title, *(key.label for key in chart.keys)]
+        texts += [text for panel in chart.panels for text in (panel.x_label, panel.y_label, panel.note, panel.short)]
+        assert not [text for text in texts if re.search(r"model\.|dataset\.|=\d+,", text)], chart.stem
+
+
+def test_notes_hold_numbers_and_no_line_divides_an_interval(laws):
+    chart, figure = laws
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    noted = [title for title in titles if title]
+    assert len(noted) >= 6
+    for title in noted:
+        for line in title.split("\n"):
+            assert line.count("[") == line.count("]"), title
+        assert re.search(r"= [−\d]", title.replace("\u00a0", " ")), title
+    assert len(titles) == len(chart.panels)
+
+
+def test_everything_lies_within_the_figure(laws):
+    _, figure = laws
+    renderer, (width, height) = figure.canvas.get_renderer(), figure.canvas.get_width_height()
+    boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
+    boxes += [legend.get_window_extent(renderer) for legend in figure.legends]
+    for box in boxes:
+        assert box.x0 >= -1
+        assert box.y0 >= -1
+        assert box.x1 <= width + 3
+        assert box.y1 <= height + 1
+    for number, one in enumerate(boxes[: len(figure.axes)]):
+        assert not any(one.overlaps(other) for other in boxes[number + 1 :])
+
+
+def test_the_swept_values_are_the_ticks(laws):
+    _, figure = laws
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["16", "32", "64", "128", "256"]
+
+
+def test_depths_are_whole_numbers():
+    study = make_study({"model.depth": [2, 3]}, records=12, modes=8)
+    chart = next(chart for chart in build_charts(study) if chart.family == "laws")
+    with apply_style():
+        axes = make_figure(chart).axes[0]
+    assert list(axes.get_xticks()) == [2, 3]
+    assert choose_ticks(np.array([1.0, 2, 3, 4, 5, 6]), log=True) == (1, 2, 3, 4, 5, 6)
+    assert choose_ticks(np.arange(1.0, 40), log=True) is None
+
+
+def test_an_axis_of_two_values_has_no_figures_where_another_shows_its_runs(study, charts):
+    assert {group.axis for group in list_groups(study)} == {"model.width"}
+    assert sum(chart.family == "laws" for chart in charts) == 1
+    assert not any("depth" in chart.stem.split("-")[1] for chart in charts if "-" in chart.stem)
+
+
+def test_a_run_on_a_short_axis_alone_is_drawn():
+    data = make_data({"model.width": [16, 32, 64, 128], "model.depth": [2, 3]}, records=12, modes=8)
+    kept = data.isel(run=[row for row in range(8) if int(data["model.depth"][row]) == 2 or row == 1])
+    drawn = {run for group in list_groups(analyse(kept)) for run in group.runs}
+    assert drawn == set(kept.run.values.tolist())
+
+
+def test_what_cannot_be_fitted_is_said_once_in_the_caption():
+    chart = next(c for c in build_charts(make_study({"model.width": [16, 32, 64]}, records=12)) if c.family == "laws")
+    assert chart.caption.count("needs 4 points along the axis, there are 3") == 1
+    assert not any(panel.note for panel in chart.panels)
+
+
+def test_the_test_accuracy_is_drawn_and_on_a_linear_scale(charts):
+    panel = next(p for p in charts[0].panels if p.name == "minimum_accuracy")
+    assert not panel.y_log
+    assert any(series.role == "mean" for series in panel.series)
+    curves = next(chart for chart in charts if chart.family == "trajectories")
+    assert "accuracy" in [panel.name for panel in curves.panels]
+
+
+def test_a_law_that_does_not_describe_the_points_is_not_drawn():
+    x, rng = np.geomspace(8, 1024, 8), np.random.default_rng(0)
+    bump = np.exp(-((np.log(x / 90)) ** 2))
+    seeds = bump[:, None] * (1 + 0.01 * rng.standard_normal((8, 5)))
+    samples = summarise(x, seeds)
+    assert not is_describing(fit_form(samples, "power"))
+    law = fit_law(samples, "trace_ratio", "model.width")
+    for form in filter(None, select_curves(law)):
+        assert is_describing(law.fits[form])
+    exact = summarise(x, (x**-0.5)[:, None] * (1 + 0.01 * rng.standard_normal((8, 5))))
+    assert is_describing(fit_form(exact, "power"))
+    constant = summarise(x, 1 + 0.01 * rng.standard_normal((8, 5)))
+    assert is_describing(fit_form(constant, "power"))
+    flat = fit_law(constant, "adaptation_rate", "model.width")
+    assert "power law, α\u00a0=\u00a0" in describe_law(flat)
+
+
+def test_every_form_is_described_with_numbers():
+    x = np.geomspace(8, 1024, 8)
+    seeds = (100 + x)[:, None] * (1 + 0.01 * np.random.default_rng(1).standard_normal((8, 5)))
+    samples = summarise(x, seeds)
+    for form in ("power", "affine", "offset_power", "plateau_power", "power_plateau", "crossover"):
+        assert re.search(r"=\u00a0[−\d]", describe_fit(fit_form(samples, form), "model.width")), form
+    assert "a/b" in describe_fit(fit_form(samples, "affine"), "model.width")
+
+
+def test_local_exponents_of_a_power_law_are_its_exponent(charts):
+    x = np.array([8.0, 16, 64, 128])
+    middle, slope, error = measure_slopes(x, 3 * x**-0.7, np.full(4, 1e-4))
+    np.testing.assert_allclose(slope, -0.7)
+    np.testing.assert_allclose(middle, [2**3.5, 32, 2**6.5])
+    np.testing.assert_allclose(error, np.sqrt(2e-4) / np.log([2, 4, 2]))
+    samples = summarise(x, (3 * x**-0.7)[:, None] * np.array([0.99, 1.0, 1.01]))
+    np.testing.assert_allclose(differentiate(fit_form(samples, "power"), x), -0.7, rtol=1e-5)
+    chart = next(chart for chart in charts if chart.family == "slopes")
+    assert [panel.y_label for panel in chart.panels][:2] == ["d ln(L_min) / d ln m", "d ln(Tr Θ_0) / d ln m"]
+
+
+def make_dense(model):
+    """A study of networks whose configuration is `model`, inputs of dimension 64 with |x|² = 9."""
+    data = make_data({"model.width": [16, 32, 64, 128, 256]}, records=12, modes=8)
+    configs = [json.dumps({"model": model | {"width": int(w)}}) for w in data["model.width"].values]
+    data = data.assign_coords(config=("run", np.array(configs, object)))
+    for name, value in {"N": 8.0, "C": 3.0, "input_dim": 64.0, "probe_square": 9.0}.items():
+        data[name] = (("run", "seed"), np.full((5, 3), value))
+    data["effective_rank_traced"] = data.effective_rank / 4
+    return analyse(data)
+
+
+DENSE = {"_target_": "ntklens.models.mlp.MLP", "depth": 2, "activation": "relu", "parameterization": "standard"}
+
+
+@pytest.mark.parametrize(
+    ("change", "trace", "rank"),
+    [
+        ({}, True, True),
+        ({"activation": "tanh"}, False, True),
+        ({"parameterization": "ntk"}, False, False),
+        ({"_target_": "mine.CNN"}, False, False),
+    ],
+)
+def test_theory_is_drawn_only_for_networks_that_it_holds_for(change, trace, rank):
+    panels = {panel.name: panel for panel in build_charts(make_dense(DENSE | change))[0].panels}
+    lines = {name: [s for s in panel.series if s.role == "reference"] for name, panel in panels.items()}
+    assert bool(lines["initial_trace"]) == trace
+    assert bool(lines["initial_effective_rank"]) == rank
+    if trace:
+        (line,) = lines["initial_trace"]
+        expected = 24 * predict_initial_trace(line.x, 2, True, 64.0, 9.0)
+        np.testing.assert_allclose(line.y, expected)
+
+
+def test_the_trace_that_theory_predicts_is_that_of_networks():
+    jax = pytest.importorskip("jax")
+    import ntklens
+    from ntklens.models.mlp import MLP
+
+    x = jax.random.normal(jax.random.key(1), (6, 20))
+    square = float((x**2).sum(axis=1).mean())
+    for bias in (True, False):
+        model = MLP(512, 2, 3, bias=bias)
+        traces = [
+            sum(float(t) for t in ntklens.layer_traces(model, model.init(jax.random.key(seed), x[:1]), x).values())
+            for seed in range(6)
+        ]
+        np.testing.assert_allclose(
+            np.mean(traces) / 18, float(predict_initial_trace(np.array(512.0), 2, bias, 20, square)), rtol=0.06
+        )
+
+
+def test_many_groups_share_one_line_of_numbers():
+    study = make_study({"model.width": [8, 16, 32, 64, 128], "model.depth": [1, 2, 3, 4]}, records=12, modes=8)
+    chart = next(c for c in build_charts(study) if c.stem == "laws-model.width")
+    panel = next(p for p in chart.panels if p.name == "minimum_effective_rank")
+    assert re.search(r"power law in \d of 4, α = [−\d.]+ … [−\d.]+", panel.short.replace("\u00a0", " "))
+
+
+def test_a_caption_goes_to_latex(laws, tmp_path):
+    chart, _ = laws
+    text = write_latex(chart)
+    assert rf"\includegraphics[width=\linewidth]{{{chart.stem}.pdf}}" in text
+    assert text.count("{") == text.count("}")
+    assert re.findall(r"(?<!\\)[%&#]", text) == []
+    assert to_latex("Γ_min ∝ m^α, 95 % of L_∞") == (
+        r"$\Gamma_{\mathrm{min}}$ $\propto$ m$^{\alpha }$, 95 \% of $L_{\infty}$"
+    )
+
+
+def test_words_for_settings():
+    assert label_group("model.depth=2, dataset.train_size=64") == "depth 2, D = 64"
+    assert label_group("model.output_scale=0.1, sweep=a=b, c") == "output scale 0.1, a=b, c"
+    assert (
+        label_group("dataset._target_=ntklens.data.mnist.load, model._target_=ntklens.models.mlp.MLP") == "mnist, MLP"
+    )
+    assert label_axis("model.output_scale") == "output scale"
+    assert label_group("") == ""
+
+
+def test_a_long_number_is_written_without_the_power_that_the_label_names(tmp_path):
+    x = np.array([8.0, 16.0, 32.0])
+    series = Series("a", "mean", x, np.array([2.1e5, 3e5, 4.2e5]), points=True)
+    for log in (True, False):
+        panel = Panel("trace", "width m", "ΔTr", [series], y_log=log)
+        chart = Chart("laws", "", f"one-{log}", "t", "c", [Key("a", "a", None, 0)], "", [panel])
+        with apply_style():
+            figure = make_figure(chart)
+            figure.canvas.draw()
+        (axes,) = figure.axes
+        assert axes.get_ylabel() == "ΔTr / $10^{5}$"
+        assert "3" in [label.get_text() for label in axes.get_yticklabels()]
+        assert {path.suffix for path in draw_chart(chart, tmp_path)} == {".pdf", ".png", ".csv", ".tex"}
