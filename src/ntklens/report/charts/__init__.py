@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart
-from ntklens.report.charts.groups import list_groups
+from ntklens.report.charts.groups import list_groups, select_runs
 from ntklens.report.charts.laws import chart_laws, chart_ratio_split, chart_trace_law
 from ntklens.report.charts.layers import chart_layers
 from ntklens.report.charts.slopes import chart_slopes
@@ -25,12 +25,13 @@ def build_charts(study: Study) -> list[Chart]:
 def _build_all(study: Study) -> Iterator[Chart]:
     groups = list_groups(study)[:MOST_GROUPS]
     lines = min(MOST_LINES_A_CHART, MOST_LINES // len(groups))
+    runs = select_runs(study.data, groups)
     yield from chart_laws(study)
     yield from chart_slopes(study)
-    yield from (chart_trajectories(study, group, lines) for group in groups)
-    yield from (chart_adaptation(study, group, lines) for group in groups)
+    yield from (chart_trajectories(study, group, runs, lines) for group in groups)
+    yield from (chart_adaptation(study, group, runs, lines) for group in groups)
     yield from chart_trace_law(study)
     yield from chart_ratio_split(study)
-    yield from (chart_spectra(study, group, lines // 4) for group in groups)
-    yield from (chart_layers(study, group) for group in groups)
+    yield from (chart_spectra(study, group, runs, lines // 4) for group in groups)
+    yield from (chart_layers(study, group, runs) for group in groups)
     yield from chart_surfaces(study)

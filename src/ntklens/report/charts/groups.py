@@ -1,5 +1,6 @@
 """Runs that are drawn together, and what is needed of each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,10 +95,15 @@ def _join_runs(study: Study) -> Members:
 
 def select_run(data: xr.Dataset, name: str) -> xr.Dataset:
     """Return one run, its seeds that are there; diverged ones only if all are."""
-    one = data.isel(run=int(np.flatnonzero(data.run.values == name)[0]))
-    state = one.state.values.astype(str)
+    row = int(np.flatnonzero(data.run.values == name)[0])
+    state = data.state.values[row].astype(str)
     there = state == "done" if (state == "done").any() else state == "diverged"
-    return one.isel(seed=np.flatnonzero(there))
+    return data.isel(run=row, seed=slice(None) if there.all() else np.flatnonzero(there))
+
+
+def select_runs(data: xr.Dataset, groups: Sequence[Members]) -> dict[str, xr.Dataset]:
+    """Return the runs of groups by their names, as `select_run` does: charts of several families share them."""
+    return {name: select_run(data, name) for name in dict.fromkeys(run for group in groups for run in group.runs)}
 
 
 def average(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,11 +1,13 @@
 """Layer by layer: how each layer's share of Θ changes, against the axis."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import xarray as xr
 
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series, make_keys
-from ntklens.report.charts.groups import Members, average, choose_ticks, select_run
+from ntklens.report.charts.groups import Members, average, choose_ticks
 from ntklens.report.charts.setup import describe_setup
 
 QUANTITIES = (
@@ -16,9 +18,9 @@ QUANTITIES = (
 )
 
 
-def chart_layers(study: Study, group: Members) -> Chart:
+def chart_layers(study: Study, group: Members, selected: Mapping[str, xr.Dataset]) -> Chart:
     """Chart β, Γ and the change of the weights of each layer against the axis; runs in order where there is none."""
-    runs = [select_run(study.data, run) for run in group.runs]
+    runs = [selected[run] for run in group.runs]
     layers = [str(layer) for layer in study.data.layer.values]
     order = sorted(layers, key=lambda layer: layer == "readout")  # of networks of several depths it is not the last
     x = group.x if group.axis else np.arange(1.0, len(runs) + 1)

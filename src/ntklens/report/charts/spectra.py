@@ -1,24 +1,26 @@
 """Eigenvalues of Θ at the start and at the minimum."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import xarray as xr
 
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series
-from ntklens.report.charts.groups import Members, average, select_run
+from ntklens.report.charts.groups import Members, average
 from ntklens.report.charts.setup import describe_setup
 from ntklens.report.charts.trajectories import join_seeds, share_seeds
 
 MODES = 90  # of a spectrum that are drawn: spread evenly over a logarithmic axis
 
 
-def chart_spectra(study: Study, group: Members, lines: int) -> Chart:
+def chart_spectra(study: Study, group: Members, selected: Mapping[str, xr.Dataset], lines: int) -> Chart:
     """Chart eigenvalues against their number, the mean over seeds, at the start and at the minimum."""
     panels = []
     for name, label in (("initial", "at the start"), ("minimum", "at the minimum")):
         series = []
         for run_name, key in zip(group.runs, group.labels, strict=True):
-            series += _draw_spectrum(select_run(study.data, run_name), name, key, share_seeds(lines, len(group.runs)))
+            series += _draw_spectrum(selected[run_name], name, key, share_seeds(lines, len(group.runs)))
         panels.append(Panel(name, "mode k", f"eigenvalue λ_k {label}", series, y_log=True))
     caption = f"Eigenvalues of Θ, descending: {MODES} modes or fewer of each spectrum, evenly spread in ln k."
     caption += f" Geometric mean over seeds, band ± s.e.m. of the logarithm. {describe_setup(study, group.runs)}"

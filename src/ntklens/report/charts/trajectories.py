@@ -1,13 +1,14 @@
 """How runs learn: losses, trace and Γ against epoch; the trace against the logarithm of the train loss."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series
-from ntklens.report.charts.groups import Members, average, select_run
+from ntklens.report.charts.groups import Members, average
 from ntklens.report.charts.setup import describe_setup
 
 BEYOND = 4.0  # factor of the train loss by which paths are drawn beyond the minimum: χ ends there
@@ -21,9 +22,9 @@ CURVES = (
 )
 
 
-def chart_trajectories(study: Study, group: Members, lines: int) -> Chart:
+def chart_trajectories(study: Study, group: Members, selected: Mapping[str, xr.Dataset], lines: int) -> Chart:
     """Chart losses, Tr Θ, Γ and accuracies against epoch, means and at most `lines` seeds, and the minimum."""
-    runs = [select_run(study.data, run) for run in group.runs]
+    runs = [selected[run] for run in group.runs]
     panels = []
     for name, label, log, curves in CURVES:
         series = []
@@ -43,9 +44,9 @@ def chart_trajectories(study: Study, group: Members, lines: int) -> Chart:
     )  # fmt: skip
 
 
-def chart_adaptation(study: Study, group: Members, lines: int) -> Chart:
+def chart_adaptation(study: Study, group: Members, selected: Mapping[str, xr.Dataset], lines: int) -> Chart:
     """Chart Tr Θ against ln L_train and, from the start to the minimum, the straight line whose slope is χ."""
-    runs = [select_run(study.data, run) for run in group.runs]
+    runs = [selected[run] for run in group.runs]
     series = []
     for name, key, run in zip(group.runs, group.labels, runs, strict=True):
         rate = study.observables.adaptation_rate.sel(run=name, seed=run.seed)
