@@ -375,7 +375,8 @@ def test_a_second_paper_is_one_more_file(monkeypatch, tmp_path):
         claim = find(judge_sweep(make_law(**configure("digits"))), "Γ_0 grows")
         assert (claim.paper, claim.verdict) == ("Someone 2030", "supported")
         assert math.isnan(claim.coverage)
-        assert find(judge_sweep(make_law(np.array([64.0]))), "Γ_0 grows").verdict == "not swept"
+        unswept = find(judge_sweep(make_law(np.array([64.0]))), "Γ_0 grows")
+        assert (unswept.verdict, unswept.advice) == ("not swept", "sweep model.width")
     finally:
         sys.modules.pop("ntklens.analysis.claims.someone_2030", None)
         find_papers.cache_clear()

@@ -174,7 +174,8 @@ def _judge(
 def _leave_open(data: xr.Dataset, paper: Paper, statement: Statement) -> Claim:
     """Return the claim of a statement whose axis was not swept."""
     axis, name = statement.axis, _name_data(read_configs(data))
-    advice = f"type {_choose_command(paper, axis, name)}"
+    command = paper.commands.get((axis, name), paper.commands.get((axis, ""), ""))
+    advice = f"type {command}" if command else f"sweep {axis}"
     finding = f"{axis} was not swept"
     return Claim(
         statement.text, axis, "", name_protocol(data, None, paper), NOTHING, NOT_SWEPT, f"{finding}; {advice}",
@@ -257,10 +258,6 @@ def _write_range(paper: Paper, axis: str, span: tuple[float, float] | None) -> s
     if len(names) == 1:
         return "".join(f"{low:g} … {high:g}" for low, high in names)
     return ", ".join(f"{low:g} … {high:g} ({', '.join(own)})" for (low, high), own in names.items())
-
-
-def _choose_command(paper: Paper, axis: str, name: str) -> str:
-    return paper.commands.get((axis, name), paper.commands.get((axis, ""), ""))
 
 
 def _name_data(configs: Sequence[Mapping[str, object]]) -> str:
