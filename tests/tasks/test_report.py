@@ -9,9 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 
 from commands import call_ntklens, list_files
+from ntklens.sweep.progress import RunStatus, SweepStatus
+from ntklens.sweep.states import Unit
+from ntklens.tasks.report import count_states
 
 SWEEP = ("-m", "scaling=width", "name=small", "model.width=4,8,16,32,64,128", "ensemble=4", "training.epochs=150")
 DOCS = Path(__file__).parents[2] / "docs"
@@ -157,3 +162,19 @@ def test_a_report_needs_no_jax(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
     assert told.stdout.split() == ["False", "False", "False"]
+
+
+def test_what_an_earlier_launch_of_the_name_left_is_counted():
+    """The report loads the whole folder: its counts are of all that it shows, not of the latest launch alone."""
+    data = xr.Dataset(
+        {
+            "state": (
+                ("run", "seed"),
+                np.array([["done", "done"], ["unreadable", "done"], ["diverged", "missing"]], object),
+            )
+        },
+        coords={"run": ["a", "b", "c"], "seed": [0, 1]},
+    )
+    asked = [RunStatus("a", {}, [Unit(0, "done", {}), Unit(1, "done", {})]), RunStatus("b", {}, [Unit(0, "done", {})])]
+    counts = count_states(data, [SweepStatus(Path("multirun/two"), "", asked, 1)])
+    assert counts == {"done": 2, "unreadable": 1, "diverged": 1}

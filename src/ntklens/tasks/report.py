@@ -82,22 +82,28 @@ def study_sweeps(results: Path, names: list[str], statuses: list[SweepStatus]) -
     failures = [
         str(unit.details.get("error", "unknown")) for status in statuses for _, unit in status.list_units("failed")
     ]
-    return analyse(data, names, _count_states(data, statuses), list(dict.fromkeys(failures)))
+    return analyse(data, names, count_states(data, statuses), list(dict.fromkeys(failures)))
 
 
-def _count_states(data: xr.Dataset, statuses: list[SweepStatus]) -> dict[str, int]:
-    """Return state → units asked for; `unreadable` if their file is, whatever its status.json says."""
-    rows, columns = np.nonzero(data["state"].values == "unreadable")
-    runs = [str(name).rpartition("/")[2] for name in data["run"].values[rows]]
-    unreadable = set(zip(runs, data["seed"].values[columns].tolist(), strict=True))
-    return dict(
-        Counter(
-            "unreadable" if (run.run, unit.seed) in unreadable else unit.state
-            for status in statuses
-            for run in status.runs
-            for unit in run.units
-        )
+def count_states(data: xr.Dataset, statuses: list[SweepStatus]) -> dict[str, int]:
+    """Return state → units that are reported on; `unreadable` if their file is, whatever its status.json says.
+
+    They are what the latest launch of a name asked for, and what earlier launches left in its folder.
+    """
+    states = data["state"].values
+    names = [str(name).rpartition("/")[2] for name in data["run"].values]
+    rows, columns = np.nonzero(states == "unreadable")
+    unreadable = {(names[row], int(data["seed"].values[column])) for row, column in zip(rows, columns, strict=True)}
+    asked = {run.run for status in statuses for run in status.runs}
+    counts = Counter(
+        "unreadable" if (run.run, unit.seed) in unreadable else unit.state
+        for status in statuses
+        for run in status.runs
+        for unit in run.units
     )
+    earlier = [states[row] for row, name in enumerate(names) if name not in asked]
+    counts.update(str(state) for row in earlier for state in row if state != "missing")
+    return dict(counts)
 
 
 def _join(counts: Counter[str]) -> str:
