@@ -45,13 +45,13 @@ class DeviceData(NamedTuple):
 
 
 def put_on_device(dataset: Dataset) -> DeviceData:
-    """Return the dataset's arrays on the device, inputs in the precision that is switched on."""
+    """Return the dataset's arrays on the device, real inputs in the precision that is switched on."""
 
     def pair(split: Split) -> tuple[jax.Array, jax.Array]:
-        return jnp.asarray(split.inputs, float), jnp.asarray(split.labels)
+        return split.convert(split.inputs), jnp.asarray(split.labels)
 
     return DeviceData(
-        pair(dataset.train), pair(dataset.selection), pair(dataset.test), jnp.asarray(dataset.probe.inputs, float)
+        pair(dataset.train), pair(dataset.selection), pair(dataset.test), dataset.probe.convert(dataset.probe.inputs)
     )
 
 

@@ -7,7 +7,8 @@ from problems import make_problem
 
 def estimate(width=16, probe_size=12, **problem):
     trainer, data = make_problem(width=width, **problem)
-    return estimate_memory(trainer, data.probe.inputs.shape[1:], len(data.train), 40, probe_size, 2048)
+    sample = jax.ShapeDtypeStruct(data.probe.inputs.shape[1:], jax.numpy.float32)
+    return estimate_memory(trainer, sample, len(data.train), 40, probe_size, 2048)
 
 
 def test_counts_what_fits():

@@ -55,7 +55,7 @@ def check_dataset(dataset: Any, node: DictConfig) -> Dataset:
     if isinstance(classes, bool) or not isinstance(classes, int | np.integer) or classes < 2:
         raise _refuse(node, f"classes={classes!r}: must be the number of classes, 2 or more")
     splits = {name: _check_split(getattr(dataset, name), name, int(classes), node) for name in SPLITS}
-    shapes = {name: (split.inputs.shape[1:], _kind(split.inputs)) for name, split in splits.items()}
+    shapes = {name: (split.inputs.shape[1:], _describe_kind(split)) for name, split in splits.items()}
     for name, (shape, kind) in shapes.items():
         if shape != shapes["train"][0]:
             raise _refuse(node, f"samples of {name} have shape {shape}, those of train {shapes['train'][0]}")
@@ -129,13 +129,8 @@ def _is_rectangular(inputs: Any) -> bool:
         return False
 
 
-def _kind(inputs: np.ndarray) -> str:
-    return "integers" if is_tokens(inputs) else "real numbers"
-
-
-def is_tokens(inputs: np.ndarray) -> bool:
-    """Return whether inputs stay integers: tokens do; bytes (uint8) are pixels."""
-    return inputs.dtype.kind in "iu" and inputs.dtype != np.uint8
+def _describe_kind(split: Split) -> str:
+    return "integers" if split.holds_tokens else "real numbers"
 
 
 def _make_plain(value: Any) -> Any:

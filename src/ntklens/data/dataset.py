@@ -1,9 +1,12 @@
 """The one type that every loader returns."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import jax
 
 
 @dataclass(frozen=True, eq=False)
@@ -12,6 +15,7 @@ class Split:
 
     Attributes:
         inputs: float32 [n, *shape]; images as [n, height, width, channels], pixel values in [0, 1] unless standardised.
+            Integers are tokens and reach the model as int32; bytes (uint8) do as real numbers.
         labels: int32 [n], each in 0 … classes − 1.
     """
 
@@ -20,6 +24,17 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def holds_tokens(self) -> bool:
+        """Whether the inputs stay integers."""
+        return self.inputs.dtype.kind in "iu" and self.inputs.dtype != np.uint8
+
+    def convert(self, inputs: np.ndarray) -> "jax.Array":
+        """Return some of the inputs as the model takes them, real numbers in the precision that is switched on."""
+        import jax.numpy as jnp  # not above: who only loads data does not wait for it
+
+        return jnp.asarray(inputs, jnp.int32 if self.holds_tokens else float)
 
 
 @dataclass(frozen=True, eq=False)

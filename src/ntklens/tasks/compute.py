@@ -44,7 +44,9 @@ from ntklens.sweep.states import (
     write_unfinished,
 )
 from ntklens.tasks.datasets import check_run_data, identify_dataset, load_dataset
+from ntklens.tasks.devices import check_device
 from ntklens.tasks.finish import finish_seed
+from ntklens.tasks.models import build_model
 from ntklens.tasks.track import count_process_bytes
 from ntklens.tracking import Tracker
 from ntklens.tracking.progress import Watcher
@@ -56,7 +58,7 @@ from ntklens.training.checkpoint import (
     remove_checkpoints,
     save_checkpoint,
 )
-from ntklens.training.ensemble import Params, State, Trainer, initialise, run_states, trains_faster_alone
+from ntklens.training.ensemble import State, Trainer, initialise, run_states, trains_faster_alone
 from ntklens.training.losses import LOSSES
 from ntklens.training.memory import MemoryNeed, estimate_memory, find_free_memory
 from ntklens.training.schedule import choose_sparse, make_geometric_steps
@@ -136,6 +138,7 @@ def compute_seeds(
       InputError: before anything is written.
       KeyboardInterrupt: if `stop` asked for the end.
     """
+    check_device()
     jax.config.update("jax_enable_x64", cfg.precision == "float64")
     dataset = load_dataset(cfg)
     trainer = build_trainer(cfg, dataset)
@@ -233,24 +236,40 @@ def build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:
     if batch_size is not None and batch_size > len(dataset.train):
         raise InputError(f"training.batch_size={batch_size}: there are {len(dataset.train)} training samples")
     optimizer = OmegaConf.create({name: value for name, value in cfg.optimizer.items() if name != "learning_rate"})
-    shape = dataset.probe.inputs.shape[1:]
+    sample = describe_sample(dataset)
     return _build_trainer(
-        _encode(cfg.model), _encode(optimizer), cfg.training.loss, batch_size, shape, dataset.classes, cfg.precision
+        _encode(cfg.model),
+        _encode(optimizer),
+        cfg.training.loss,
+        batch_size,
+        sample.shape,
+        sample.dtype == jnp.int32,
+        dataset.classes,
+        cfg.precision,
     )
+
+
+def describe_sample(dataset: Dataset) -> jax.ShapeDtypeStruct:
+    """Return the shape and dtype of one input as the model takes it."""
+    dtype = jnp.int32 if dataset.probe.holds_tokens else jnp.zeros(()).dtype
+    return jax.ShapeDtypeStruct(dataset.probe.inputs.shape[1:], dtype)
 
 
 @functools.lru_cache(maxsize=1)
 def _build_trainer(
-    model: str, optimizer: str, loss: str, batch_size: int | None, shape: tuple, classes: int, precision: str
+    model: str,
+    optimizer: str,
+    loss: str,
+    batch_size: int | None,
+    shape: tuple,
+    tokens: bool,
+    classes: int,
+    _precision: str,
 ) -> Trainer:
-    network = construct(OmegaConf.create(json.loads(model)), classes=classes)
+    sample = jnp.zeros((1, *shape), jnp.int32 if tokens else jnp.float32)
+    init, apply = build_model(OmegaConf.create(json.loads(model)), classes, sample)
     make_optimizer = functools.partial(construct, OmegaConf.create(json.loads(optimizer)))
-
-    def init(key: jax.Array) -> Params:  # drawn in float32, so that both precisions start from the same function
-        drawn = network.init(key, jnp.zeros((1, *shape), jnp.float32))
-        return jax.tree.map(lambda leaf: leaf.astype(float), drawn)
-
-    return Trainer(init, network.apply, LOSSES[loss], lambda rate: make_optimizer(learning_rate=rate), batch_size)
+    return Trainer(init, apply, LOSSES[loss], lambda rate: make_optimizer(learning_rate=rate), batch_size)
 
 
 def _encode(node: DictConfig) -> str:
@@ -268,7 +287,7 @@ def estimate_need(trainer: Trainer, dataset: Dataset) -> MemoryNeed:
     """Return the memory that training and measuring need."""
     return estimate_memory(
         trainer,
-        dataset.probe.inputs.shape[1:],
+        describe_sample(dataset),
         len(dataset.train),
         len(dataset.selection) + len(dataset.test),
         len(dataset.probe),

@@ -5,7 +5,6 @@ import json
 import math
 
 import jax
-import jax.numpy as jnp
 from omegaconf import DictConfig, OmegaConf
 
 from ntklens.data import Dataset
@@ -13,7 +12,7 @@ from ntklens.data.check import load_checked
 from ntklens.errors import InputError
 from ntklens.sweep.cost import Cost
 from ntklens.sweep.counting import count_checkpoint_bytes, count_operations, count_workload
-from ntklens.tasks.compute import build_trainer, estimate_need, make_record_steps
+from ntklens.tasks.compute import build_trainer, describe_sample, estimate_need, make_record_steps
 from ntklens.training.ensemble import trains_faster_alone
 from ntklens.training.schedule import choose_sparse
 
@@ -71,7 +70,8 @@ def _estimate(relevant: str) -> Cost:
     params = jax.eval_shape(trainer.init, jax.random.key(0))
     opt_state = jax.eval_shape(trainer.optimizer(0.0).init, params)
     steps = make_record_steps(cfg, trainer, len(dataset.train))
-    sample = jax.ShapeDtypeStruct((1, *dataset.probe.inputs.shape[1:]), jnp.zeros(()).dtype)
+    sample = describe_sample(dataset)
+    sample = jax.ShapeDtypeStruct((1, *sample.shape), sample.dtype)
     outputs = (len(dataset.probe), dataset.classes)
     workload = count_workload(
         count_operations(trainer.apply, params, sample),

@@ -20,6 +20,7 @@ from ntklens.sweep.plan import Capacity, Configuration, Plan, look_up_units
 from ntklens.sweep.pool import Pool
 from ntklens.sweep.slurm import Job, cancel_jobs
 from ntklens.sweep.submissions import Submission, ask_for_jobs, find_submitted, forget_ended, read_submissions
+from ntklens.tasks.devices import check_device_apart
 from ntklens.tasks.job import do_task
 from ntklens.tasks.track import count_process_bytes
 from ntklens.tracking.sweep_bar import SweepBar
@@ -74,7 +75,8 @@ class LocalLaunch:
         """Note nothing: what another launch computes is waited for."""
 
     def check(self, plan: Plan) -> None:
-        """Refuse nothing: what this machine cannot hold the plan itself refuses."""
+        """Refuse what asks for a device that is not here; what this machine cannot hold the plan itself refuses."""
+        check_device_apart()
 
     def run(self, plan: Plan, stop: Stop, console: Console) -> bool:
         """Run a plan's tasks and wait for their end."""

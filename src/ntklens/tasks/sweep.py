@@ -129,8 +129,13 @@ def _estimate_costs(configurations: Sequence[Configuration]) -> list[Cost]:
 
     # On the processor: a planner must not take a worker's GPU.
     jax.config.update("jax_platforms", "cpu")
-    from ntklens.tasks.estimate import estimate_cost
+    from ntklens.tasks.compute import build_trainer
+    from ntklens.tasks.estimate import estimate_cost, load_dataset_sizes
+    from ntklens.tasks.models import check_model
 
+    for configuration in configurations:
+        if configuration.find_pending():
+            check_model(configuration.cfg, load_dataset_sizes(configuration.cfg), build_trainer)
     return [estimate_cost(configuration.cfg) for configuration in configurations]
 
 

@@ -40,7 +40,7 @@ from ntklens.sweep.states import (
     select_pending,
     set_aside,
 )
-from ntklens.tasks.datasets import check_launch_data
+from ntklens.tasks.datasets import check_launch_data, load_dataset
 from ntklens.tasks.finish import finish_seed
 from ntklens.tasks.track import track_published, tracked
 from ntklens.tracking.progress import ProgressBar
@@ -127,8 +127,12 @@ def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequenc
         while seeds:
             with ProgressBar("importing JAX, reading the data") as watcher:
                 # JAX is imported only if there is something to compute.
-                from ntklens.tasks.compute import compute_seeds
+                from ntklens.tasks.compute import build_trainer, compute_seeds
+                from ntklens.tasks.devices import check_device
+                from ntklens.tasks.models import check_model
 
+                check_device()
+                check_model(cfg, load_dataset(cfg), build_trainer)
                 outcome = compute_seeds(cfg, run, seeds, stop, watcher, replaced=replaced, command=command)
             if outcome.failed or outcome.interrupted:
                 return FAILED if outcome.failed else UNFINISHED

@@ -194,7 +194,7 @@ def run_states(
     Yields:
       The state after each number of updates in `steps`.
     """
-    inputs, labels = jnp.asarray(train.inputs, float), jnp.asarray(train.labels)
+    inputs, labels = train.convert(train.inputs), jnp.asarray(train.labels)
     piece = 1
     for target in steps:
         while state.step < target:

@@ -34,13 +34,13 @@ def count_activation_bytes(apply: Callable, params: Any, inputs: jax.ShapeDtypeS
 
 
 def estimate_memory(
-    trainer: Trainer, sample_shape: tuple[int, ...], train_size: int, held_out_size: int, probe_size: int, batch: int
+    trainer: Trainer, sample: jax.ShapeDtypeStruct, train_size: int, held_out_size: int, probe_size: int, batch: int
 ) -> MemoryNeed:
     """Count the bytes that training and measuring need at their peak.
 
     Args:
       trainer: what trains.
-      sample_shape: shape of one input.
+      sample: shape and dtype of one input.
       train_size: training samples.
       held_out_size: test and selection samples.
       probe_size: samples N of the kernel.
@@ -54,12 +54,14 @@ def estimate_memory(
     opt_state = jax.eval_shape(trainer.optimizer(0.0).init, params)
 
     def activations(samples: int) -> int:
-        return count_activation_bytes(trainer.apply, params, jax.ShapeDtypeStruct((samples, *sample_shape), dtype))
+        return count_activation_bytes(
+            trainer.apply, params, jax.ShapeDtypeStruct((samples, *sample.shape), sample.dtype)
+        )
 
-    probe = jax.ShapeDtypeStruct((probe_size, *sample_shape), dtype)
+    probe = jax.ShapeDtypeStruct((probe_size, *sample.shape), sample.dtype)
     outputs = jax.eval_shape(trainer.apply, params, probe)
     samples = train_size + held_out_size + probe_size
-    data = samples * count_bytes([jax.ShapeDtypeStruct(sample_shape, dtype)])
+    data = samples * count_bytes([sample])
     shares = len(jax.tree.leaves(params)) + 4
     kernel = activations(probe_size) * 2 * outputs.shape[1] + shares * outputs.size**2 * dtype.itemsize
     working = 2 * activations(trainer.batch_size or train_size) + count_bytes(params)
