@@ -58,7 +58,7 @@ from ntklens.training.checkpoint import (
     remove_checkpoints,
     save_checkpoint,
 )
-from ntklens.training.ensemble import State, Trainer, initialise, run_states, trains_faster_alone
+from ntklens.training.ensemble import Params, State, Trainer, initialise, run_states, trains_faster_alone
 from ntklens.training.losses import LOSSES
 from ntklens.training.memory import MemoryNeed, estimate_memory, find_free_memory
 from ntklens.training.schedule import choose_sparse, make_geometric_steps

@@ -68,6 +68,7 @@ def check_launch_data(folder: Path, configurations: Sequence[Configuration]) -> 
     Raises:
       InputError: naming the overrides that resolve it.
     """
+    _load_dataset.cache_clear()  # of a launch before in this process, whose files may have been rewritten
     pending = [configuration for configuration in configurations if configuration.find_pending()]
     if not pending:
         _check_finished_data(configurations)

@@ -1,7 +1,9 @@
 """A configuration's model: built, its state held fixed, and refused before training where a kernel is not defined."""
 
+import contextlib
 import functools
 import json
+import pydoc
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -125,7 +127,7 @@ def check_model(cfg: DictConfig, dataset: Dataset, build: Callable[[DictConfig, 
     plain: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
     family = json.dumps({name: value for name, value in plain.items() if name != "width"}, sort_keys=True)
     inputs = dataset.probe.inputs
-    mark = (family, inputs.shape[1:], str(inputs.dtype), dataset.classes, cfg.precision)
+    mark = (_locate(cfg.model), family, inputs.shape[1:], str(inputs.dtype), dataset.classes, cfg.precision)
     if mark in _checked:
         return
     jax.config.update("jax_enable_x64", cfg.precision == "float64")
@@ -145,6 +147,13 @@ def check_model(cfg: DictConfig, dataset: Dataset, build: Callable[[DictConfig, 
 
 
 _checked: set[tuple] = set()
+
+
+def _locate(node: DictConfig) -> Any:
+    """Return the model's class: one that was defined anew, as in a notebook, is another."""
+    with contextlib.suppress(pydoc.ErrorDuringImport):
+        return pydoc.locate(node._target_)
+    return None
 
 
 def _evaluate_shape(apply: Apply, params: Params, inputs: jax.Array) -> Any:
