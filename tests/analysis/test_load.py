@@ -5,6 +5,8 @@ import os
 import pickle
 import resource
 import shutil
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -211,6 +213,15 @@ def test_a_loaded_dataset_can_be_saved(sweep, tmp_path):
     data.to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as saved:
         xr.testing.assert_identical(saved.load(), data.load())
+
+
+def test_a_dataset_that_is_never_released_lets_python_end(sweep):
+    """HDF5 closes its files after Python's end; one that it reads through Python would crash the process."""
+    code = (
+        "import ctypes, ntklens; from ntklens.analysis import load; load.WORTHWHILE = 2; data = ntklens.load('.'); "
+        "assert not data.eigenvalues.variable._in_memory; ctypes.pythonapi.Py_IncRef(ctypes.py_object(data))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=sweep, check=False).returncode == 0
 
 
 def add(sweep):

@@ -166,6 +166,7 @@ def test_shuffled_widths_yield_no_law():
     assert claimed <= 0.1 * 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["power", "affine", "power_plateau"])
 def test_the_true_form_is_preferred(form):
     """Or another that looks the same within the noise: the truth must rarely lose to what differs."""

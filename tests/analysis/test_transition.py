@@ -37,6 +37,7 @@ def test_smooth_truth_has_no_break(curve):
     assert found <= 0.05 * repeats + 2
 
 
+@pytest.mark.slow
 def test_the_twin_a_break_is_found():
     found = sum(
         check_break(draw(BROKEN, repeat, misfit=0.01), np.random.default_rng(repeat))[1] < 0.05 for repeat in range(20)
@@ -53,12 +54,14 @@ def test_rounding_is_no_break():
     assert not transition.break_p < 0.05
 
 
+@pytest.mark.slow
 def test_a_power_law_has_no_transition():
     found = [find(CURVES["power"](WIDTHS), repeat) for repeat in range(40)]
     assert sum(transition.within for transition in found) <= 3
     assert any("none within the sweep" in transition.sentence for transition in found)
 
 
+@pytest.mark.slow
 def test_the_scale_of_a_smooth_crossover_is_found():
     found = [find(CURVES["inverse_affine"](WIDTHS), repeat) for repeat in range(40)]
     claimed = [transition for transition in found if transition.within]

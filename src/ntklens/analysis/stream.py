@@ -1,7 +1,9 @@
 """A file as HDF5 needs it, where names change and disks fill up."""
 
+import atexit
 import io
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +90,12 @@ class Stream(io.RawIOBase):
     def __reduce__(self) -> tuple:
         """Pickle the content: by then, a file of this name may be another."""
         return io.BytesIO, (os.pread(self.descriptor, os.fstat(self.descriptor).st_size, 0),)
+
+
+@atexit.register
+def close_streams() -> None:
+    """Close what HDF5 still reads through Python: it closes files after Python has ended, and crashes on these."""
+    if h5py := sys.modules.get("h5py"):
+        for file in h5py.h5f.get_obj_ids(types=h5py.h5f.OBJ_FILE):
+            if file.get_access_plist().get_driver() == h5py.h5fd.fileobj_driver:
+                h5py.File(file).close()
