@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import programs
+from programs import KINDS
 
 TOY = (
     "dataset=synthetic", "dataset.train_size=24", "dataset.test_size=20", "dataset.probe_size=8", "dataset.input_dim=5",
@@ -39,7 +39,7 @@ TAKE_SIGNALS = (
     "signal.signal(signal.SIGINT, signal.SIG_DFL); signal.signal(signal.SIGHUP, signal.SIG_DFL); "
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
-ALONE = dict.fromkeys(programs.share())  # as people have it: without the programs that tests share
+ALONE = dict.fromkeys(KINDS)  # as people have it: without the programs that tests share
 STARTED: list[subprocess.Popen] = []  # conftest.py ends what a failed test leaves
 
 

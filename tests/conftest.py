@@ -2,17 +2,23 @@
 
 import os
 
-import programs
-
-# Before JAX is imported: this process and those that tests start share compiled programs, now and in later runs.
-os.environ |= programs.share()
-
 import jax
 import pytest
 
 # Tests of tracking choose another mode. No test may find somebody's credentials, or ask a server.
 os.environ["WANDB_MODE"] = "disabled"
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.hookimpl(trylast=True)  # after jaxtyping, which must come before the first import of ntklens
+def pytest_configure():
+    """This process, other workers' and those that tests start share compiled programs, now and in later runs."""
+    import programs
+
+    settings = programs.share()
+    os.environ.update(settings)
+    for name, kind in programs.KINDS.items():  # JAX read the environment when it was imported
+        jax.config.update(name.lower(), kind(settings[name]))
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,11 @@ from pathlib import Path
 from ntklens._compat import describe_processor
 
 FOLDER = Path(__file__).resolve().parents[1] / ".pytest_cache" / "programs"
+KINDS = {
+    "JAX_COMPILATION_CACHE_DIR": str,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": float,
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": int,
+}
 LIMIT = 500_000_000  # bytes; a whole run of the tests leaves about a third of it
 
 

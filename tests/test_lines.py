@@ -9,7 +9,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from commands import TOY, run_ntklens
+from commands import TOY, call_ntklens
 from ntklens.lines import (
     COMMAND,
     drop_words,
@@ -94,14 +94,14 @@ def test_the_line_that_continues_a_single_run_continues_it(tmp_path):
     name = "größe $HOME #2, it's lr=0.1"
     words = [*TOY, "model=narrow", format_override("name", name), "tracking=none", "--config-dir", "my conf"]
     words.remove("model.width=6")
-    first = run_ntklens(*words, cwd=tmp_path)
+    first = call_ntklens(*words, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     lost = next((tmp_path / "multirun" / name).glob("*/seed=1"))
     shutil.rmtree(lost)
-    status = run_ntklens("task=status", format_override("name", name), cwd=tmp_path)
+    status = call_ntklens("task=status", format_override("name", name), cwd=tmp_path)
     assert status.returncode == 0  # nobody knows any more that there was a second seed
     lost.mkdir()
-    status = run_ntklens("task=status", format_override("name", name), cwd=tmp_path)
+    status = call_ntklens("task=status", format_override("name", name), cwd=tmp_path)
     assert status.returncode == 3, status.stderr
     (line,) = [line for line in status.stdout.splitlines() if line.startswith("next")]
     folder = os.path.dirname(sys.executable)

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import ntklens
-from commands import list_files, run_ntklens
+from commands import call_ntklens, list_files
 from ntklens.analysis.groups import find_groups
 from ntklens.analysis.separate import COORDINATE
 from ntklens.analysis.study import analyse
@@ -269,9 +269,9 @@ def test_as_a_person_types_it(two_roots, tmp_path):
     """A sweep whose folder of data was exchanged: one line, exit status 2, nothing written."""
     first, other = two_roots
     words = ("-m", *WORDS, "name=same", "model.width=3,4")
-    assert run_ntklens(*words, f"dataset.root={first}", cwd=tmp_path).returncode == 0
+    assert call_ntklens(*words, f"dataset.root={first}", cwd=tmp_path).returncode == 0
     before = list_files(tmp_path / "multirun")
-    result = run_ntklens(*words, f"dataset.root={other}", "ensemble=2", cwd=tmp_path)
+    result = call_ntklens(*words, f"dataset.root={other}", "ensemble=2", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stdout == ""
     line = result.stderr.splitlines()[-1]

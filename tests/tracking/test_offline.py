@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commands import TOY, isolate, list_files, run_ntklens, start_ntklens
+from commands import TOY, call_ntklens, isolate, list_files, run_ntklens, start_ntklens
 from ntklens.analysis.observables import compute_observables
 from ntklens.tracking.names import SPECTRUM, name_metric
 from ntklens.training.checkpoint import find_checkpoint_step
@@ -153,10 +153,12 @@ def test_wandb_itself_finds_the_runs(finished):
 def test_status_counts_what_is_not_synced(copy):
     log = next((copy / "multirun" / NAME / "wandb").glob("offline-run-*/run-*.wandb"))
     log.with_name(f"{log.name}.synced").touch()  # as `wandb sync` does
-    assert "on this disk only" not in run_ntklens("task=status", f"name={NAME}", cwd=copy).stdout  # it was printed once
+    assert (
+        "on this disk only" not in call_ntklens("task=status", f"name={NAME}", cwd=copy).stdout
+    )  # it was printed once
     (log.parents[1] / "noted").unlink()
-    assert "11 runs are on this disk only" in run_ntklens("task=status", f"name={NAME}", cwd=copy).stdout
-    described = json.loads(run_ntklens("task=status", f"name={NAME}", "task.format=json", cwd=copy).stdout)
+    assert "11 runs are on this disk only" in call_ntklens("task=status", f"name={NAME}", cwd=copy).stdout
+    described = json.loads(call_ntklens("task=status", f"name={NAME}", "task.format=json", cwd=copy).stdout)
     assert len(described["unsynced"]) == 11
 
 
@@ -164,16 +166,16 @@ def test_what_was_not_logged_is_logged_by_the_next_launch(copy):
     """What was moved is written anew first: wandb sync would not find its files."""
     wandb = copy / "multirun" / NAME / "wandb"
     (wandb / "noted").unlink()
-    result = run_ntklens("task=status", f"name={NAME}", cwd=copy)
+    result = call_ntklens("task=status", f"name={NAME}", cwd=copy)
     assert f"12 runs are on this disk only; to upload: python -m ntklens.run task=sync name={NAME}\n" in result.stdout
     (wandb / "noted").unlink()
-    result = run_ntklens(*SWEEP, cwd=copy, **isolate(copy))
+    result = call_ntklens(*SWEEP, cwd=copy, **isolate(copy))
     assert f"12 runs are on this disk only; to upload: wandb sync multirun/{NAME}/wandb" in result.stdout
     whole, halved = sorted(wandb.glob("offline-run-*"))[:2]
     shutil.rmtree(whole)
     (halved / "logged.json").unlink()  # as if killed while writing
     before = {path.name for path in wandb.glob("offline-run-*")}
-    result = run_ntklens(*SWEEP, cwd=copy, **isolate(copy))
+    result = call_ntklens(*SWEEP, cwd=copy, **isolate(copy))
     assert (result.returncode, result.stderr) == (0, "")
     after = {path.name for path in wandb.glob("offline-run-*")}
     assert len(after) == 12
@@ -195,7 +197,7 @@ def test_a_killed_and_continued_job_is_one_run(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not list(tmp_path.glob("multirun/*/*/seed=*/trajectory.nc"))
-    result = run_ntklens(*words, cwd=tmp_path, **isolate(tmp_path / "here"))
+    result = call_ntklens(*words, cwd=tmp_path, **isolate(tmp_path / "here"))
     assert (result.returncode, result.stderr) == (0, "")
     runs = find_runs(tmp_path, "synthetic")
     paths = find_trajectories(tmp_path, "synthetic")
@@ -208,9 +210,9 @@ def test_a_killed_and_continued_job_is_one_run(tmp_path):
 
 def test_a_replaced_result_replaces_its_run(tmp_path):
     environment = isolate(tmp_path / "here")
-    assert run_ntklens(*TOY, cwd=tmp_path, **environment).returncode == 0
+    assert call_ntklens(*TOY, cwd=tmp_path, **environment).returncode == 0
     before = {path.name for path in tmp_path.glob("multirun/synthetic/wandb/offline-run-*")}
-    assert run_ntklens(*TOY, "replace=true", cwd=tmp_path, **environment).returncode == 0
+    assert call_ntklens(*TOY, "replace=true", cwd=tmp_path, **environment).returncode == 0
     after = {path.name for path in tmp_path.glob("multirun/synthetic/wandb/offline-run-*")}
     assert len(after) == 2
     assert not after & before
@@ -234,7 +236,7 @@ def test_a_run_that_the_server_has_is_written_again_only_as_another(copy):
     mark_synced(copy)
     wandb = copy / "multirun" / NAME / "wandb"
     before = {path.name for path in wandb.glob("offline-run-*")}
-    result = run_ntklens(*SWEEP, cwd=copy, **isolate(copy))
+    result = call_ntklens(*SWEEP, cwd=copy, **isolate(copy))
     assert (result.returncode, result.stderr) == (0, "")
     assert "wandb sync" not in result.stdout
     assert {path.name for path in wandb.glob("offline-run-*")} == before
@@ -242,7 +244,7 @@ def test_a_run_that_the_server_has_is_written_again_only_as_another(copy):
     alter(path)
     for _ in range(2):
         (wandb / "noted").unlink(missing_ok=True)
-        result = run_ntklens(*SWEEP, cwd=copy, **isolate(copy))
+        result = call_ntklens(*SWEEP, cwd=copy, **isolate(copy))
         assert (result.returncode, result.stderr) == (0, "")
         assert "1 run is on this disk only" in result.stdout
         after = {path.name for path in wandb.glob("offline-run-*")}
@@ -260,10 +262,10 @@ def test_a_run_that_the_server_has_is_written_again_only_as_another(copy):
 def test_any_name_of_a_sweep_will_do(tmp_path):
     name = "Überprüfung der Breite, κ=2 " + 170 * "x"
     environment = isolate(tmp_path / "here")
-    result = run_ntklens(*TOY, f"name='{name}'", cwd=tmp_path, **environment)
+    result = call_ntklens(*TOY, f"name='{name}'", cwd=tmp_path, **environment)
     assert (result.returncode, result.stderr) == (0, "")
     assert "2 runs are on this disk only" in result.stdout
-    result = run_ntklens("task=report", f"name='{name}'", cwd=tmp_path, **environment)
+    result = call_ntklens("task=report", f"name='{name}'", cwd=tmp_path, **environment)
     assert (result.returncode, result.stderr) == (0, "")
     runs = find_runs(tmp_path, name)
     assert len(runs) == 3
@@ -272,7 +274,7 @@ def test_any_name_of_a_sweep_will_do(tmp_path):
         assert all(0 < len(tag) <= 64 for tag in run.run.tags)
         assert max(len(run.run.display_name), len(run.run.run_group)) <= 128
         assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", artifact.name) for artifact in run.artifacts)
-    assert run_ntklens("task=dashboard", f"name='{name}'", cwd=tmp_path, **environment).returncode == 0
+    assert call_ntklens("task=dashboard", f"name='{name}'", cwd=tmp_path, **environment).returncode == 0
 
 
 @pytest.mark.parametrize("sweeps", [False, True])
@@ -280,7 +282,7 @@ def test_where_wandb_does_not_work_one_line_says_so(tmp_path, sweeps):
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb" / "__init__.py").write_text("raise ImportError('wandb is broken\\nhere')")
     words = ("-m", "model.width=3,5", *SMALL, "ensemble=1", "launch.workers=2") if sweeps else TOY
-    result = run_ntklens(*words, cwd=tmp_path, **isolate(tmp_path / "here"), PYTHONPATH=str(tmp_path))
+    result = call_ntklens(*words, cwd=tmp_path, **isolate(tmp_path / "here"), PYTHONPATH=str(tmp_path))
     assert result.returncode == 0
     assert result.stderr.splitlines() == [
         "wandb: ImportError: wandb is broken here; results are untouched, the same line writes the runs once "
@@ -294,7 +296,7 @@ def test_the_environment_does_not_change_what_a_run_is(tmp_path):
     asked |= {"RESUME_FROM": "else?_step=1", "FORK_FROM": "else?_step=1", "RESUME": "must", "BASE_URL": "notaurl"}
     asked |= {"CONSOLE": "nonsense", "START_METHOD": "nonsense", "DISABLE_GIT": "nonsense", "INIT_TIMEOUT": "nonsense"}
     environment = isolate(tmp_path / "here") | {f"WANDB_{name}": value for name, value in asked.items()}
-    result = run_ntklens(*TOY, cwd=tmp_path, **environment)
+    result = call_ntklens(*TOY, cwd=tmp_path, **environment)
     assert (result.returncode, result.stderr) == (0, "")
     runs = find_runs(tmp_path, "synthetic")
     for path in find_trajectories(tmp_path, "synthetic"):

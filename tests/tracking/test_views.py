@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from commands import TOY, isolate, list_files, run_ntklens
+from commands import TOY, call_ntklens, isolate, list_files
 from ntklens.analysis.observables import OBSERVABLES
 from ntklens.tasks.dashboard import list_numbers
 from ntklens.tracking.dashboard import SCALARS, build_dashboard, list_panels
@@ -26,7 +26,7 @@ NAME = "synthetic_width"
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("views") / "here"
     folder.mkdir()
-    result = run_ntklens(*SWEEP, cwd=folder, **isolate(folder))
+    result = call_ntklens(*SWEEP, cwd=folder, **isolate(folder))
     assert (result.returncode, result.stderr) == (0, "")
     return folder
 
@@ -59,7 +59,7 @@ def test_more_seeds_are_another_run(finished):
 
 def test_the_report_is_logged_once(finished):
     for _ in range(2):
-        result = run_ntklens("task=report", f"name={NAME}", cwd=finished, **isolate(finished))
+        result = call_ntklens("task=report", f"name={NAME}", cwd=finished, **isolate(finished))
         assert (result.returncode, result.stderr) == (0, "")
     (path,) = [run.path for run in list_runs(finished / "multirun" / NAME) if "report" in run.id]
     run = read_run(path)
@@ -77,7 +77,7 @@ def test_the_report_is_logged_once(finished):
 
 
 def test_the_dashboard_is_written_without_credentials(finished):
-    result = run_ntklens("task=dashboard", f"name={NAME}", cwd=finished, **isolate(finished))
+    result = call_ntklens("task=dashboard", f"name={NAME}", cwd=finished, **isolate(finished))
     assert (result.returncode, result.stderr) == (0, "")
     assert "without credentials nothing is sent" in result.stdout
     definition = json.loads((finished / "multirun" / NAME / "wandb" / "dashboard.json").read_text())
@@ -107,7 +107,7 @@ def test_bad_settings_name_the_override(tmp_path):
         "tracking.modes=auto",
         "tracking.entity=a/b",
     ):
-        result = run_ntklens(*TOY, word, cwd=tmp_path / "here")
+        result = call_ntklens(*TOY, word, cwd=tmp_path / "here")
         assert result.returncode == 2
         assert len(result.stderr.splitlines()) == 1
         assert "tracking." in result.stderr
@@ -118,7 +118,7 @@ def test_online_needs_credentials(tmp_path):
     folder = tmp_path / "here"
     folder.mkdir()
     for words in (TOY, SWEEP):
-        result = run_ntklens(*words, "tracking.mode=online", cwd=folder, **isolate(folder))
+        result = call_ntklens(*words, "tracking.mode=online", cwd=folder, **isolate(folder))
         assert result.returncode == 2
         (line,) = result.stderr.splitlines()
         assert line.startswith("error: tracking.mode=online: no credentials for https://api.wandb.ai; type wandb login")
@@ -131,10 +131,10 @@ def test_plans_count_what_writes_runs(tmp_path):
     needs = []
     for mode in ("disabled", "offline"):
         words = (*SWEEP, f"tracking.mode={mode}", "task=plan", "task.format=json")
-        result = run_ntklens(*words, cwd=folder, **isolate(folder))
+        result = call_ntklens(*words, cwd=folder, **isolate(folder))
         needs.append(json.loads(result.stdout)["estimated_memory_bytes"])
     assert needs[1] - needs[0] == WRITER_BYTES
-    result = run_ntklens(*TOY, "ntk.memory_limit=0.6", "tracking.mode=offline", cwd=folder, **isolate(folder))
+    result = call_ntklens(*TOY, "ntk.memory_limit=0.6", "tracking.mode=offline", cwd=folder, **isolate(folder))
     assert result.returncode == 2
     assert "tracking=none saves 0.25" in result.stderr
 
@@ -180,7 +180,7 @@ def test_an_ensemble_that_grows_is_one_run(tmp_path):
     folder.mkdir()
     words = [word for word in TOY if "ensemble" not in word]
     for ensemble in (2, 4):
-        result = run_ntklens(*words, f"ensemble={ensemble}", "tracking.per_seed=false", cwd=folder, **isolate(folder))
+        result = call_ntklens(*words, f"ensemble={ensemble}", "tracking.per_seed=false", cwd=folder, **isolate(folder))
         assert (result.returncode, result.stderr) == (0, "")
         (run,) = [read_run(run.path) for run in list_runs(folder / "multirun" / "synthetic")]
         assert run.config["seeds"] == list(range(ensemble))
@@ -199,7 +199,7 @@ def test_diverged_seeds_do_not_enter_the_mean(tmp_path):
     folder.mkdir()
     words = ("optimizer=sgd", "training.loss=mse", "training.epochs=300", "tracking.per_seed=false")
     for rate in (0.5, 4):
-        result = run_ntklens(*TOY, *words, f"optimizer.learning_rate={rate}", cwd=folder, **isolate(folder))
+        result = call_ntklens(*TOY, *words, f"optimizer.learning_rate={rate}", cwd=folder, **isolate(folder))
         assert (result.returncode, result.stderr) == (0, "")
     for run in [read_run(run.path) for run in list_runs(folder / "multirun" / "synthetic")]:
         diverged = run.config["optimizer"]["learning_rate"] == 4
