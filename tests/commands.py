@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -40,13 +41,14 @@ TAKE_SIGNALS = (
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
 ALONE = dict.fromkeys(KINDS)  # as people have it: without the programs that tests share
+TIMEOUT = 300  # seconds that a command may take
 STARTED: list[subprocess.Popen] = []  # conftest.py ends what a failed test leaves
 
 
 def run_ntklens(*words: str, cwd: Path, **environment: str | None) -> subprocess.CompletedProcess:
     """Run `python -m ntklens.run` with a private cache and no data folder unless given; None takes a variable away."""
     command, env = _prepare(words, cwd, environment)
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=TIMEOUT)
 
 
 def call_ntklens(*words: str, cwd: Path, **environment: str | None) -> subprocess.CompletedProcess:
@@ -55,10 +57,29 @@ def call_ntklens(*words: str, cwd: Path, **environment: str | None) -> subproces
 
     command, env = _prepare(words, cwd, environment)
     stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-    with _borrowed_process(cwd, env), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+    with (
+        _borrowed_process(cwd, env), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr),
+        _limited(TIMEOUT),
+    ):  # fmt: skip
         status = main(words)
     outputs = [stream.buffer.getvalue().decode() for stream in (stdout, stderr)]
     return subprocess.CompletedProcess(command, status, *outputs)
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the main thread after some time."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError(f"no end within {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager
