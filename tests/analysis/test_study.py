@@ -82,6 +82,7 @@ def test_other_settings_make_groups_and_tied_ones_are_said():
     assert any("other settings change too: optimizer.learning_rate" in one.sentence for one in tied.diagnoses)
 
 
+@pytest.mark.slow
 def test_what_must_not_count_does_not_count():
     """Diverged, dead and unresolved seeds leave every fit as it would be without them."""
     clean = make_sweep(seeds=8)
@@ -128,6 +129,7 @@ def test_the_minimum_at_the_last_record_is_said():
     assert "35 of 35 seeds have their minimum at the last record" in told
 
 
+@pytest.mark.slow
 def test_the_three_signatures_of_failure():
     rising = analyse(make_sweep(exponents=(-0.3, 0.3)))
     assert any("Γ_min rises without saturating" in one.sentence for one in rising.diagnoses)
@@ -208,6 +210,7 @@ def test_trajectories_that_hold_less_than_todays():
     assert find_law(study, "initial_trace").fits
 
 
+@pytest.mark.slow
 def test_rounding_in_the_spectrum_is_said():
     data = make_sweep()
     data["minimum_eigenvalues"][..., -1] = -0.5
@@ -249,6 +252,7 @@ def test_a_joint_sweep_has_a_surface():
     assert any("Joint law" in sentence for sentence in study.summary)
 
 
+@pytest.mark.slow
 def test_a_report_is_the_same_twice():
     first, second = (analyse(make_sweep()) for _ in range(2))
     assert [law.fits["power"].bootstrap for law in first.laws] == [law.fits["power"].bootstrap for law in second.laws]

@@ -21,7 +21,7 @@ from ntklens.trajectory import VARIABLES, encode_trajectory, read_trajectory
 from transactions import read_run
 
 SMALL = [word for word in TOY if "width" not in word and "ensemble" not in word]
-SWEEP = ("-m", "scaling=width", "model.width=3,5,8", *SMALL, "ensemble=4")
+SWEEP = ("-m", "scaling=width", "model.width=3,5,8", *SMALL, "ensemble=4", "launch.workers=1")
 NAME = "synthetic_width"
 
 
@@ -65,7 +65,7 @@ def expect_equal(run, path):
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("offline") / "here"
     folder.mkdir()
-    result = run_ntklens(*SWEEP, cwd=folder, **isolate(folder))
+    result = run_ntklens(*SWEEP, "launch.workers=2", cwd=folder, **isolate(folder))
     assert result.returncode == 0, result.stderr
     return folder, result
 
@@ -162,6 +162,7 @@ def test_status_counts_what_is_not_synced(copy):
     assert len(described["unsynced"]) == 11
 
 
+@pytest.mark.slow
 def test_what_was_not_logged_is_logged_by_the_next_launch(copy):
     """What was moved is written anew first: wandb sync would not find its files."""
     wandb = copy / "multirun" / NAME / "wandb"
@@ -208,6 +209,7 @@ def test_a_killed_and_continued_job_is_one_run(tmp_path):
         expect_equal(runs[f"synthetic-{attrs['run_key']}-{attrs['seed']}"], path)
 
 
+@pytest.mark.slow
 def test_a_replaced_result_replaces_its_run(tmp_path):
     environment = isolate(tmp_path / "here")
     assert call_ntklens(*TOY, cwd=tmp_path, **environment).returncode == 0
@@ -259,6 +261,7 @@ def test_a_run_that_the_server_has_is_written_again_only_as_another(copy):
     assert runs[f"{first}-v2"].history[-1]["ntk/trace"] == 2 * runs[first].history[-1]["ntk/trace"]
 
 
+@pytest.mark.slow
 def test_any_name_of_a_sweep_will_do(tmp_path):
     name = "Überprüfung der Breite, κ=2 " + 170 * "x"
     environment = isolate(tmp_path / "here")
@@ -277,7 +280,7 @@ def test_any_name_of_a_sweep_will_do(tmp_path):
     assert call_ntklens("task=dashboard", f"name='{name}'", cwd=tmp_path, **environment).returncode == 0
 
 
-@pytest.mark.parametrize("sweeps", [False, True])
+@pytest.mark.parametrize("sweeps", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_where_wandb_does_not_work_one_line_says_so(tmp_path, sweeps):
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb" / "__init__.py").write_text("raise ImportError('wandb is broken\\nhere')")
@@ -291,6 +294,7 @@ def test_where_wandb_does_not_work_one_line_says_so(tmp_path, sweeps):
     assert not list(tmp_path.glob("multirun/*/wandb/*run-*"))
 
 
+@pytest.mark.slow
 def test_the_environment_does_not_change_what_a_run_is(tmp_path):
     asked = dict.fromkeys(("RUN_ID", "NAME", "RUN_GROUP", "RUN_NOTES", "TAGS", "DIR", "SWEEP_ID"), "else")
     asked |= {"RESUME_FROM": "else?_step=1", "FORK_FROM": "else?_step=1", "RESUME": "must", "BASE_URL": "notaurl"}

@@ -18,7 +18,7 @@ from ntklens.trajectory import read_trajectory
 from transactions import read_run
 
 SMALL = [word for word in TOY if "width" not in word]
-SWEEP = ("-m", "scaling=width", "model.width=3,5", *SMALL, "tracking.per_seed=false")
+SWEEP = ("-m", "scaling=width", "model.width=3,5", *SMALL, "tracking.per_seed=false", "launch.workers=1")
 NAME = "synthetic_width"
 
 
@@ -175,6 +175,7 @@ def test_wandb_is_imported_only_where_runs_are_written(module):
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_an_ensemble_that_grows_is_one_run(tmp_path):
     folder = tmp_path / "here"
     folder.mkdir()
