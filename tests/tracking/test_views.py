@@ -147,7 +147,7 @@ def test_what_is_unfinished_is_not_uploaded_in_part(tmp_path):
     (tmp_path / "run" / "seed=1" / "trajectory.nc").touch()
     assert find_partial(tmp_path) == ["two"]
     (line,) = describe_tracking(tmp_path)
-    assert line.startswith("wandb    1 run is uploaded in part; to go on: python -m ntklens.run task=sync")
+    assert line.startswith("wandb    1 run is uploaded in part, which wandb sync would double; to go on: python")
 
 
 def test_the_mode_follows_what_is_there(monkeypatch, tmp_path):
