@@ -9,6 +9,9 @@ import pytest
 os.environ["WANDB_MODE"] = "disabled"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+COST, BEFORE = "processor seconds", pytest.StashKey[float]()
+MOST_SECONDS = 5.0  # of a test that is not marked slow, with its programs kept from a run before
+
 
 @pytest.hookimpl(trylast=True)  # after jaxtyping, which must come before the first import of ntklens
 def pytest_configure():
@@ -19,6 +22,40 @@ def pytest_configure():
     os.environ.update(settings)
     for name, kind in programs.KINDS.items():  # JAX read the environment when it was imported
         jax.config.update(name.lower(), kind(settings[name]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Note what a test begins with: elapsed time says little where others work, processor seconds stay the same."""
+    item.stash[BEFORE] = count_processor_seconds()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if call.when == "teardown":
+        report.user_properties.append((COST, count_processor_seconds() - item.stash[BEFORE]))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    costs = {
+        report.nodeid: (dict(report.user_properties)[COST], "slow" in report.keywords)
+        for report in reports
+        if COST in dict(getattr(report, "user_properties", ()))
+    }
+    total = sum(cost for cost, _ in costs.values())
+    terminalreporter.write_line(f"{total:.0f} processor seconds, those of processes that tests started included")
+    for name, (cost, slow) in sorted(costs.items(), key=lambda item: -item[1][0]):
+        if cost > MOST_SECONDS and not slow:
+            terminalreporter.write_line(f"{cost:5.1f} s  {name}: mark it slow, or make it cheaper")
+
+
+def count_processor_seconds() -> float:
+    """Return what this process and its children that have ended took."""
+    return sum(os.times()[:4])
 
 
 @pytest.fixture(autouse=True)
