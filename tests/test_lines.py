@@ -87,6 +87,7 @@ def test_suggested_quotes_are_read(word):
     assert (override.key_or_group, override.value()) == (key, value)
 
 
+@pytest.mark.slow
 def test_the_line_that_continues_a_single_run_continues_it(tmp_path):
     """With a folder of its own groups, and a name that shell and Hydra would both misread."""
     (tmp_path / "my conf" / "model").mkdir(parents=True)

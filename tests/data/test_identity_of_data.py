@@ -176,6 +176,7 @@ class Ending(Watcher):
             self.stop.request()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_data_is_not_continued(two_roots):
     first, other = two_roots
     words = ("training.epochs=4000", "checkpoint.minutes=0.00001")
@@ -230,6 +231,7 @@ def test_what_was_mixed_is_loaded_and_reported_apart(two_roots):
         assert len(set(data.data_checksum.sel(run=group.runs).values)) == 1
 
 
+@pytest.mark.slow
 def test_sweeps_of_different_data_are_joined_apart(two_roots):
     mix(two_roots)
     with pytest.warns(UserWarning, match="different data under one name"):

@@ -147,6 +147,7 @@ def test_hostile_names_stay_text(tmp_path):
         assert all(path.parent == tmp_path for path in draw_chart(chart, tmp_path))
 
 
+@pytest.mark.slow
 def test_many_groups_are_on_the_page_but_few_are_drawn():
     charts = build_charts(make_study({"model.width": [8, 16, 32], "model.depth": list(range(1, 9))}, records=12))
     assert sum(chart.family == "trajectories" for chart in charts) == 11
@@ -170,6 +171,7 @@ STRANGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", STRANGE.values(), ids=STRANGE.keys())
 def test_whatever_a_study_holds_is_reported_without_a_warning(tmp_path, options):
     with warnings.catch_warnings():

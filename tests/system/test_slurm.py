@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from commands import BROKEN, TOY, isolate, list_files, run_ntklens, start_ntklens
+from commands import BROKEN, TOY, call_ntklens, isolate, list_files, run_ntklens, start_ntklens
 from ntklens.tracking.names import make_id
 from ntklens.tracking.runs import list_runs
 from ntklens.trajectory import read_trajectory
@@ -144,20 +144,20 @@ def test_a_detached_launch_says_where_to_look_and_submits_nothing_twice(tmp_path
     assert "wait or are computed already" in again.stdout
     assert set(call("squeue", "-h", "-r", "-o", "%i").split()) <= jobs
     wait_for(lambda: list_running() and has_checkpoint(tmp_path))
-    status = run_ntklens("task=status", "name=on slurm", cwd=tmp_path)
+    status = call_ntklens("task=status", "name=on slurm", cwd=tmp_path)
     assert status.returncode == 3
     assert re.search(r"slurm    \d+ tasks run on node\d", status.stdout)
-    described = json.loads(run_ntklens("task=status", "name=on slurm", "task.format=json", cwd=tmp_path).stdout)
+    described = json.loads(call_ntklens("task=status", "name=on slurm", "task.format=json", cwd=tmp_path).stdout)
     assert {job["number"] for job in described["jobs"]} <= jobs
     more = run_ntklens(*LONG, "ensemble=3", cwd=tmp_path)  # only what is new
     assert more.returncode == 0, more.stderr
     assert "3 to run" in more.stdout
-    cancelled = run_ntklens("task=cancel", "name=on slurm", cwd=tmp_path)
+    cancelled = call_ntklens("task=cancel", "name=on slurm", cwd=tmp_path)
     assert cancelled.returncode == 0, cancelled.stderr
     assert "tasks cancelled" in cancelled.stdout
     wait_for(lambda: not call("squeue", "-h"))
-    assert run_ntklens("task=cancel", "name=on slurm", cwd=tmp_path).stdout == "on slurm has no jobs in SLURM\n"
-    assert run_ntklens("task=status", "name=on slurm", cwd=tmp_path).returncode == 3
+    assert call_ntklens("task=cancel", "name=on slurm", cwd=tmp_path).stdout == "on slurm has no jobs in SLURM\n"
+    assert call_ntklens("task=status", "name=on slurm", cwd=tmp_path).returncode == 3
 
 
 def kill_a_process(folder):
@@ -258,7 +258,7 @@ def test_a_failing_configuration_fails_alone_in_our_states_and_in_slurms(tmp_pat
     assert "failed   2 units: RuntimeError: no such luck" in result.stdout
     assert "FAILED" in call("sacct", "-n", "-X", "-P", "-o", "State", "--name", find_job_name(tmp_path))
     assert "RuntimeError: no such luck" in read_log(tmp_path)
-    status = run_ntklens("task=status", "name=on slurm", cwd=tmp_path)
+    status = call_ntklens("task=status", "name=on slurm", cwd=tmp_path)
     assert status.returncode == 1
     assert "4 done, 2 failed of 6 units" in status.stdout
     done = stamp(tmp_path)
@@ -291,7 +291,7 @@ def find_job_name(folder):
     ],
 )
 def test_what_slurm_would_not_take_is_refused_before_anything_is_written(tmp_path, words, fragment):
-    result = run_ntklens(*SWEEP, "training.epochs=20", *words, cwd=tmp_path)
+    result = call_ntklens(*SWEEP, "training.epochs=20", *words, cwd=tmp_path)
     assert result.returncode == 2, result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert fragment in result.stderr
@@ -336,7 +336,7 @@ def test_without_sacct_and_without_squeue(tmp_path):
     more = run_ntklens(*words, "ensemble=3", cwd=folder, PATH=str(tools))
     assert more.returncode == 2
     assert "squeue does not answer" in more.stderr
-    status = run_ntklens("task=status", "name=on slurm", cwd=folder, PATH=str(tools))
+    status = call_ntklens("task=status", "name=on slurm", cwd=folder, PATH=str(tools))
     assert status.returncode == 0, status.stderr
 
 

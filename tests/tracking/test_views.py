@@ -195,6 +195,7 @@ def test_a_loss_of_zero_has_no_place_on_the_path():
     assert make_row(record | {"train_loss": 1.0}, [])["path/trace"] == 5
 
 
+@pytest.mark.slow
 def test_diverged_seeds_do_not_enter_the_mean(tmp_path):
     folder = tmp_path / "here"
     folder.mkdir()
