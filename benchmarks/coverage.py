@@ -13,9 +13,9 @@ from timing import write_results
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from laws import CURVES, TRUTH, WIDTHS, draw_values
-from ntklens.analysis.powerlaw import fit_form
-from ntklens.analysis.samples import summarise
-from ntklens.analysis.transition import find_transition
+from ntklens.stats.powerlaw import fit_form
+from ntklens.stats.samples import summarise
+from ntklens.stats.transition import find_transition
 
 SETTINGS = [(seeds, misfit, draws) for seeds in (5, 20) for misfit, draws in ((0.0, 1), (0.03, 1), (0.03, 4), (0.0, 4))]
 SMOOTH = ("power", "affine", "inverse_affine", "plateau_power", "power_plateau", "sharp")

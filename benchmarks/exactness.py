@@ -28,7 +28,7 @@ from ntklens.data import mnist, synthetic
 from ntklens.models.mlp import MLP
 from ntklens.ntk import metrics, reference, structured
 from ntklens.ntk.spectrum import eigenvalues
-from ntklens.trajectory import read_trajectory
+from ntklens.store.trajectory import read_trajectory
 
 REAL = "NTKLENS_DATA" in os.environ
 DATA_WORDS = ("dataset=mnist",) if REAL else ("dataset=synthetic", "dataset.input_dim=784")

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from timing import write_results
 
-from ntklens.trajectory import FILE_NAME, LEVELS, VARIABLES, build_trajectory, publish_trajectory
+from ntklens.store.trajectory import FILE_NAME, LEVELS, VARIABLES, build_trajectory, publish_trajectory
 
 SEEDS = 20
 SIZES = {"layer": 3, "mode": 1280}

@@ -39,9 +39,11 @@ from threadpoolctl import threadpool_limits
 from timing import time_in_turns, write_results
 
 from ntklens.data import Dataset, mnist, synthetic
-from ntklens.measure import Measurer, Recorder, SpectrumWorkers, put_on_device
 from ntklens.models.mlp import MLP
 from ntklens.ntk import structured
+from ntklens.recording.measure import Measurer, put_on_device
+from ntklens.recording.recorder import Recorder
+from ntklens.recording.spectra import SpectrumWorkers
 from ntklens.training.ensemble import Trainer, initialise, run_states, trains_faster_alone
 from ntklens.training.losses import cross_entropy
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from timing import write_results
 
-from ntklens.trajectory import build_trajectory, publish_trajectory
+from ntklens.store.trajectory import build_trajectory, publish_trajectory
 
 WIDTHS, DEPTHS = (32, 64, 128, 256, 512), (2, 3)
 PARTS = ("imports", "load", "analyse", "charts", "figures", "page")
@@ -34,7 +34,7 @@ import warnings
 from pathlib import Path
 import jinja2, matplotlib.backends.backend_agg, matplotlib.backends.backend_pdf, matplotlib.image, plotly.offline
 import ntklens.tasks.report
-from ntklens.analysis.load import load
+from ntklens.store.load import load
 from ntklens.analysis.study import analyse
 from ntklens.report import write
 from ntklens.report.charts import build_charts

@@ -34,13 +34,13 @@ import time; started = time.time()
 import sys
 from pathlib import Path
 from hydra import compose, initialize_config_dir
-from ntklens.config import find_config_directory, register_schemas
+from ntklens.config.schemas import find_config_directory, register_schemas
 register_schemas()
 with initialize_config_dir(version_base="1.3", config_dir=str(find_config_directory())):
     cfg = compose("config", overrides=sys.argv[2:])
 from ntklens.signals import Stop
-from ntklens.tasks.compute import compute_seeds
-from ntklens.tracking.progress import Watcher
+from ntklens.jobs.compute import compute_seeds
+from ntklens.jobs.watcher import Watcher
 class First(Watcher):
     def advance(self, count, note):
         if count:

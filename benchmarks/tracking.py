@@ -60,7 +60,7 @@ def measure_jobs(folder: Path, epochs: int) -> tuple[dict[str, float], int]:
 
 def measure_hand_over(records: int = 20_000) -> dict[str, float]:
     """Return what the process that trains spends on a record, and on a finished seed, while a writer takes neither."""
-    from ntklens.tracking import wandb
+    from ntklens.wandb import tracker
 
     class Idle:
         online = True
@@ -70,7 +70,7 @@ def measure_hand_over(records: int = 20_000) -> dict[str, float]:
 
         write = show
 
-    tracker = wandb.WandbTracker("online", "ntklens", None, True, 15.0, 30.0, True, True)
+    tracker = tracker.WandbTracker("online", "ntklens", None, True, 15.0, 30.0, True, True)
     tracker.run, tracker.config, tracker.key, tracker.blocks = Path("/x/y"), {}, "k", {}
     tracker.sent, tracker.link = time.monotonic(), Idle()  # type: ignore[assignment]
     record = {f"variable_{number}": np.float32(number) for number in range(16)}

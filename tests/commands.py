@@ -27,7 +27,7 @@ from ntklens.models import mlp
 class MLP(mlp.MLP):
     def __call__(self, x):
         spec = sys.modules["__main__"].__spec__
-        trains = "SLURM_JOB_ID" in os.environ or (spec and spec.name == "ntklens.tasks.worker")
+        trains = "SLURM_JOB_ID" in os.environ or (spec and spec.name == "ntklens.launch.local.worker")
         if self.width == 5 and trains and os.path.exists("fail"):
             raise RuntimeError("no such luck")
         return super().__call__(x)

@@ -8,7 +8,8 @@ from omegaconf import open_dict
 
 import ntklens
 from commands import call_ntklens
-from ntklens.config import find_config_directory, register_schemas, validate
+from ntklens.config.checks import validate
+from ntklens.config.schemas import find_config_directory, register_schemas
 
 FOLDER = find_config_directory() / "experiment"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf, open_dict
 
 from commands import TOY, call_ntklens
-from ntklens.config import find_config_directory, register_schemas
+from ntklens.config.schemas import find_config_directory, register_schemas
 from ntklens.errors import InputError
 
 register_schemas()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ntklens.trajectory import LEVELS, VARIABLES, build_trajectory, publish_trajectory
+from ntklens.store.trajectory import LEVELS, VARIABLES, build_trajectory, publish_trajectory
 
 
 def make_trajectory(

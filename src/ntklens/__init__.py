@@ -5,28 +5,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ntklens._compat import neural_tangents as neural_tangents
-    from ntklens.analysis.load import load as load
-    from ntklens.analysis.observables import measure_observables as measure_observables
-    from ntklens.analysis.powerlaw import fit_form as fit_form
-    from ntklens.analysis.powerlaw import fit_law as fit_law
-    from ntklens.analysis.samples import summarise as summarise
     from ntklens.analysis.study import analyse as analyse
-    from ntklens.analysis.transition import find_transition as find_transition
     from ntklens.ntk.metrics import effective_rank as effective_rank
     from ntklens.ntk.metrics import trace as trace
     from ntklens.ntk.structured import kernel as kernel
     from ntklens.ntk.structured import layer_kernels as layer_kernels
     from ntklens.ntk.structured import layer_traces as layer_traces
+    from ntklens.recording.observables import measure_observables as measure_observables
     from ntklens.report.cell import draw as draw
-    from ntklens.snapshots import load_snapshots as load_snapshots
+    from ntklens.stats.powerlaw import fit_form as fit_form
+    from ntklens.stats.powerlaw import fit_law as fit_law
+    from ntklens.stats.samples import summarise as summarise
+    from ntklens.stats.transition import find_transition as find_transition
+    from ntklens.store.load import load as load
+    from ntklens.store.snapshots import load_snapshots as load_snapshots
 
 _PUBLIC = {
-    "load": "ntklens.analysis.load",
-    "measure_observables": "ntklens.analysis.observables",
-    "summarise": "ntklens.analysis.samples",
-    "fit_form": "ntklens.analysis.powerlaw",
-    "fit_law": "ntklens.analysis.powerlaw",
-    "find_transition": "ntklens.analysis.transition",
+    "load": "ntklens.store.load",
+    "measure_observables": "ntklens.recording.observables",
+    "summarise": "ntklens.stats.samples",
+    "fit_form": "ntklens.stats.powerlaw",
+    "fit_law": "ntklens.stats.powerlaw",
+    "find_transition": "ntklens.stats.transition",
     "analyse": "ntklens.analysis.study",
     "kernel": "ntklens.ntk.structured",
     "layer_kernels": "ntklens.ntk.structured",
@@ -34,7 +34,7 @@ _PUBLIC = {
     "trace": "ntklens.ntk.metrics",
     "effective_rank": "ntklens.ntk.metrics",
     "draw": "ntklens.report.cell",
-    "load_snapshots": "ntklens.snapshots",
+    "load_snapshots": "ntklens.store.snapshots",
     "neural_tangents": "ntklens._compat",
 }
 __all__ = sorted(_PUBLIC)

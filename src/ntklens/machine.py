@@ -32,3 +32,10 @@ def count_slots() -> int:
     16 … 512 ended 14 % sooner in two processes than in one).
     """
     return len(find_gpus()) or count_cores()
+
+
+def find_own_job() -> str | None:
+    """Return the number of the job that this process is part of."""
+    if (array := os.environ.get("SLURM_ARRAY_JOB_ID")) and (task := os.environ.get("SLURM_ARRAY_TASK_ID")):
+        return f"{array}_{task}"
+    return os.environ.get("SLURM_JOB_ID")

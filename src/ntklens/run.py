@@ -7,8 +7,8 @@ import hydra
 from omegaconf import DictConfig
 
 from ntklens._compat import leave_out_triton
-from ntklens.command import run_command, run_task
-from ntklens.config import find_config_directory
+from ntklens.cli import run_command, run_task
+from ntklens.config.schemas import find_config_directory
 
 
 @hydra.main(version_base="1.3", config_path=str(find_config_directory()), config_name="config")

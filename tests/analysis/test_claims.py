@@ -23,13 +23,13 @@ from ntklens.analysis.claims.judge import list_missing, measure_coverage
 from ntklens.analysis.claims.paper import widen
 from ntklens.analysis.diagnostics import diagnose
 from ntklens.analysis.groups import arrange_samples, find_groups
-from ntklens.analysis.observables import list_observables, measure_observables
-from ntklens.analysis.powerlaw import Interval, Law, fit_form, is_constant
-from ntklens.analysis.samples import summarise
 from ntklens.analysis.settings import describe_differences
-from ntklens.analysis.transition import Transition
-from ntklens.config import find_config_directory, register_schemas
+from ntklens.config.schemas import find_config_directory, register_schemas
 from ntklens.errors import InputError
+from ntklens.recording.observables import list_observables, measure_observables
+from ntklens.stats.powerlaw import Interval, Law, fit_form, is_constant
+from ntklens.stats.samples import summarise
+from ntklens.stats.transition import Transition
 
 WHOLE = 2.0 ** np.arange(5, 14)  # 32 … 8192
 NONE = Interval()
@@ -390,7 +390,7 @@ def test_no_trend_is_said_only_where_a_constant_fits():
     bent = summarise(x, (1 + np.array([0, 2, 3, 3, 2, 0.0]))[:, None] * np.exp(0.05 * rng.standard_normal((6, 8))))
     assert not is_constant(bent)
     assert not is_constant(summarise(x, np.full((6, 1), 5.0)))  # one seed: nothing is known of its error
-    from ntklens.analysis.powerlaw import _describe
+    from ntklens.stats.powerlaw import _describe
 
     texts = [_describe({"power": fit_form(samples, "power")}, "power", {}) for samples in (flat, bent)]
     assert texts[0].startswith(("shows no trend", "is constant"))

@@ -9,8 +9,8 @@ import pytest
 from laws import WIDTHS, make_sweep
 from ntklens.analysis.claims import find_papers
 from ntklens.analysis.groups import arrange_samples, find_groups
-from ntklens.analysis.observables import OBSERVABLES, Observable, measure_observables
 from ntklens.analysis.study import analyse
+from ntklens.recording.observables import OBSERVABLES, Observable, measure_observables
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def test_draws_that_change_along_with_the_axis_are_said():
 
 def test_draws_that_are_not_complete_still_count():
     """Each of four draws lacks one width: what they have in common must widen the interval of the size."""
-    from ntklens.analysis.samples import summarise
+    from ntklens.stats.samples import summarise
 
     full = arrange_samples(
         measure_observables(make_sweep(draws=4)),

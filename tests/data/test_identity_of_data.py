@@ -13,21 +13,23 @@ from hydra import compose, initialize_config_dir
 import ntklens
 from commands import call_ntklens, list_files
 from ntklens.analysis.groups import find_groups
-from ntklens.analysis.separate import COORDINATE
 from ntklens.analysis.study import analyse
-from ntklens.config import find_config_directory, register_schemas
+from ntklens.config.identity import compute_key, name_run
+from ntklens.config.schemas import find_config_directory, register_schemas
 from ntklens.data import mnist
 from ntklens.errors import InputError, Unavailable
+from ntklens.jobs import datasets
+from ntklens.jobs.compute import Outcome, compute_seeds
+from ntklens.jobs.datasets import load_dataset
+from ntklens.jobs.slices import compute_slice
+from ntklens.jobs.watcher import Watcher
+from ntklens.launch import datasets as launch_datasets
+from ntklens.launch.datasets import check_launch_data
 from ntklens.signals import Stop
-from ntklens.sweep.key import compute_key, name_run
+from ntklens.store.separate import COORDINATE
+from ntklens.store.trajectory import FILE_NAME, publish_trajectory, read_trajectory
+from ntklens.store.units import find_units, read_status, write_status
 from ntklens.sweep.plan import Configuration
-from ntklens.sweep.states import find_units, read_status, write_status
-from ntklens.tasks import datasets
-from ntklens.tasks.compute import Outcome, compute_seeds
-from ntklens.tasks.datasets import check_launch_data, load_dataset
-from ntklens.tasks.slices import compute_slice
-from ntklens.tracking.progress import Watcher
-from ntklens.trajectory import FILE_NAME, publish_trajectory, read_trajectory
 
 WORDS = (
     "dataset=mnist", "dataset.train_size=20", "dataset.test_size=20", "dataset.probe_size=4", "model.width=3",
@@ -71,8 +73,8 @@ def select_unfinished(configuration):
 def fresh(monkeypatch, tmp_path):
     """No data in memory, and a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets, "_noted", set())
-    datasets._load_dataset.cache_clear()
+    monkeypatch.setattr(launch_datasets, "_noted", set())
+    datasets.load_cached.cache_clear()
 
 
 @pytest.fixture
@@ -138,7 +140,7 @@ def test_files_that_are_packed_otherwise_are_the_same_data(two_roots):
     for path in (first / "mnist").glob("*.gz"):
         path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
         path.unlink()
-    datasets._load_dataset.cache_clear()
+    datasets.load_cached.cache_clear()
     launch(f"dataset.root={first}", "ensemble=2")
     run = launch(f"dataset.root={first}", "dataset.train_size=21")
     with warnings.catch_warnings():
@@ -153,15 +155,15 @@ def test_a_rewritten_file_is_noticed_even_if_nothing_is_to_be_computed(two_roots
         launch(f"dataset.root={other}")
     launch(f"dataset.root={first.parent / 'nowhere'}")  # finished results do not need their data
     write_images(first / "mnist", formats, 255 - small_mnist.images)
-    datasets._load_dataset.cache_clear()
+    datasets.load_cached.cache_clear()
     with pytest.raises(InputError, match=f"^dataset.root={first}"):
         launch(f"dataset.root={first}")
 
 
 def test_finished_results_are_looked_at_without_loading_data(two_roots, monkeypatch):
     launch(f"dataset.root={two_roots[0]}")
-    monkeypatch.setattr(datasets, "load_checked", None)
-    datasets._load_dataset.cache_clear()
+    monkeypatch.setattr(launch_datasets, "load_checked", None)
+    datasets.load_cached.cache_clear()
     launch(f"dataset.root={two_roots[0]}")
 
 

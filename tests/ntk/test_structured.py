@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from cases import CASES, MLP, build_flax, draw
 from ntklens.ntk import structured
-from ntklens.ntk.analysis import analyse_program
 from ntklens.ntk.layers import as_function
+from ntklens.ntk.linearity import analyse_program
 from ntklens.ntk.program import trace_program
 from references import compute_layer_kernels
 

@@ -6,17 +6,17 @@ import re
 import numpy as np
 import pytest
 
-from ntklens.analysis.powerlaw import fit_form, fit_law
-from ntklens.analysis.samples import summarise
 from ntklens.analysis.study import analyse
 from ntklens.report.chart import Chart, Key, Panel, Series
 from ntklens.report.charts import build_charts
-from ntklens.report.charts.groups import choose_ticks, list_groups
+from ntklens.report.charts.members import choose_ticks, list_groups
 from ntklens.report.charts.slopes import differentiate, measure_slopes
 from ntklens.report.charts.theory import predict_initial_trace
 from ntklens.report.charts.words import describe_fit, describe_law, is_describing, select_curves
 from ntklens.report.draw import draw_chart, make_figure, to_latex, write_latex
 from ntklens.report.style import apply_style, label_axis, label_group
+from ntklens.stats.powerlaw import fit_form, fit_law
+from ntklens.stats.samples import summarise
 from studies import make_data, make_study
 
 DEPTHS = {"model.width": [16, 32, 64, 128, 256], "model.depth": [2, 3]}

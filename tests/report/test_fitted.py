@@ -10,7 +10,7 @@ import xarray as xr
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from ntklens.analysis.observables import OBSERVABLES
+from ntklens.recording.observables import OBSERVABLES
 from ntklens.report import table
 from ntklens.report.fitted import Column, FittedTable, break_heading
 from ntklens.report.sweep_table import (
@@ -21,9 +21,9 @@ from ntklens.report.sweep_table import (
     format_mean,
     format_value,
 )
+from ntklens.store.units import Unit
 from ntklens.sweep.plan import Calibration, Configuration, Plan, Slice, Task
-from ntklens.sweep.progress import RunStatus, SweepStatus
-from ntklens.sweep.states import Unit
+from ntklens.sweep.status import RunStatus, SweepStatus
 
 WIDTHS = (60, 80, 100, 120, 150, 200)
 AXES = {

@@ -8,25 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from ntklens.config import GIB
+from ntklens.config.schemas import GIB
 from ntklens.errors import InputError
-from ntklens.sweep.cost import PROCESS_BYTES, TRAINING_RATE, Cost, Workload, split_evenly
+from ntklens.jobs.process import PROCESS_BYTES
+from ntklens.store.units import Unit
+from ntklens.sweep.cost import TRAINING_RATE, Cost, Workload, split_evenly
+from ntklens.sweep.cutting import SHORTEST_TASK, TASKS_PER_WORKER, calibrate, check_checkpoints, make_tasks
 from ntklens.sweep.plan import (
-    SHORTEST_TASK,
-    TASKS_PER_WORKER,
     Calibration,
     Capacity,
     Configuration,
     Slice,
     Task,
-    calibrate,
-    check_checkpoints,
     decode_ranges,
     encode_ranges,
-    make_tasks,
     merge_configurations,
 )
-from ntklens.sweep.states import Unit
 from ntklens.training.memory import MemoryNeed
 
 

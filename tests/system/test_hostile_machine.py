@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from commands import ALONE, BROKEN, TOY, run_ntklens, start_ntklens
-from ntklens.sweep.states import read_status
-from ntklens.trajectory import read_trajectory
+from ntklens.store.trajectory import read_trajectory
+from ntklens.store.units import read_status
 
 pytestmark = pytest.mark.system
 

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from commands import BROKEN, TOY, call_ntklens, isolate, list_files, run_ntklens, start_ntklens
-from ntklens.tracking.names import make_id
-from ntklens.tracking.runs import list_runs
-from ntklens.trajectory import read_trajectory
+from ntklens.store.trajectory import read_trajectory
+from ntklens.wandb.names import make_id
+from ntklens.wandb.runs import list_runs
 from transactions import read_run
 
 pytestmark = pytest.mark.system

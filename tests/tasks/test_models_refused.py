@@ -13,19 +13,20 @@ from flax import nnx
 from hydra import compose, initialize_config_dir
 
 from commands import TOY
-from ntklens.config import find_config_directory, register_schemas
+from ntklens.config.schemas import find_config_directory, register_schemas
 from ntklens.data import Dataset, Split
 from ntklens.errors import InputError
+from ntklens.jobs import datasets, devices, models
+from ntklens.jobs.build import build_trainer
+from ntklens.jobs.compute import Outcome, compute_seeds
+from ntklens.jobs.datasets import load_dataset
+from ntklens.jobs.models import check_model
+from ntklens.jobs.slices import compute_slice
+from ntklens.jobs.watcher import Watcher
 from ntklens.ntk.structured import layer_traces
 from ntklens.signals import Stop
-from ntklens.sweep.states import find_units
-from ntklens.tasks import datasets, devices, models
-from ntklens.tasks.compute import Outcome, build_trainer, compute_seeds
-from ntklens.tasks.datasets import load_dataset
-from ntklens.tasks.models import check_model
-from ntklens.tasks.slices import compute_slice
-from ntklens.tracking.progress import Watcher
-from ntklens.trajectory import read_trajectory
+from ntklens.store.trajectory import read_trajectory
+from ntklens.store.units import find_units
 
 
 class Net(nn.Module):
@@ -211,7 +212,7 @@ def own(monkeypatch):
     module = ModuleType("own_models")
     monkeypatch.setitem(sys.modules, "own_models", module)
     monkeypatch.setattr(models, "_checked", set())
-    datasets._load_dataset.cache_clear()
+    datasets.load_cached.cache_clear()
 
     def put(target, **settings):
         setattr(module, target.__name__, target)

@@ -14,9 +14,9 @@ import pytest
 import xarray as xr
 
 from commands import call_ntklens, list_files
-from ntklens.sweep.progress import RunStatus, SweepStatus
-from ntklens.sweep.states import Unit
-from ntklens.tasks.report import count_states
+from ntklens.analysis.sweeps import count_states
+from ntklens.store.units import Unit
+from ntklens.sweep.status import RunStatus, SweepStatus
 
 SWEEP = ("-m", "scaling=width", "name=small", "model.width=4,8,16,32,64,128", "ensemble=4", "training.epochs=150")
 DOCS = Path(__file__).parents[2] / "docs"

@@ -14,8 +14,8 @@ import pytest
 
 import ntklens
 from commands import ALONE, BROKEN, TOY, call_ntklens, list_files, run_ntklens, start_ntklens
-from ntklens.lines import format_command
-from ntklens.sweep.states import read_status
+from ntklens.config.lines import format_command
+from ntklens.store.units import read_status
 
 SMALL = [word for word in TOY if "width" not in word]
 SWEEP = ("-m", "scaling=width", "model.width=3,5,8", *SMALL, "launch.workers=1")
@@ -352,7 +352,7 @@ def find_workers(folder):
     found = []
     for process in psutil.process_iter(["cmdline"]):
         try:
-            if "ntklens.tasks.worker" in (process.info["cmdline"] or []) and process.cwd() == str(folder):
+            if "ntklens.launch.local.worker" in (process.info["cmdline"] or []) and process.cwd() == str(folder):
                 found.append(process)
         except psutil.Error:
             continue
@@ -458,7 +458,7 @@ def test_a_single_run_leaves_failed_seeds_alone_without_retry(tmp_path):
 
 def test_the_worker_ends_when_its_input_closes():
     process = subprocess.run(
-        [sys.executable, "-m", "ntklens.tasks.worker"],
+        [sys.executable, "-m", "ntklens.launch.local.worker"],
         input="",
         capture_output=True,
         text=True,

@@ -14,10 +14,11 @@ import pytest
 
 import ntklens
 from commands import TOY, call_ntklens, list_files, run_ntklens, start_ntklens
+from ntklens.config.identity import SCHEMA_VERSION
+from ntklens.jobs.compute import Outcome
+from ntklens.jobs.watcher import Watcher
 from ntklens.signals import Stop
-from ntklens.tasks.compute import Outcome
-from ntklens.tracking.progress import Watcher
-from ntklens.trajectory import SCHEMA_VERSION, read_trajectory
+from ntklens.store.trajectory import read_trajectory
 
 
 def find_run(folder, name="synthetic"):
@@ -131,13 +132,13 @@ def test_packing_changes_speed_and_not_meaning(finished, tmp_path):
 
 def test_a_chunked_ensemble_is_the_same_ensemble(finished, tmp_path, monkeypatch):
     """With so little memory that the members train in several chunks."""
-    from ntklens.tasks import compute
+    from ntklens.jobs import compute
 
     monkeypatch.setattr(compute, "choose_pack_size", lambda *_: 2)
     monkeypatch.chdir(tmp_path)
     from hydra import compose, initialize_config_dir
 
-    from ntklens.config import find_config_directory, register_schemas
+    from ntklens.config.schemas import find_config_directory, register_schemas
 
     register_schemas()
     with initialize_config_dir(version_base="1.3", config_dir=str(find_config_directory())):
@@ -198,13 +199,13 @@ def test_dead_networks_are_counted(tmp_path):
 def test_a_failure_inside_a_run_says_why(tmp_path, monkeypatch, capsys):
     from hydra import compose, initialize_config_dir
 
-    from ntklens.config import find_config_directory, register_schemas
-    from ntklens.tasks import compute
+    from ntklens.config.schemas import find_config_directory, register_schemas
+    from ntklens.jobs import compute, pack
 
     def fail(*_args, **_kwargs):
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
 
-    monkeypatch.setattr(compute, "run_states", fail)
+    monkeypatch.setattr(pack, "run_states", fail)
     register_schemas()
     with initialize_config_dir(version_base="1.3", config_dir=str(find_config_directory())):
         cfg = compose("config", overrides=list(TOY))

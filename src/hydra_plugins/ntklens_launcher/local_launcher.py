@@ -23,6 +23,6 @@ class LocalLauncher(BasicLauncher):
     @property
     def tasks(self) -> Any:
         """Who carries out the tasks of a plan."""
-        from ntklens.tasks.launch import LocalLaunch
+        from ntklens.launch.local.launch import LocalLaunch
 
         return LocalLaunch()

@@ -9,7 +9,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from ntklens.config import SlurmSettings
+from ntklens.launch.slurm.settings import SlurmSettings
 
 
 @dataclass
@@ -34,8 +34,8 @@ class SlurmLauncher(Launcher):
     @property
     def tasks(self) -> Any:
         """Who carries out the tasks of a plan."""
-        from ntklens.sweep.launch import check_settings
-        from ntklens.tasks.launch import SlurmLaunch
+        from ntklens.launch.slurm.launch import SlurmLaunch
+        from ntklens.launch.slurm.settings import check_settings
 
         plain: Any = OmegaConf.to_container(OmegaConf.create(self.values), resolve=True)
         settings = SlurmSettings(**plain)

@@ -16,10 +16,10 @@ from hydra.core.utils import setup_globals
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ntklens.command import note_status
-from ntklens.config import validate
+from ntklens.cli import note_status
+from ntklens.config.checks import validate
+from ntklens.config.lines import get_words
 from ntklens.errors import InputError
-from ntklens.lines import get_words
 
 
 @dataclass
@@ -61,7 +61,8 @@ class NtklensSweeper(BasicSweeper):
         Raises:
           InputError: if a configuration is wrong; nothing is launched then, and nothing written.
         """
-        from ntklens.tasks.sweep import make_configuration, sweep
+        from ntklens.launch.planning import make_configuration
+        from ntklens.tasks.sweep import sweep
 
         assert self.hydra_context is not None
         assert self.config is not None

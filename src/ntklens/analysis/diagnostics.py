@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from ntklens.analysis.forms import FORMS
 from ntklens.analysis.groups import RANDOM, Group, describe_value, list_swept, select_good
-from ntklens.analysis.observables import OBSERVABLES, STRAIGHT, UNRESOLVED_STEPS
-from ntklens.analysis.powerlaw import CONSTANT, Interval, Law
 from ntklens.analysis.settings import list_values, read_configs
-from ntklens.analysis.transition import Transition, compare_transitions
+from ntklens.analysis.transitions import compare_transitions
+from ntklens.recording.observables import OBSERVABLES, STRAIGHT, UNRESOLVED_STEPS
+from ntklens.stats.forms import FORMS
+from ntklens.stats.powerlaw import CONSTANT, Interval, Law
+from ntklens.stats.transition import Transition
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 FEW_SEEDS = 5

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from ntklens.analysis.observables import OBSERVABLES
-from ntklens.analysis.samples import DRAW, SAME_SEED, SEED
+from ntklens.recording.observables import OBSERVABLES
+from ntklens.stats.samples import DRAW, SAME_SEED, SEED
 
 RANDOM = {"dataset.data_seed": DRAW, "dataset.probe_seed": "probe"}  # overrides that draw something anew
 NOT_SWEPT = ("run", "config", "key", "data_checksum", "sweep")  # coordinates along run that are no parameters

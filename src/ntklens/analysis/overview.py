@@ -5,8 +5,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a study shows itself by this module
-    from ntklens.analysis.powerlaw import Law
     from ntklens.analysis.study import Study
+    from ntklens.stats.powerlaw import Law
 
 MOST_ROWS = 20
 COLUMNS = ("observable", "axis", "group", "form", "exponent [95 %]")

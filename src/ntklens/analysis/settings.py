@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ntklens.analysis.groups import describe_value
-from ntklens.analysis.stack import flatten_config
+from ntklens.store.stack import flatten_config
 
 FINISHED = ("done", "diverged")
 MANY = 5  # values, beyond which numbers are given by their ends

@@ -11,7 +11,6 @@ import xarray as xr
 
 from ntklens.analysis.claims import Claim, judge_claims, summarise_claims
 from ntklens.analysis.diagnostics import Diagnosis, diagnose
-from ntklens.analysis.forms import FORMS
 from ntklens.analysis.groups import (
     DATA,
     RANDOM,
@@ -23,14 +22,16 @@ from ntklens.analysis.groups import (
     list_swept,
     select_good,
 )
-from ntklens.analysis.observables import OBSERVABLES, list_observables, measure_observables
 from ntklens.analysis.overview import describe_study, describe_study_html
-from ntklens.analysis.powerlaw import NOTHING, Fit, Law, fit_law
-from ntklens.analysis.samples import summarise
-from ntklens.analysis.surface import FORMS as SURFACE_FORMS
-from ntklens.analysis.surface import Surface, describe_surface, fit_surface
-from ntklens.analysis.transition import Transition, compare_transitions, find_transition
+from ntklens.analysis.transitions import compare_transitions
 from ntklens.errors import InputError
+from ntklens.recording.observables import OBSERVABLES, list_observables, measure_observables
+from ntklens.stats.forms import FORMS
+from ntklens.stats.powerlaw import NOTHING, Fit, Law, fit_law
+from ntklens.stats.samples import summarise
+from ntklens.stats.surface import FORMS as SURFACE_FORMS
+from ntklens.stats.surface import Surface, describe_surface, fit_surface
+from ntklens.stats.transition import Transition, find_transition
 
 
 @dataclass(frozen=True, repr=False)

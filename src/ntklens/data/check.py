@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from ntklens.config import construct
+from ntklens.config.construct import construct
 from ntklens.data.dataset import Dataset, Split
 from ntklens.data.split import compute_checksum
 from ntklens.errors import InputError

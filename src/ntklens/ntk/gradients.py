@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ntklens.ntk.analysis import SCALINGS, Analysis, Use, View
+from ntklens.ntk.linearity import SCALINGS, Analysis, Use, View
 from ntklens.ntk.program import run_equations
 
 

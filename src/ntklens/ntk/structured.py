@@ -25,9 +25,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ntklens.ntk.analysis import Analysis, analyse_program
 from ntklens.ntk.gradients import Gradients, OuterProducts, compute_gradients
 from ntklens.ntk.layers import Function, call_function, name_layers
+from ntklens.ntk.linearity import Analysis, analyse_program
 from ntklens.ntk.program import Program, trace_program
 from ntklens.ntk.signature import sign_program
 

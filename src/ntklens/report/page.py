@@ -24,11 +24,8 @@ from ntklens.analysis.claims import (
     find_papers,
 )
 from ntklens.analysis.groups import Group, name_swept
-from ntklens.analysis.powerlaw import Interval
 from ntklens.analysis.settings import describe_differences, describe_runs, join_values
-from ntklens.analysis.stack import flatten_config
 from ntklens.analysis.study import Study
-from ntklens.analysis.surface import describe_surface
 from ntklens.report.chart import Chart, group_families
 from ntklens.report.charts import MOST_GROUPS
 from ntklens.report.charts.laws import read_symbol
@@ -36,6 +33,9 @@ from ntklens.report.glossary import TERMS, link_terms
 from ntklens.report.interactive import describe_family, encode_json, list_colours
 from ntklens.report.style import format_interval, format_number, label_axis, label_group, to_markup
 from ntklens.report.tables import list_fits
+from ntklens.stats.powerlaw import Interval
+from ntklens.stats.surface import describe_surface
+from ntklens.store.stack import flatten_config
 
 TABLES = ("observables.csv", "fits.csv", "claims.csv")
 CONTENTS = (

@@ -7,13 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ntklens.analysis.observables import OBSERVABLES, list_observables
-from ntklens.config import GIB
-from ntklens.lines import format_task
+from ntklens.config.lines import format_task
+from ntklens.config.schemas import GIB
+from ntklens.recording.observables import OBSERVABLES, list_observables
 from ntklens.report.fitted import Column, FittedTable
+from ntklens.store.units import FINISHED, Unit
 from ntklens.sweep.plan import Configuration, Plan
-from ntklens.sweep.progress import COMPLETE, UNFINISHED, SweepStatus
-from ntklens.sweep.states import FINISHED, Unit
+from ntklens.sweep.status import COMPLETE, UNFINISHED, SweepStatus
 
 SWEEP_COLUMNS = list_observables("tabled")
 MOST_ROWS = 60

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import xarray as xr
 from rich.table import Table
 
-from ntklens.analysis.observables import OBSERVABLES, compute_observables
+from ntklens.recording.observables import OBSERVABLES, compute_observables
 from ntklens.report.sweep_table import format_mean
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ntklens.analysis.groups import name_swept
-from ntklens.analysis.powerlaw import Interval, Law
 from ntklens.analysis.study import Study
-from ntklens.analysis.surface import Surface
 from ntklens.report.chart import Chart, list_rows
-from ntklens.sweep.states import write_atomically
+from ntklens.stats.powerlaw import Interval, Law
+from ntklens.stats.surface import Surface
+from ntklens.store.files import write_atomically
 
 FIT_COLUMNS = ("observable", "axis", "group", "form", "exponent", "low", "high", "n")
 CHECK_COLUMNS = (

@@ -15,7 +15,7 @@ from ntklens.report.charts import build_charts
 from ntklens.report.draw import draw_chart
 from ntklens.report.page import build_page
 from ntklens.report.tables import write_claims, write_fits, write_observables
-from ntklens.sweep.states import LEFTOVER_SECONDS
+from ntklens.store.files import LEFTOVER_SECONDS
 
 PAGE = "report.html"
 FIGURES = "figures"

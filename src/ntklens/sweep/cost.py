@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:  # its module imports JAX, which telling the state of a sweep does not need
     from ntklens.training.memory import MemoryNeed
 
+
 # Operations per second of one core, float32, and seconds per call: round figures that benchmarks/estimates.py checks.
 TRAINING_RATE, KERNEL_RATE, SPECTRUM_RATE = 70e9, 60e9, 45e9
 UPDATE_SECONDS, RECORD_SECONDS = 6e-5, 2e-3
-PROCESS_BYTES = 450 << 20  # of a process with its libraries, before the first array
 START_SECONDS = 1.5  # of a configuration: tracing, compiling or reading the cache, publishing
 
 

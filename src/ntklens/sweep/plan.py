@@ -1,9 +1,7 @@
-"""From configurations to tasks: what is done is dropped, the rest is cut into tasks of similar cost."""
+"""What a sweep is: its configurations, their states, the tasks that are cut from them, and plan.json."""
 
 import json
-import math
-import statistics
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,17 +9,13 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from ntklens.config import GIB
 from ntklens.errors import InputError
-from ntklens.sweep.cost import PROCESS_BYTES, Cost, split_evenly
-from ntklens.sweep.states import FINISHED, STATES, Unit, find_units, select_pending, write_atomically
+from ntklens.jobs.process import PROCESS_BYTES
+from ntklens.store.files import write_atomically
+from ntklens.store.units import FINISHED, STATES, Unit, find_units, select_pending
 
 PLAN_NAME = "plan.json"
-LOWER_MEMORY = "lower model.width, dataset.probe_size, dataset.train_size or training.batch_size"
 PLAN_VERSION = 1
-TASKS_PER_WORKER = 6  # enough to even out what the estimates miss
-SHORTEST_TASK = 20.0  # seconds of estimated work below which a task is not cut
-UNMEASURED_ERROR = 3.0  # the factor that estimates may be off before anything was measured
 
 
 @dataclass
@@ -238,157 +232,6 @@ def look_up_units(configurations: Sequence[Configuration]) -> None:
     """
     for configuration in configurations:
         configuration.units = find_units(configuration.run, configuration.seeds)
-
-
-def calibrate(configurations: Sequence[Configuration], costs: Sequence[Cost], cores: int) -> Calibration:
-    """Compare what the sweep's finished packs took with what was estimated for them.
-
-    Args:
-      configurations: with their units.
-      costs: of each.
-      cores: cores that a pack had.
-    """
-    ratios = []
-    for configuration, cost in zip(configurations, costs, strict=True):
-        packs = {
-            (unit.details["seconds"], unit.details.get("packed", 1))
-            for unit in configuration.units
-            if unit.state in FINISHED and unit.details.get("seconds")
-        }
-        ratios += [seconds / cost.estimate_seconds(packed, cores) for seconds, packed in packs]
-    if not ratios:
-        return Calibration(1.0, UNMEASURED_ERROR, 0)
-    logs = [math.log(ratio) for ratio in ratios]
-    factor = statistics.median(logs)
-    distances = sorted(abs(value - factor) for value in logs)
-    spread = distances[math.ceil(0.9 * len(logs)) - 1] if len(logs) > 1 else math.log(UNMEASURED_ERROR) / 2
-    return Calibration(math.exp(factor), math.exp(max(spread, 0.05)), len(ratios))
-
-
-def make_tasks(
-    configurations: Sequence[Configuration],
-    costs: Sequence[Cost],
-    calibration: Calibration,
-    capacity: Capacity,
-    refuse: bool = True,
-    excused: Collection[tuple[str, int]] = (),
-) -> list[Task]:
-    """Cut what is pending into tasks of similar cost, the longest first.
-
-    Configurations that cost more than a fair share are cut by seeds; cheap ones are put together in their order, so
-    that neighbours of one shape share compiled programs.
-
-    Args:
-      configurations: with their units.
-      costs: of each.
-      calibration: corrects the estimates.
-      capacity: what they run on.
-      excused: (run, seed) to leave out.
-      refuse: whether what does not fit is an error; a plan may be looked at where it cannot be run.
-
-    Raises:
-      InputError: if one seed needs more memory than there is.
-    """
-    share = capacity.share - capacity.process
-    pending = [[seed for seed in c.find_pending() if (c.run.name, seed) not in excused] for c in configurations]
-
-    def estimate(index: int, members: int) -> float:
-        return calibration.factor * costs[index].estimate_seconds(members, capacity.cores)
-
-    total = sum(estimate(index, len(seeds)) for index, seeds in enumerate(pending) if seeds)
-    target = max(total / (TASKS_PER_WORKER * capacity.workers), SHORTEST_TASK)
-    if capacity.seconds is not None:
-        longest, shortest = capacity.seconds
-        target = min(max(target, shortest), longest)
-    tasks: list[Task] = []
-    group: list[Slice] = []
-    group_memory = 0
-
-    def close() -> None:
-        nonlocal group, group_memory
-        if group:
-            tasks.append(Task(group, sum(piece.seconds for piece in group), group_memory))
-        group, group_memory = [], 0
-
-    for index, seeds in enumerate(pending):
-        if not seeds:
-            continue
-        need = costs[index].memory
-        if refuse and not need.count_members(capacity.largest - capacity.process):
-            cfg = configurations[index].cfg
-            raise InputError(describe_shortage(cfg, sum(need), capacity.largest, capacity.process))
-        fitting = max(1, need.count_members(share))
-        parts = math.ceil(estimate(index, len(seeds)) / target)
-        for part in split_evenly(seeds, math.ceil(len(seeds) / parts)):
-            members = min(costs[index].pack or fitting, fitting, len(part))
-            seconds, peak = estimate(index, len(part)), capacity.process + need.shared + members * need.per_member
-            if group and sum(piece.seconds for piece in group) + seconds > target:
-                close()
-            group.append(Slice(index, part, seconds))
-            group_memory = max(group_memory, peak)
-    close()
-    return sorted(tasks, key=lambda task: -task.seconds)
-
-
-def describe_shortage(cfg: DictConfig, need: float, limit: float, process: int) -> str:
-    """Return what to say where one seed needs more bytes than may be used: `need`, and `process` beside its arrays."""
-    asked = cfg.ntk.memory_limit
-    key = f"ntk.memory_limit={asked:g}" if asked else f"model.width={cfg.model.get('width')}"
-    raised = "raise ntk.memory_limit, or " if asked else ""
-    spared = f"tracking=none saves {(process - PROCESS_BYTES) / GIB:.2g}; " if process > PROCESS_BYTES else ""
-    return (
-        f"{key}: one seed of width {cfg.model.get('width')} needs about {(need + process) / GIB:.3g} GiB, "
-        f"{process / GIB:.2g} of them for libraries; {limit / GIB:.3g} GiB may be used; "
-        f"{spared}{raised}{LOWER_MEMORY}"
-    )
-
-
-def check_checkpoints(
-    configurations: Sequence[Configuration],
-    costs: Sequence[Cost],
-    tasks: Sequence[Task],
-    workers: int,
-    measure_rate: Callable[[], float],
-    process: int = PROCESS_BYTES,
-) -> None:
-    """Refuse a sweep whose checkpoints cannot be written in the time between a signal and the kill.
-
-    Args:
-      configurations: of the plan.
-      costs: of each.
-      tasks: of the plan.
-      workers: processes side by side.
-      measure_rate: returns the bytes per second that the results' disk takes; called only if there is something large.
-      process: bytes of a process before its first array.
-
-    Raises:
-      InputError: naming what to set.
-    """
-    sizes = []
-    for task in tasks:
-        members = {
-            index: min(
-                len(seeds),
-                costs[index].pack or len(seeds),
-                max(1, costs[index].memory.count_members(task.memory - process)),
-            )
-            for index, seeds, _ in task.slices
-        }
-        sizes.append(max((count * costs[index].checkpoint, index) for index, count in members.items()))
-    together = sorted(sizes, reverse=True)[:workers]  # a signal reaches all processes at once
-    if not together:
-        return
-    size, at = sum(size for size, _ in together), configurations[together[0][1]]
-    if at.cfg.checkpoint.minutes is None or size < 256 << 20:
-        return
-    seconds = size / measure_rate()
-    if seconds > at.cfg.checkpoint.grace:
-        raise InputError(
-            f"checkpoint.grace={at.cfg.checkpoint.grace:g}: the checkpoints of {len(together)} "
-            f"process{'es' if len(together) > 1 else ''} are {size / GIB:.3g} GiB and take about {seconds:.0f} s to "
-            f"write (the largest: {at.run.name}); raise checkpoint.grace, "
-            "or type checkpoint.minutes=null to go without checkpoints"
-        )
 
 
 def write_plan(plan: Plan) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ntklens.analysis.groups import ORDER, RANDOM
+from ntklens.analysis.sweeps import study_sweeps
 from ntklens.errors import InputError
-from ntklens.sweep.progress import COMPLETE, UNFINISHED, read_sweep
-from ntklens.sweep.states import write_atomically
-from ntklens.tasks.report import study_sweeps
-from ntklens.tracking.dashboard import NoAnswer, converse, list_panels
-from ntklens.tracking.names import read_axes
-from ntklens.tracking.runs import FOLDER, check_credentials, choose_mode, find_server, make_environment
+from ntklens.store.files import write_atomically
+from ntklens.sweep.status import COMPLETE, UNFINISHED, read_sweep
+from ntklens.wandb.names import read_axes
+from ntklens.wandb.runs import FOLDER, check_credentials, choose_mode, find_server, make_environment
+from ntklens.wandb.workspace import NoAnswer, converse, list_panels
 
 FILE_NAME, SAVED = "dashboard.json", "dashboard-addresses.json"
 BUILD_SECONDS = 120.0  # to import wandb and build a workspace, on a machine that does much else

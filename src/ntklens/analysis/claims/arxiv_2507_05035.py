@@ -8,7 +8,7 @@ import math
 
 from ntklens.analysis.claims.paper import Agreement, Condition, Exponent, Paper, Saturation, Scale
 from ntklens.analysis.groups import DATA, WIDTH
-from ntklens.analysis.powerlaw import CONSTANT
+from ntklens.stats.powerlaw import CONSTANT
 
 LIMITS = (500.0, 1000.0)  # the transition widths stated
 DEEP = 3  # hidden layers from which on a network counts as deep

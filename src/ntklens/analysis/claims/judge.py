@@ -21,9 +21,6 @@ from ntklens.analysis.claims.paper import Evidence, Finding, Paper, Statement
 from ntklens.analysis.groups import DATA as DATA
 from ntklens.analysis.groups import WIDTH as WIDTH
 from ntklens.analysis.groups import Group, describe_value
-from ntklens.analysis.observables import is_unresolved
-from ntklens.analysis.powerlaw import NOTHING, Interval, Law
-from ntklens.analysis.profile import LEVEL
 from ntklens.analysis.settings import (
     count_seeds,
     describe_runs,
@@ -31,7 +28,10 @@ from ntklens.analysis.settings import (
     name_target,
     read_configs,
 )
-from ntklens.analysis.transition import Transition
+from ntklens.recording.observables import is_unresolved
+from ntklens.stats.powerlaw import NOTHING, Interval, Law
+from ntklens.stats.profile import LEVEL
+from ntklens.stats.transition import Transition
 
 SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
 OUTSIDE, NOT_SWEPT = "outside", "not swept"

@@ -8,14 +8,15 @@ from typing import Protocol
 import numpy as np
 from scipy.stats import t as student
 
-from ntklens.analysis.forms import FORMS
 from ntklens.analysis.groups import Group
-from ntklens.analysis.observables import OBSERVABLES
-from ntklens.analysis.powerlaw import NOTHING, Fit, Interval, Law, fit_form
-from ntklens.analysis.profile import LEVEL
 from ntklens.analysis.settings import is_ours, join_values, list_values, name_target
-from ntklens.analysis.transition import Transition, compare_transitions
+from ntklens.analysis.transitions import compare_transitions
 from ntklens.errors import InputError
+from ntklens.recording.observables import OBSERVABLES
+from ntklens.stats.forms import FORMS
+from ntklens.stats.powerlaw import NOTHING, Fit, Interval, Law, fit_form
+from ntklens.stats.profile import LEVEL
+from ntklens.stats.transition import Transition
 
 Config = Mapping[str, object]
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart
-from ntklens.report.charts.groups import list_groups, select_runs
 from ntklens.report.charts.laws import chart_laws, chart_ratio_split, chart_trace_law
 from ntklens.report.charts.layers import chart_layers
+from ntklens.report.charts.members import list_groups, select_runs
 from ntklens.report.charts.slopes import chart_slopes
 from ntklens.report.charts.spectra import chart_spectra
 from ntklens.report.charts.surfaces import chart_surfaces

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ntklens.analysis.observables import OBSERVABLES, list_observables
-from ntklens.analysis.powerlaw import Fit, Law
 from ntklens.analysis.study import Study
+from ntklens.recording.observables import OBSERVABLES, list_observables
 from ntklens.report.chart import Chart, Key, Panel, Series, make_keys
-from ntklens.report.charts.groups import Members, average, choose_ticks, list_groups
+from ntklens.report.charts.members import Members, average, choose_ticks, list_groups
 from ntklens.report.charts.setup import describe_setup
 from ntklens.report.charts.theory import REFERENCES, draw_initial_rank, draw_initial_trace
 from ntklens.report.charts.words import (
@@ -22,6 +21,7 @@ from ntklens.report.charts.words import (
     select_curves,
 )
 from ntklens.report.style import find_symbol, format_number, label_axis
+from ntklens.stats.powerlaw import Fit, Law
 
 CURVE_POINTS = 80
 MOST_TOGETHER = 12  # groups in one chart

@@ -7,7 +7,7 @@ import xarray as xr
 
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series, make_keys
-from ntklens.report.charts.groups import Members, average, choose_ticks
+from ntklens.report.charts.members import Members, average, choose_ticks
 from ntklens.report.charts.setup import describe_setup
 
 QUANTITIES = (

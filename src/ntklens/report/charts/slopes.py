@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ntklens.analysis.observables import OBSERVABLES, list_observables
-from ntklens.analysis.powerlaw import Fit, Law
 from ntklens.analysis.study import Study
+from ntklens.recording.observables import OBSERVABLES, list_observables
 from ntklens.report.chart import Chart, Panel, Series
-from ntklens.report.charts.groups import choose_ticks
 from ntklens.report.charts.laws import find_law, make_group_keys, make_stem, split_axes
+from ntklens.report.charts.members import choose_ticks
 from ntklens.report.charts.setup import describe_setup
 from ntklens.report.charts.words import select_curves
 from ntklens.report.style import find_symbol, label_axis
+from ntklens.stats.powerlaw import Fit, Law
 
 POINTS = 60  # of a curve
 REACH = 0.25  # of the extent of the points: how far beyond them a curve is drawn

@@ -7,7 +7,7 @@ import xarray as xr
 
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series
-from ntklens.report.charts.groups import Members, average
+from ntklens.report.charts.members import Members, average
 from ntklens.report.charts.setup import describe_setup
 from ntklens.report.charts.trajectories import join_seeds, share_seeds
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from ntklens.analysis.groups import name_swept
-from ntklens.analysis.observables import list_observables
 from ntklens.analysis.study import Study
+from ntklens.recording.observables import list_observables
 from ntklens.report.chart import Cells, Chart
-from ntklens.report.charts.groups import average
 from ntklens.report.charts.laws import read_symbol, select_values
+from ntklens.report.charts.members import average
 from ntklens.report.charts.setup import describe_setup
 from ntklens.report.style import label_axis
 

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ntklens.analysis.stack import flatten_config
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Series
-from ntklens.report.charts.groups import Members, average
+from ntklens.report.charts.members import Members, average
+from ntklens.store.stack import flatten_config
 
 DENSE = "ntklens.models.mlp.MLP"
 TRACE = "theory of Tr Θ_0: wide network"

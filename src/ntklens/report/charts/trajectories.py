@@ -8,7 +8,7 @@ import xarray as xr
 
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series
-from ntklens.report.charts.groups import Members, average
+from ntklens.report.charts.members import Members, average
 from ntklens.report.charts.setup import describe_setup
 
 BEYOND = 4.0  # factor of the train loss by which paths are drawn beyond the minimum: χ ends there

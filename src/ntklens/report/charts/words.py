@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import chi2
 
-from ntklens.analysis.powerlaw import Fit, Law
 from ntklens.report.style import find_symbol, format_interval, format_number, glue
+from ntklens.stats.powerlaw import Fit, Law
 
 LEVEL = 0.05
 EXPLAINED = 0.9  # of the variance of ln y along the axis: a curve that explains less does not describe the points

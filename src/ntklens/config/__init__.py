@@ -1,0 +1,1 @@
+"""Schemas, checks and identity of configurations."""

@@ -1,0 +1,165 @@
+"""The checks that a type cannot express, one line each, before anything is written."""
+
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ntklens.config.lines import find_key, get_words
+from ntklens.config.schemas import GROUP_SCHEMAS, KEPT, SCHEMAS, suggest_key
+from ntklens.errors import InputError
+
+_SECONDS: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "must be 1 or more, in seconds")
+
+
+def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
+    kind = "a positive integer" if low == 1 else f"{low:g} or more"
+    return lambda value: value >= low, f"must be {kind}"
+
+
+def _one_of(*options: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in options, f"must be one of {', '.join(options)}"
+
+
+def list_names(name: Any) -> list[str]:
+    """Return the names of sweeps that `name` holds: it is one, or a list of them."""
+    return [str(one) for one in name] if OmegaConf.is_list(name) else [str(name)]
+
+
+def _is_folder_name(name: str) -> bool:
+    return 0 < len(name) <= 200 and name not in (".", "..") and not set(name) & set("/\\\0\n")
+
+
+def _positive() -> tuple[Callable[[Any], bool], str]:
+    return lambda value: math.isfinite(value) and value > 0, "must be a positive number"
+
+
+def _within(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: low <= value < high, f"must lie in [{low:g}, {high:g})"
+
+
+CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "model.width": _at_least(1),
+    "model.depth": _at_least(1),
+    "dataset.train_size": _at_least(1),
+    "dataset.test_size": _at_least(2),
+    "dataset.probe_size": _at_least(1),
+    "dataset.data_seed": _at_least(0),
+    "dataset.input_dim": _at_least(1),
+    "dataset.classes": _at_least(2),
+    "dataset.teacher_width": _at_least(1),
+    "dataset.teacher_depth": _at_least(1),
+    "dataset.teacher_seed": _at_least(0),
+    "optimizer.learning_rate": _positive(),
+    "optimizer.momentum": _within(0, 1),
+    "optimizer.b1": _within(0, 1),
+    "optimizer.b2": _within(0, 1),
+    "optimizer.eps": _positive(),
+    "optimizer.weight_decay": _at_least(0),
+    "training.epochs": _at_least(1),
+    "training.loss": _one_of("cross_entropy", "mse"),
+    "training.batch_size": _at_least(1),
+    "training.stop_after": _at_least(1),
+    "schedule.record_ratio": (lambda value: 1 < value <= 1.08, "must be above 1 and at most 1.08"),
+    "schedule.spectrum_ratio": (lambda value: 1 < value < math.inf, "must be above 1"),
+    "ntk.engine": _one_of("structured", "neural_tangents"),
+    "ntk.memory_limit": _positive(),
+    "checkpoint.minutes": _positive(),
+    "checkpoint.grace": _positive(),
+    "launch.workers": _at_least(1),
+    "tracking.mode": _one_of("auto", "online", "offline", "disabled"),
+    "tracking.project": (
+        lambda value: 0 < len(value) <= 128 and not set(value) & set("/\\#?%:"),
+        "must be a project's name: 1 to 128 characters, none of / \\ # ? % :",
+    ),
+    "tracking.entity": (
+        lambda value: value is None or re.fullmatch(r"[A-Za-z0-9_.-]{1,128}", value) is not None,
+        "must be the name of a user or a team: letters, digits, - _ .",
+    ),
+    "tracking.interval": _SECONDS,
+    "tracking.patience": _SECONDS,
+    "task.format": _one_of("table", "json"),
+    "seed": (lambda value: 0 <= value < 2**32, "must be an integer from 0 to 2^32 - 1"),
+    "ensemble": _at_least(1),
+    "precision": _one_of("float32", "float64"),
+    "keep": (lambda value: set(value) <= set(KEPT), f"must list none, one or both of {', '.join(KEPT)}"),
+    "paths.results": (bool, "must name a folder"),
+    "name": (
+        lambda value: all(_is_folder_name(name) for name in list_names(value)) and bool(list_names(value)),
+        "must be a folder's name: 1 to 200 characters, no slash",
+    ),
+}
+
+
+def describe_unknown_key(key: str, known: Iterable[str]) -> str:
+    """Return the line for a key that its group does not have, with the nearest one that there is.
+
+    Args:
+      key: as typed, `model.widht`.
+      known: the keys of its group.
+    """
+    group, _, leaf = key.rpartition(".")
+    names = sorted(name for name in known if name != "_target_")
+    hint = _find_typed_hint(key) or _find_near(group, leaf, names)
+    return f"{key}: unknown key; {hint or 'there are ' + ', '.join(names)}"
+
+
+def _find_near(group: str, leaf: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(leaf, names, n=1)
+    return f"did you mean {f'{group}.' if group else ''}{near[0]}" if near else ""
+
+
+def _find_typed_hint(key: str) -> str:
+    """Return what to type instead of a key that has another name or belongs to another option, with its value."""
+    values = [word.partition("=")[2] for word in get_words() if "=" in word and find_key(word) == key]
+    value = f"={values[-1]}" if values else ""
+    group, _, leaf = key.rpartition(".")
+    if group in ("dataset", "optimizer"):
+        others = [name for name in GROUP_SCHEMAS[group] if leaf in {entry.name for entry in fields(SCHEMAS[name])}]
+        if others:
+            options = ["mnist" if name == "file_dataset" else name for name in others]
+            listed = " or ".join(f"{group}={option}" for option in options)
+            return f"it belongs to {listed}; type {group}={options[0]} {key}{value}"
+    right = suggest_key(key)
+    return f"did you mean {right}{value}" if right else ""
+
+
+def validate(cfg: DictConfig) -> None:
+    """Check every value that a type cannot express.
+
+    Args:
+      cfg: the composed configuration.
+
+    Raises:
+      InputError: naming the override to type.
+    """
+    if cfg.name is None:
+        raise InputError("name=null: must be a folder's name; leave name out for the default, or type name=NAME")
+    if not OmegaConf.is_list(cfg.name):
+        cfg.name = str(cfg.name)
+    elif not cfg.task._target_.endswith(".report"):
+        raise InputError(f"name={list_names(cfg.name)}: several names are for task=report; name one sweep")
+    for group in ("model", "dataset", "optimizer", "tracking", "task"):
+        if not OmegaConf.is_dict(cfg[group]):
+            raise InputError(f"{group}={cfg[group]}: must be one of conf/{group}")
+    for prefix, node in [
+        ("", cfg),
+        *((f"{name!s}.", group) for name, group in cfg.items() if OmegaConf.is_dict(group)),
+    ]:
+        schema = OmegaConf.get_type(node)
+        known = {entry.name for entry in fields(schema)} if is_dataclass(schema) else set(node)
+        if unknown := [str(key) for key in node if key not in known]:
+            raise InputError(describe_unknown_key(f"{prefix}{unknown[0]}", known))
+    for key, (holds, rule) in CHECKS.items():
+        group, _, leaf = key.rpartition(".")
+        node = cfg[group] if group else cfg
+        value = node.get(leaf) if leaf in node else None
+        if value is not None and not holds(value):
+            raise InputError(f"{key}={value}: {rule}")
+    last_seed = cfg.seed + cfg.ensemble - 1
+    if last_seed >= 2**32:
+        raise InputError(f"seed={cfg.seed}: with ensemble={cfg.ensemble} the last seed is above 2^32 - 1")

@@ -1,0 +1,132 @@
+"""Errors in what was typed as one line that says what to type instead: errors of ours, of Hydra and of OmegaConf."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from ntklens.config.checks import describe_unknown_key
+from ntklens.config.lines import (
+    COMMAND,
+    format_command,
+    format_override,
+    get_words,
+    order_words,
+    quote_word,
+    suggest_quotes,
+)
+from ntklens.config.schemas import find_config_directory
+from ntklens.errors import InputError
+
+NOISE = ("full_key:", "object_type=", "reference_type=", "See https://")
+KINDS = {"Integer": "an integer", "Float": "a number", "String": "text", "bool": "true or false"}
+
+
+def describe(error: Exception) -> str:
+    """Return one line that names what to type, for an error of ours, Hydra's or OmegaConf's."""
+    if isinstance(error, InputError):
+        return " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        return _describe_unreadable(str(error.override), str(error))
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _describe_missing_option(error.missing_cfg_file, error.options or [])
+    text = str(error)
+    if match := re.match(r"Ambiguous value for argument '(.*)'\n", text):
+        return _describe_several(match[1])
+    if match := re.match(r"Sweep parameters '(.*)' requires --multirun", text):
+        return _describe_several(match[1])
+    if match := re.match(r"Multiple values for (\S+)\. To override a value use 'override (\S+): (.*)'", text):
+        return f"+{match[1]}={match[3]}: {match[1]} has a value already; type {match[1]}={match[3]}"
+    if match := re.match(r"Additional config directory '(.*)' not found", text):
+        return f"--config-dir {match[1]}: there is no such folder; it holds your own groups, such as model/cnn.yaml"
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key, schema = getattr(cause, "full_key", None), getattr(cause, "object_type", None)
+    if key and isinstance(cause, ConfigKeyError | ConfigAttributeError) and is_dataclass(schema):
+        return describe_unknown_key(key, [entry.name for entry in fields(schema)])
+    if match := re.match(r"Interpolation key '(.*)' not found", text):
+        return (
+            f"${{{match[1]}}}: there is no such key; quote the dollar sign, \\${{{match[1]}}}, if it is meant as text"
+        )
+    if isinstance(cause, ValidationError) and key:
+        return _describe_wrong_kind(key, cause, text)
+    lines = [line.strip() for line in f"{text}\n{'' if cause is error else cause}".splitlines() if line.strip()]
+    text = ": ".join(dict.fromkeys(line for line in lines if not line.startswith(NOISE)))
+    text = text.removeprefix("Error merging override ")
+    return f"{key}: {text}" if key and key not in text else text
+
+
+def _describe_unreadable(word: str, text: str) -> str:
+    key, equals, value = word.partition("=")
+    if not equals:
+        return _describe_without_value(word)
+    if re.search(r"\s\S+=", value):
+        return f"{word}: several overrides in one pair of quotes; type {COMMAND} {word}"
+    if value.startswith("=") and (bare := value.lstrip("= ")):
+        return f"{word}: type {key}={bare}"
+    sweeping = any(typed in ("-m", "--multirun") for typed in get_words())
+    if quoted := suggest_quotes(word, sweeping):
+        return f"{word}: a value with such characters needs quotes of its own; type {quoted}"
+    reason = " ".join(text.partition("See https://")[0].split()).removeprefix(f"Error parsing override '{word}' ")
+    return f"{word}: brackets or quotes do not match ({reason}); type {key}=VALUE"
+
+
+def _describe_without_value(word: str) -> str:
+    bare = word.rstrip(":")
+    if (find_config_directory() / "task" / f"{bare}.yaml").exists():
+        return f"{word}: not key=value; type task={bare}"
+    if (find_config_directory() / "experiment" / f"{bare}.yaml").exists():
+        return f"{word}: not key=value; type experiment={bare}"
+    return f"{word}: not key=value; type {bare}=VALUE"
+
+
+def _describe_missing_option(file: str, options: Sequence[str]) -> str:
+    group, _, option = file.rpartition("/")
+    if "//" in file:
+        group, _, option = file.partition("/")
+    near = difflib.get_close_matches(option.lower(), list(options), n=1)
+    hint = f"; did you mean {group}={near[0]}" if near else ""
+    if group == "dataset" and "/" in option:
+        hint = f"; for files type dataset=mnist dataset.root={option}"
+    return f"{group}={option}: no such option; available: {', '.join(options)}{hint}"
+
+
+def _describe_several(word: str) -> str:
+    key, _, value = word.partition("=")
+    words = [typed for typed in get_words() if typed not in ("--run", "-r")]
+    line = format_command(order_words(["-m", *words]))
+    quoted = _quote_text(key, value)
+    text = f" (as one text: {quoted})" if key in ("name", "paths.results", "dataset.root", "dataset.name") else ""
+    return f"{word}: several values are a sweep, which needs -m{text}; type: {line}"
+
+
+def _quote_text(key: str, text: str) -> str:
+    """Return the word that gives a key this text, as a shell takes it."""
+    return quote_word(format_override(key, text))
+
+
+def _describe_wrong_kind(key: str, cause: ValidationError, text: str) -> str:
+    typed = re.match(r"Error merging override ~?(\S+?)=(.*)", text)
+    value: Any = getattr(cause, "value", None)
+    shown = f"{key}={typed[2]}" if typed and typed[1].lstrip("+") == key else key
+    if "is not Optional" in str(cause):
+        return f"{shown if shown != key else f'{key}=null'}: needs a value; leave {key} out for its default"
+    match = re.search(r"could not be converted to (\w+)|is not a valid (\w+)", str(cause))
+    kind = (match[1] or match[2]) if match else ""
+    if isinstance(value, dict) and not value:
+        return f"{typed[1] if typed else key}: {key} has no parts; type {key}=VALUE"
+    if kind == "Integer" and isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return f"{shown}: must be an integer ({value} is a Float); type {key}={int(value)}"
+    if isinstance(value, list):
+        listed = ",".join(map(str, value))
+        return f"{shown}: must be {KINDS.get(kind, kind)}, not a list; for a sweep type: {COMMAND} -m {key}={listed}"
+    if kind in KINDS:
+        return f"{shown}: must be {KINDS[kind]} ({kind}), not {value!r}; type {key}={_find_example(kind)}"
+    return f"{shown}: {str(cause).splitlines()[0]}"
+
+
+def _find_example(kind: str) -> str:
+    return {"Integer": "64", "Float": "0.001", "bool": "true"}.get(kind, "VALUE")

@@ -1,0 +1,75 @@
+"""Identity: the same scientific configuration has the same key, and lies in the same directory."""
+
+import hashlib
+import json
+import re
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+# What changes where, when or how fast a result is computed, but not what it is.
+NOT_IDENTITY = (
+    "seed",
+    "ensemble",
+    "name",
+    "paths",
+    "scaling",
+    "retry",
+    "replace",
+    "keep",
+    "launch",
+    "launcher",
+    "tracking",
+    "task",
+    "device",
+    "checkpoint",
+    "dataset.root",
+    "ntk.engine",
+    "ntk.memory_limit",
+)
+SCHEMA_VERSION = 1
+
+
+def is_not_identity(key: str) -> bool:
+    """Return whether a setting, by its override's name, changes no result."""
+    return any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)
+
+
+def select_identity(cfg: DictConfig) -> dict[str, Any]:
+    """Return the resolved configuration without what is not part of a result's identity.
+
+    Args:
+      cfg: the composed configuration.
+
+    Returns:
+      Nested plain values; groups left empty are dropped.
+    """
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    for key in NOT_IDENTITY:
+        group, _, leaf = key.rpartition(".")
+        node = plain.get(group) if group else plain
+        if isinstance(node, dict):
+            node.pop(leaf, None)
+    return {name: value for name, value in plain.items() if value != {}}
+
+
+def compute_key(cfg: DictConfig) -> str:
+    """Return the run key: the first 16 hexadecimal digits of SHA-256 of the canonical JSON of identity and schema."""
+    identity = {"schema": SCHEMA_VERSION, "config": select_identity(cfg)}
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def name_run(cfg: DictConfig, key: str | None = None) -> str:
+    """Return the run's directory name: the settings people ask for first, then eight digits of the key.
+
+    Args:
+      cfg: the composed configuration.
+      key: its run key, if that is known already.
+    """
+    model = cfg.model._target_.rsplit(".", 1)[-1].lower()
+    optimizer = cfg.optimizer._target_.rsplit(".", 1)[-1].lower()
+    words = [f"{cfg.dataset.name}-{cfg.dataset.train_size or 'all'}", model]
+    words += [f"{short}{cfg.model[name]}" for short, name in (("w", "width"), ("d", "depth")) if name in cfg.model]
+    words += [optimizer, f"{cfg.optimizer.learning_rate:g}"]
+    return re.sub(r"[^\w.=+-]", "_", "-".join(words)) + f"-{(key or compute_key(cfg))[:8]}"

@@ -1,0 +1,88 @@
+"""From a configuration to what trains and measures it."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from ntklens.config.construct import construct
+from ntklens.data import Dataset
+from ntklens.errors import InputError
+from ntklens.jobs.models import build_model
+from ntklens.recording.measure import EVALUATION_BATCH
+from ntklens.training.ensemble import Trainer
+from ntklens.training.losses import LOSSES
+from ntklens.training.memory import MemoryNeed, estimate_memory
+from ntklens.training.schedule import make_geometric_steps
+
+
+def build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:
+    """Return what trains a configuration; configurations that differ in the learning rate share one, and its programs.
+
+    Raises:
+      InputError: if the batch is larger than the training set.
+    """
+    batch_size = cfg.training.batch_size
+    if batch_size is not None and batch_size > len(dataset.train):
+        raise InputError(f"training.batch_size={batch_size}: there are {len(dataset.train)} training samples")
+    optimizer = OmegaConf.create({name: value for name, value in cfg.optimizer.items() if name != "learning_rate"})
+    sample = describe_sample(dataset)
+    return _build_trainer(
+        _encode(cfg.model),
+        _encode(optimizer),
+        cfg.training.loss,
+        batch_size,
+        sample.shape,
+        sample.dtype == jnp.int32,
+        dataset.classes,
+        cfg.precision,
+    )
+
+
+def describe_sample(dataset: Dataset) -> jax.ShapeDtypeStruct:
+    """Return the shape and dtype of one input as the model takes it."""
+    dtype = jnp.int32 if dataset.probe.holds_tokens else jnp.zeros(()).dtype
+    return jax.ShapeDtypeStruct(dataset.probe.inputs.shape[1:], dtype)
+
+
+@functools.lru_cache(maxsize=1)
+def _build_trainer(
+    model: str,
+    optimizer: str,
+    loss: str,
+    batch_size: int | None,
+    shape: tuple,
+    tokens: bool,
+    classes: int,
+    _precision: str,
+) -> Trainer:
+    sample = jnp.zeros((1, *shape), jnp.int32 if tokens else jnp.float32)
+    init, apply = build_model(OmegaConf.create(json.loads(model)), classes, sample)
+    make_optimizer = functools.partial(construct, OmegaConf.create(json.loads(optimizer)))
+    return Trainer(init, apply, LOSSES[loss], lambda rate: make_optimizer(learning_rate=rate), batch_size)
+
+
+def _encode(node: DictConfig) -> str:
+    return json.dumps(OmegaConf.to_container(node, resolve=True))
+
+
+def make_record_steps(cfg: DictConfig, trainer: Trainer, train_size: int) -> np.ndarray:
+    """Return the updates at which a run is looked at, shape (K,)."""
+    return make_geometric_steps(
+        cfg.training.epochs * trainer.count_steps_per_epoch(train_size), cfg.schedule.record_ratio
+    )
+
+
+def estimate_need(trainer: Trainer, dataset: Dataset) -> MemoryNeed:
+    """Return the memory that training and measuring need."""
+    return estimate_memory(
+        trainer,
+        describe_sample(dataset),
+        len(dataset.train),
+        len(dataset.selection) + len(dataset.test),
+        len(dataset.probe),
+        EVALUATION_BATCH,
+    )

@@ -1,0 +1,69 @@
+"""The data of a run: loaded once, and refused where they are not those of the results that are there."""
+
+import functools
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ntklens.data import Dataset
+from ntklens.data.check import load_checked
+from ntklens.errors import Unavailable
+from ntklens.store.same_data import Computed, DataIdentity, find_computed, identify
+
+
+def load_dataset(cfg: DictConfig) -> Dataset:
+    """Return the configuration's dataset; the last one is kept, for the next configuration of a sweep."""
+    return load_cached(json.dumps(OmegaConf.to_container(cfg.dataset, resolve=True)))
+
+
+@functools.lru_cache(maxsize=1)
+def load_cached(node: str) -> Dataset:
+    """Return the dataset of a node of the configuration, given as JSON; the last one is kept."""
+    return load_checked(OmegaConf.create(json.loads(node)))
+
+
+def identify_dataset(cfg: DictConfig, dataset: Dataset) -> DataIdentity:
+    """Return what tells a configuration's data from others."""
+    node: dict[str, Any] = OmegaConf.to_container(cfg.dataset, resolve=True)  # type: ignore[assignment]
+    return identify(node, dataset.provenance)
+
+
+def check_run_data(cfg: DictConfig, run: Path, data: DataIdentity, replaced: Sequence[int]) -> None:
+    """Refuse to add seeds to a run whose other seeds were computed on other data.
+
+    Args:
+      cfg: the run's configuration.
+      run: its directory.
+      data: what was loaded.
+      replaced: seeds whose results will be invalidated.
+
+    Raises:
+      Unavailable: naming the overrides that resolve it.
+    """
+    for computed in find_computed(run, leave=replaced, checkpoints=not cfg.replace):
+        if not data.has_arrays_of(computed.data):
+            raise Unavailable(describe_difference(cfg, data, computed))
+
+
+def describe_difference(cfg: DictConfig, data: DataIdentity, computed: Computed) -> str:
+    """Return the line for data that are not those of a result."""
+    node = cfg.dataset
+    if "root" not in node:
+        place = f"dataset.name={node.get('name')}"
+    elif node.root is None and os.environ.get("NTKLENS_DATA"):
+        place = f"dataset.root=null (NTKLENS_DATA={os.environ['NTKLENS_DATA']})"
+    else:
+        place = f"dataset.root={'null' if node.root is None else node.root}"
+    there = f", from {computed.data.source}" if computed.data.source and computed.data.source != data.source else ""
+    where = f"{computed.run.parent.name}/{computed.run.name}/seed={computed.seed}"
+    ways = "name=… to compute apart, replace=true to compute anew what is there, or bring back the data of before"
+    if cfg.replace:
+        ways = "name=… to compute apart: replace=true replaces only what the line asks for, and this is left"
+    return (
+        f"{place}: these are other data than those of {where} (SHA-256 {computed.data.checksum[:12]}{there}; now "
+        f"{data.checksum[:12]}), and results of both would be mixed; type {ways}"
+    )

@@ -1,0 +1,201 @@
+"""A configuration's model: built, its state held fixed, and refused before training where a kernel is not defined."""
+
+import contextlib
+import functools
+import json
+import pydoc
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from ntklens.config.construct import construct
+from ntklens.data import Dataset
+from ntklens.errors import InputError
+from ntklens.ntk.layers import call_function, mark_parameters
+from ntklens.ntk.structured import check_function
+from ntklens.training.ensemble import Params, Trainer
+
+Init = Callable[[jax.Array], Params]
+Apply = Callable[[Params, jax.Array], jax.Array]
+
+SAMPLES = 8  # on which a model is tried
+SHIFT = 0.1  # by which its parameters are moved then: a readout that begins at zero hides what comes before it
+
+
+def build_model(node: DictConfig, classes: int, sample: jax.Array) -> tuple[Init, Apply]:
+    """Return the functions of a configuration's model, of its parameters alone.
+
+    What its `init` returns beside parameters (the running statistics of batch normalisation, integers) is held fixed as
+    it was initialised: neither trained nor part of the kernel.
+
+    Args:
+        node: the configuration's `model`.
+        classes: number of outputs C.
+        sample: inputs (1, …).
+
+    Returns:
+        key → parameters, floating-point arrays in the precision that is switched on; (parameters, inputs (N, …)) →
+        logits (N, C).
+
+    Raises:
+        InputError: naming the model.
+    """
+    try:
+        network = construct(node, classes=classes)
+    except InputError as error:
+        text = str(error)
+        raise InputError(f"model.{text}" if text.startswith("_target_=") else text) from error
+    except Exception as error:  # a class of the user's own raises anything
+        raise _refuse(node, error) from error
+    if not callable(getattr(network, "init", None)) or not callable(getattr(network, "apply", None)):
+        raise _refuse(node, "has no init(key, inputs) and apply(parameters, inputs), as a flax.linen.Module has")
+    return _hold_fixed(network, sample, node)
+
+
+def _hold_fixed(network: Any, sample: jax.Array, node: DictConfig) -> tuple[Init, Apply]:
+    marks: list[bool] = []
+
+    def initialise(key: jax.Array, sample: jax.Array) -> Any:
+        return call_function(lambda key, sample: network.init(key, sample), key, sample)
+
+    def look(key: jax.Array) -> Any:
+        drawn = initialise(key, sample)
+        marks[:] = jax.tree.leaves(mark_parameters(network.apply, drawn))
+        return drawn
+
+    def convert(leaf: Any) -> Any:
+        return leaf.astype(float) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    tree = jax.tree.structure(jax.eval_shape(look, jax.random.key(0)))
+    if all(marks):
+
+        def init(key: jax.Array) -> Params:  # drawn in float32, so that both precisions start from the same function
+            return jax.tree.map(convert, initialise(key, sample))
+
+        return init, network.apply
+
+    fixed = [convert(leaf) for leaf in _draw_fixed(network, sample, marks, node)]
+
+    def select(drawn: Any) -> Params:
+        leaves = [leaf if mark else None for leaf, mark in zip(jax.tree.leaves(drawn), marks, strict=True)]
+        params = jax.tree.unflatten(tree, leaves)
+        if isinstance(params, Mapping):  # collections without a parameter
+            return {name: value for name, value in params.items() if jax.tree.leaves(value)}
+        return params
+
+    def apply(params: Params, inputs: jax.Array) -> jax.Array:
+        given, held = iter(jax.tree.leaves(params)), iter(fixed)
+        leaves = [next(given) if mark else next(held) for mark in marks]
+        return network.apply(jax.tree.unflatten(tree, leaves), inputs)
+
+    return lambda key: jax.tree.map(convert, select(initialise(key, sample))), apply
+
+
+def _draw_fixed(network: Any, sample: jax.Array, marks: Sequence[bool], node: DictConfig) -> list[Any]:
+    """Return the leaves that are no parameters, which must be the same whatever the seed."""
+
+    def draw(seed: int) -> list[Any]:
+        drawn = jax.tree.leaves(jax.jit(network.init)(jax.random.key(seed), sample))
+        return [leaf for leaf, mark in zip(drawn, marks, strict=True) if not mark]
+
+    first, second = draw(0), draw(1)
+    for one, other in zip(first, second, strict=True):
+        is_key = jnp.issubdtype(one.dtype, jax.dtypes.prng_key)
+        if not is_key and not np.array_equal(one, other, equal_nan=jnp.issubdtype(one.dtype, jnp.inexact)):
+            raise _refuse(
+                node, "init draws at random what is no parameter; make it a parameter, or draw it by a key of its own"
+            )
+    return first
+
+
+def check_model(cfg: DictConfig, dataset: Dataset, build: Callable[[DictConfig, Dataset], Trainer]) -> None:
+    """Try a configuration's model on a few samples, once for all its widths.
+
+    Args:
+        cfg: the configuration.
+        dataset: its data.
+        build: (configuration, data) → trainer.
+
+    Raises:
+        InputError: naming the model, where it cannot be called, does not return real outputs [N, C] of the data's C,
+            has complex parameters or none, draws at random, or where its samples interact.
+    """
+    plain: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
+    family = json.dumps({name: value for name, value in plain.items() if name != "width"}, sort_keys=True)
+    inputs = dataset.probe.inputs
+    mark = (_locate(cfg.model), family, inputs.shape[1:], str(inputs.dtype), dataset.classes, cfg.precision)
+    if mark in _checked:
+        return
+    jax.config.update("jax_enable_x64", cfg.precision == "float64")
+    samples = _pick_samples(dataset)
+    try:
+        trainer = build(cfg, dataset)
+        params = _move(jax.jit(trainer.init)(jax.random.key(cfg.seed)))
+        if not jax.tree.leaves(params):
+            raise _refuse(cfg.model, "has no floating-point parameter, so there is nothing to train")
+        _check_outputs(cfg.model, _evaluate_shape(trainer.apply, params, samples), len(samples), dataset.classes)
+        check_function(trainer.apply, params, samples)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a model says when it is traced
+        raise _refuse(cfg.model, error) from error
+    _checked.add(mark)
+
+
+_checked: set[tuple] = set()
+
+
+def _locate(node: DictConfig) -> Any:
+    """Return the model's class: one that was defined anew, as in a notebook, is another."""
+    with contextlib.suppress(pydoc.ErrorDuringImport):
+        return pydoc.locate(node._target_)
+    return None
+
+
+def _evaluate_shape(apply: Apply, params: Params, inputs: jax.Array) -> Any:
+    return jax.eval_shape(functools.partial(call_function, apply), params, inputs)
+
+
+def _check_outputs(node: DictConfig, outputs: Any, count: int, classes: int) -> None:
+    if not hasattr(outputs, "shape"):
+        raise _refuse(node, f"returns a {type(outputs).__name__}, not one array [N, C]")
+    if outputs.shape != (count, classes):
+        raise _refuse(
+            node,
+            f"returns outputs of shape {list(outputs.shape)} for {count} samples of {classes} classes, not "
+            f"[{count}, {classes}]; the number of classes is its argument `classes`",
+        )
+    if not jnp.issubdtype(outputs.dtype, jnp.floating):
+        raise _refuse(node, f"returns {outputs.dtype}, not real numbers, for which a loss and a kernel are defined")
+
+
+def _pick_samples(dataset: Dataset) -> jax.Array:
+    """Return a few samples that differ, of the probe first."""
+    split = dataset.probe
+    pool = np.concatenate([split.inputs[: 4 * SAMPLES], dataset.train.inputs[: 4 * SAMPLES]])
+    _, first = np.unique(pool.reshape(len(pool), -1), axis=0, return_index=True)
+    return split.convert(pool[np.sort(first)[:SAMPLES]])
+
+
+def _move(params: Params) -> Params:
+    """Return parameters moved by a tenth of their size, or by a tenth where they are zero."""
+    leaves, tree = jax.tree.flatten(params)
+    generator = np.random.default_rng(0)
+    moved = []
+    for leaf in leaves:
+        size = float(np.sqrt(np.mean(np.square(np.abs(leaf))))) if leaf.size else 0.0
+        noise = generator.standard_normal(leaf.shape)
+        moved.append(jnp.asarray(np.asarray(leaf) + SHIFT * (size or 1.0) * noise, leaf.dtype))
+    return jax.tree.unflatten(tree, moved)
+
+
+def _refuse(node: DictConfig, reason: str | Exception) -> InputError:
+    if isinstance(reason, Exception):
+        line = " ".join(str(reason).strip().splitlines()[:1])
+        plain = type(reason) is ValueError
+        reason = line.replace("f(params, x)", "the network", 1) if plain else f"{type(reason).__name__}: {line}"
+    return InputError(f"model._target_={node._target_}: {reason}")

@@ -1,0 +1,232 @@
+"""Collects the records of an ensemble: its minimum, its crossings, its divergence.
+
+Snapshots are the minimum of the selection loss, whose parameters are kept until the end, and the first crossings of
+the train losses `trajectory.LEVELS`, which are measured as they happen.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ntklens.ntk.layers import name_layers
+from ntklens.recording.measure import DeviceData, Keep, Measurer, measure_records, select_member
+from ntklens.recording.spectra import (
+    SpectrumWorkers,
+    compute_member_kernel,
+    compute_member_kernels,
+    measure_layers,
+    measure_snapshot,
+    measure_spectrum,
+)
+from ntklens.store.snapshots import MINIMUM, START, name_crossing
+from ntklens.store.trajectory import LEVELS, VARIABLES
+from ntklens.training.ensemble import Params
+
+PENDING = "pending"  # where a record keeps the promise of its spectrum
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _keep_better(best: Params, params: Params, better: jax.Array) -> Params:
+    def choose(old: jax.Array, new: jax.Array) -> jax.Array:
+        return jnp.where(better.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+    return jax.tree.map(choose, best, params)
+
+
+class Recorder:
+    """Collects the records and snapshots of the members of one ensemble.
+
+    Args:
+      measurer: what to measure with.
+      data: the splits and the probe.
+      initial: the stacked parameters at record 0.
+      steps: the updates at which `record` will be called, shape (K,).
+      spectra: at which of them spectra are measured, shape (K,), booleans.
+      steps_per_epoch: updates per pass over the training set.
+      stop_after: epochs after its minimum at which a member stops; None: never.
+      workers: who measures the spectra.
+      keep: called at each snapshot with (member, name, update, {layer: its share of Θ}, the member's parameters); None:
+        nothing is kept.
+    """
+
+    def __init__(
+        self,
+        measurer: Measurer,
+        data: DeviceData,
+        initial: Params,
+        steps: np.ndarray,
+        spectra: np.ndarray,
+        steps_per_epoch: int,
+        stop_after: int | None,
+        workers: SpectrumWorkers,
+        keep: Keep | None = None,
+    ) -> None:
+        self.measurer, self.data = measurer, data
+        self.steps, self.spectra, self.steps_per_epoch = steps, spectra, steps_per_epoch
+        self.stop_after, self.workers, self.keep = stop_after, workers, keep
+        self.initial, self.best = (jax.tree.map(jnp.copy, initial) for _ in range(2))
+        self.layers = list(name_layers(measurer.apply, initial))
+        self.members = members = len(jax.tree.leaves(initial)[0])
+        self.records: list[list[dict[str, Any]]] = [[] for _ in range(members)]
+        self.crossings: list[dict[int, int]] = [{} for _ in range(members)]  # level → record
+        self.minimum_loss = np.full(members, np.inf)
+        self.minimum_record = np.zeros(members, int)
+        self.active = np.ones(members, bool)
+        self.diverged_step: list[int | None] = [None] * members
+
+    def record(self, index: int, params: Params) -> dict[str, np.ndarray]:
+        """Measure the members at `steps[index]`, and decide which of them go on.
+
+        Args:
+          index: number of the record.
+          params: stacked parameters.
+
+        Returns:
+          What was measured of every member, finished ones included, arrays (E,) or (E, layers).
+        """
+        step = int(self.steps[index])
+        measured = measure_records(params, self.initial, self.data, measurer=self.measurer)
+        values = {name: np.asarray(array) for name, array in measured.items()}
+        losses = np.stack([values[name] for name in ("train_loss", "selection_loss", "test_loss")])
+        for member in np.flatnonzero(self.active & ~np.isfinite(losses).all(axis=0)):
+            self.active[member], self.diverged_step[member] = False, step
+        better = self.active & (values["selection_loss"] < self.minimum_loss)
+        self.best = _keep_better(self.best, params, jnp.asarray(better))
+        self.minimum_loss[better], self.minimum_record[better] = values["selection_loss"][better], index
+        for number in np.flatnonzero(self.active):
+            own = {name: array[number] for name, array in values.items()}
+            self._record_member(int(number), index, params, own)
+        if self.stop_after is not None:
+            waited = (step - self.steps[self.minimum_record]) / self.steps_per_epoch
+            self.active &= waited < self.stop_after
+        return values
+
+    def _record_member(self, member: int, index: int, params: Params, values: dict[str, Any]) -> None:
+        step = int(self.steps[index])
+        record = {"step": step, "epoch": step / self.steps_per_epoch, **values}
+        crossed = self._find_crossings(member, record)
+        if index == 0 or crossed:
+            measure = measure_layers if crossed else measure_snapshot
+            kernels = self._compute_kernels(params, member)
+            record[PENDING] = self.workers.submit(measure, kernels)
+            for name in [name_crossing(LEVELS[level]) for level in crossed] if index else [START]:
+                self._keep(member, name, step, kernels, params)
+        elif self.spectra[index]:
+            kernel = compute_member_kernel(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
+            record[PENDING] = self.workers.submit(measure_spectrum, kernel)
+        self.records[member].append(record)
+        for level in crossed:
+            self.crossings[member][level] = index
+
+    def _find_crossings(self, member: int, record: dict[str, Any]) -> list[int]:
+        """Return the levels that the train loss is now at or below for the first time, having started above."""
+        if not self.records[member]:
+            return []
+        started = self.records[member][0]["train_loss"]
+        return [
+            number
+            for number, level in enumerate(LEVELS)
+            if number not in self.crossings[member] and started > level >= record["train_loss"]
+        ]
+
+    def _keep(self, member: int, name: str, step: int, kernels: dict[str, jax.Array], params: Params) -> None:
+        if self.keep is not None:
+            self.keep(member, name, step, kernels, select_member(params, member))
+
+    def keep_start(self, member: int) -> None:
+        """Keep a member's start, for a run that was begun without that."""
+        self._keep(member, START, int(self.steps[0]), self._compute_kernels(self.initial, member), self.initial)
+
+    def _compute_kernels(self, params: Params, member: int) -> dict[str, jax.Array]:
+        kernels = compute_member_kernels(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
+        return {layer: kernels[layer] for layer in self.layers}  # a compiled function returns its keys sorted as text
+
+    def pad(self, members: int) -> None:
+        """Take only the first members for real: the others fill the arrays up, and nothing more is measured of them."""
+        self.members = members
+        self.active[members:] = False
+
+    def finish(self) -> list[tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]]:
+        """Measure the minima, wait for every spectrum, and return what each member left.
+
+        Returns:
+          Per member its records, minimum and crossings for `build_trajectory`.
+        """
+        minima = []
+        for member in range(self.members):
+            kernels = self._compute_kernels(self.best, member)
+            minima.append(self.workers.submit(measure_snapshot, kernels))
+            self._keep(member, MINIMUM, int(self.steps[self.minimum_record[member]]), kernels, self.best)
+        return [self._finish_member(member, minimum) for member, minimum in enumerate(minima)]
+
+    def _finish_member(
+        self, member: int, pending: Future
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+        records = self._wait_for_spectra(member) or [self._describe_stillborn()]
+        minimum = records[self.minimum_record[member]] | pending.result()
+        crossed = [self.crossings[member].get(level) for level in range(len(LEVELS))]
+        crossings = [{} if index is None else records[index] for index in crossed]
+        return (
+            self._stack(records),
+            {name: array[0] for name, array in self._stack([minimum]).items()},
+            self._stack(crossings),
+        )
+
+    def _wait_for_spectra(self, member: int) -> list[dict[str, Any]]:
+        for record in self.records[member]:
+            record |= record.pop(PENDING).result() if PENDING in record else {}
+        return self.records[member]
+
+    def export_member(self, member: int) -> dict[str, np.ndarray]:
+        """Return, as arrays, what `restore` needs beside the best parameters; waits for the member's spectra."""
+        records = self._wait_for_spectra(member) or [self._describe_stillborn()]
+        diverged = self.diverged_step[member]
+        return {
+            **self._stack(records),
+            "constant": np.array([bool(record.get("constant")) for record in records]),
+            "crossings": np.array([self.crossings[member].get(level, -1) for level in range(len(LEVELS))]),
+            "minimum_record": np.array(self.minimum_record[member]),
+            "minimum_loss": np.array(self.minimum_loss[member]),
+            "active": np.array(self.active[member]),
+            "diverged_step": np.array(-1 if diverged is None else diverged),
+        }
+
+    def restore(self, best: Params, exported: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Go on from what `export_member` gave for every member, and their stacked best parameters."""
+        self.best = jax.tree.map(jnp.asarray, best)
+        for member, arrays in enumerate(exported):
+            names = [*VARIABLES, "constant"]
+            self.records[member] = [
+                {name: arrays[name][index] for name in names} for index in range(len(arrays["step"]))
+            ]
+            self.crossings[member] = {
+                level: int(index) for level, index in enumerate(arrays["crossings"]) if index >= 0
+            }
+            self.minimum_record[member] = arrays["minimum_record"]
+            self.minimum_loss[member] = arrays["minimum_loss"]
+            self.active[member] = arrays["active"]
+            self.diverged_step[member] = int(arrays["diverged_step"]) if arrays["diverged_step"] >= 0 else None
+
+    def _describe_stillborn(self) -> dict[str, Any]:
+        """Return the record of a member that was not finite before the first update: nothing of it was measured."""
+        return {"step": int(self.steps[0]), "epoch": 0.0}
+
+    def is_constant(self, member: int) -> bool:
+        """Return whether the member's last recorded function is constant over the probe: it is dead."""
+        return bool(self.records[member] and self.records[member][-1]["constant"])
+
+    def _stack(self, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+        outputs = jax.eval_shape(self.measurer.apply, select_member(self.initial, 0), self.data.probe)
+        sizes = {"layer": len(self.layers), "mode": outputs.size}
+        dtype = np.dtype(outputs.dtype)
+        stacked = {}
+        for name, (dims, _) in VARIABLES.items():
+            missing = np.full([sizes[dim] for dim in dims], np.nan, dtype)
+            stacked[name] = np.array([np.asarray(row.get(name, missing)) for row in rows]).reshape(-1, *missing.shape)
+            stacked[name] = stacked[name].astype(np.float64 if name in ("step", "epoch") else dtype)  # steps pass 2^24
+        return stacked

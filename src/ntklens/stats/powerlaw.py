@@ -1,0 +1,482 @@
+"""Laws of an observable along an axis: fits with honest intervals, and the forms against each other."""
+
+import contextlib
+import difflib
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy.stats import chi2
+from scipy.stats import t as student
+
+from ntklens.errors import InputError
+from ntklens.stats.forms import FORMS, Form
+from ntklens.stats.profile import LEVEL, Profile, profile, solve_many, thin
+from ntklens.stats.samples import SEED, Samples, check_samples, floor_variance, solve_excess
+
+OCTAVE = 2.0
+THIN = 40  # values of ψ in a bootstrap
+REPLICATES = 200  # of a bootstrap that only has to give a standard deviation
+EVEN = (
+    0.3  # of Σ w r² = K − p in the weights: a few points tell τ badly, and too small a τ trusts the quiet ones blindly
+)
+ROUNDS = 30  # of weights and fit in turns
+CLEAR = 2.0  # by how much AICc must fall before a richer form is preferred
+CONSTANT = 0.05  # exponents within ± this are no trend (SCIENCE: verdict rules)
+STEEPEST = 20.0  # an exponent beyond is that of a regime outside the sweep: no bound
+CANDIDATES = ("power", "affine", "offset_power", "plateau_power", "power_plateau", "crossover")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its 95 % interval, infinite where the data set no bound; all NaN if there is no number."""
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+    def is_inside(self, low: float, high: float) -> bool:
+        """Return whether the whole interval lies in [low, high]."""
+        return low <= self.low and self.high <= high
+
+    def is_outside(self, low: float, high: float) -> bool:
+        """Return whether the whole interval lies outside [low, high]."""
+        return self.high < low or self.low > high
+
+
+NOTHING = Interval()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One form, fitted.
+
+    Attributes:
+      form: its name in `FORMS`.
+      parameters: name → interval.
+      samples: what was fitted.
+      misfit: τ, the relative s.d. of points about the curve beyond what seeds explain.
+      r2: share of the variance of ln y along the axis that the curve explains.
+      log_likelihood: of all seeds, apart from a term that all forms share.
+      aicc: −2 ln L + 2 p N / (N − p − 1), N seeds, p parameters and τ.
+      holdout: r.m.s. of ln y − ln f over the top octave of x, f fitted without it; NaN if too few points remain.
+      without_top: the exponent fitted without the top octave.
+      without_bottom: the exponent fitted without the bottom octave.
+      bootstrap: the exponent's interval by the crossed bootstrap.
+      profile: what intervals and bands are read from.
+    """
+
+    form: str
+    parameters: dict[str, Interval]
+    samples: Samples
+    misfit: float
+    r2: float
+    log_likelihood: float
+    aicc: float
+    profile: Profile = field(repr=False)
+    holdout: float = math.nan
+    without_top: Interval = NOTHING
+    without_bottom: Interval = NOTHING
+    bootstrap: Interval = NOTHING
+
+    @property
+    def x(self) -> np.ndarray:
+        """Axis values, shape (K,)."""
+        return self.samples.x
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Means that were fitted, positive, shape (K,)."""
+        return self.samples.mean
+
+    @property
+    def sem(self) -> np.ndarray:
+        """Standard errors of the means, shape (K,)."""
+        return self.samples.mean * np.sqrt(self.samples.variance)
+
+    @property
+    def count(self) -> np.ndarray:
+        """Values behind each mean, shape (K,)."""
+        return self.samples.count
+
+    @property
+    def sign(self) -> int:
+        """−1 if the fit is of −y."""
+        return self.samples.sign
+
+    @property
+    def is_degenerate(self) -> bool:
+        """Whether ψ lies at the end of where it is looked for: the data ask for another form, the limit of this one."""
+        return len(self.profile.psi) > 1 and self.profile.best in (0, len(self.profile.psi) - 1)
+
+    @property
+    def exponent(self) -> Interval:
+        """α with its interval; NaN for forms without one."""
+        return self.parameters.get("exponent", NOTHING)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return sign · y of the curve at x."""
+        return np.exp(self.profile.predict_logs(np.asarray(x, float)))
+
+    def predict_band(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ends of the curve's pointwise 95 % interval at x."""
+        low, high = self.profile.predict_band(np.asarray(x, float))
+        return np.exp(low), np.exp(high)
+
+
+@dataclass(frozen=True)
+class Law:
+    """All forms fitted to one observable along one axis.
+
+    Attributes:
+      observable: its name.
+      axis: the override that was swept.
+      group: what else was swept has this value, as `key=value`; empty if nothing was.
+      fits: form → fit.
+      preferred: the form that the data ask for; None if nothing was fitted.
+      refusals: form → why it was not fitted.
+      finding: one sentence.
+    """
+
+    observable: str
+    axis: str
+    group: str
+    fits: dict[str, Fit]
+    preferred: str | None
+    refusals: dict[str, str]
+    finding: str
+
+
+def fit_form(samples: Samples, form: str) -> Fit:
+    """Fit one form to means over seeds by generalised least squares on their logarithms.
+
+        ln y_k = ln f(x_k) + misfit_k + noise_k,  Var(misfit) = τ²,  Var(noise_k) = the variance of ln mean
+
+    τ² by Paule & Mandel 1982 (Σ r²/(τ² + v) = K − p); intervals from the profile of the weighted sum of squares with
+    t-quantiles at K − p degrees of freedom and the scale of Knapp & Hartung 2003. A plain bootstrap over seeds
+    knows nothing of the misfit and is too sure. What all points share through a draw of the data moves the size of y,
+    not its shape: it widens the interval of parameters in units of y alone.
+
+    Args:
+      samples: the means.
+      form: a name in `FORMS`.
+
+    Returns:
+      The fit.
+
+    Raises:
+      InputError: on too few points, saying how many it needs; if no member of the form fits; on a form of another
+        name, or samples that are not what `summarise` returns.
+    """
+    family = _find_form(samples, form)
+    points = len(samples.x)
+    if points < family.least_points:
+        raise InputError(f"needs {family.least_points} points along the axis, there are {points}")
+    logs, misfit = np.log(samples.mean), 0.0  # misfit: τ² of the weights
+    fitted = None
+    for _ in range(ROUNDS):
+        fitted = profile(family, samples.x, logs, 1 / floor_variance(samples.variance + misfit), rounds=1)
+        if fitted is None:
+            raise InputError("no curve of this form is positive at every point")
+        previous, misfit = misfit, solve_excess(fitted.residuals, samples.variance, EVEN * fitted.degrees)
+        if abs(misfit - previous) <= 1e-3 * (misfit + previous):
+            break
+    fitted = profile(family, samples.x, logs, 1 / floor_variance(samples.variance + misfit))
+    assert fitted is not None
+    likelihood = _measure_likelihood(fitted.residuals, samples.variance)
+    size, seeds = family.size + 1, int(samples.count.sum())
+    penalty = 2 * size * seeds / (seeds - size - 1) if seeds > size + 1 else math.inf
+    total = float(np.sum((logs - logs.mean()) ** 2))
+    return Fit(
+        form=form,
+        parameters=_read_parameters(fitted, samples),
+        samples=samples,
+        misfit=math.sqrt(solve_excess(fitted.residuals, samples.variance, fitted.degrees)),
+        r2=1 - float(np.sum(fitted.residuals**2)) / total if total > 0 else math.nan,
+        log_likelihood=likelihood,
+        aicc=-2 * likelihood + penalty,
+        profile=fitted,
+    )
+
+
+def _find_form(samples: Samples, form: str) -> Form:
+    check_samples(samples)
+    if form not in FORMS:
+        close = difflib.get_close_matches(str(form), FORMS, n=1, cutoff=0.5)
+        meant = f"did you mean {close[0]}? " if close else ""
+        raise InputError(f"form={form!r}: no such form; {meant}There are {', '.join(FORMS)}")
+    return FORMS[form]
+
+
+def _measure_likelihood(residuals: np.ndarray, variance: np.ndarray) -> float:
+    """Return the largest −½ Σ [ln(v + τ²) + r²/(v + τ²)] over τ²; a grid is exact enough to compare forms."""
+    squares = np.concatenate([[0.0], np.geomspace(1e-8, max(1e-6, float(np.max(residuals**2)) * 4), 200)])
+    total = floor_variance(variance[None] + squares[:, None])
+    return float(np.max(-0.5 * np.sum(np.log(total) + residuals**2 / total, axis=1)))
+
+
+def _read_parameters(fitted: Profile, samples: Samples) -> dict[str, Interval]:
+    family = fitted.form
+    parameters: dict[str, Interval] = {}
+    for number, name in enumerate(family.linear):
+        gradient = np.zeros((len(fitted.psi), len(family.linear)))
+        gradient[:, number] = 1
+        interval = Interval(*fitted.find_interval(gradient))
+        if family.logarithmic and number == 0:
+            logs = _widen(interval, None, fitted.degrees, samples)
+            parameters[name] = Interval(*(_exponential(v) for v in (logs.value, logs.low, logs.high)))
+        elif family.logarithmic:
+            ends = (
+                end if abs(end) < STEEPEST else math.copysign(math.inf, end) for end in (interval.low, interval.high)
+            )
+            parameters[name] = Interval(interval.value, *ends)
+        else:
+            parameters[name] = _widen(interval, interval.value, fitted.degrees, samples)
+    if family.nonlinear == "exponent":
+        low, high = fitted.find_psi_interval()
+        parameters["exponent"] = Interval(float(fitted.psi[fitted.best]), low, min(high, 0.0))
+    elif family.nonlinear == "scale":
+        low, high = fitted.find_psi_interval()
+        parameters["scale"] = Interval(float(fitted.psi[fitted.best]), max(0.0, low), high)
+        if "exponent_above" in parameters and math.isinf(high):  # what lies beyond may be anything
+            parameters["exponent_above"] = Interval(parameters["exponent_above"].value, -math.inf, math.inf)
+    elif family.linear == ("intercept", "slope"):
+        parameters["scale"] = divide(fitted, 0, 1)
+    elif "curvature" in family.linear:
+        vertex = divide(fitted, 1, 2)
+        parameters["peak"] = Interval(*(_exponential(-0.5 * v) for v in (vertex.value, vertex.high, vertex.low)))
+    return parameters
+
+
+def _exponential(value: float) -> float:
+    return math.exp(min(value, 700.0))
+
+
+def _widen(interval: Interval, size: float | None, degrees: int, samples: Samples) -> Interval:
+    """Add what all points share, a factor e^b, to the interval of a parameter in units of y.
+
+    Variances add up; their degrees of freedom by Welch & Satterthwaite.
+
+    Args:
+      interval: without it.
+      size: of the parameter; None: the parameter is the logarithm of a size, and b is added.
+      degrees: of freedom of the interval.
+      samples: know the variance of b.
+    """
+    if samples.common == 0:
+        return interval
+
+    def combine(half: float, direction: int) -> float:
+        own = (half / float(student.ppf((1 + LEVEL) / 2, degrees))) ** 2
+        shared = samples.common * (1 if size is None else size**2)
+        together = (own + shared) ** 2 / (own**2 / degrees + shared**2 / max(1, samples.levels - 1))
+        quantile = float(student.ppf((1 + LEVEL) / 2, together))
+        factor = quantile * math.sqrt(samples.common)
+        moved = factor if size is None else abs(size) * abs(math.expm1(direction * factor))
+        return math.hypot(quantile * math.sqrt(own), moved)
+
+    value = interval.value
+    away = 1 if size is None or size > 0 else -1
+    return Interval(value, value - combine(value - interval.low, -away), value + combine(interval.high - value, away))
+
+
+def divide(fitted: Profile, above: int, below: int) -> Interval:
+    """Return c_above / c_below with the interval of Fieller 1954; infinite ends where the denominator may be zero."""
+    best = fitted.best
+    c, covariance = fitted.coefficients[best], fitted.covariance[best] * fitted.threshold
+    a, b = float(c[above]), float(c[below])
+    if b == 0:
+        return Interval(math.inf, -math.inf, math.inf)
+    square = b**2 - covariance[below, below]
+    middle = a * b - covariance[above, below]
+    discriminant = middle**2 - square * (a**2 - covariance[above, above])
+    if square <= 0 or discriminant < 0:
+        return Interval(a / b, -math.inf, math.inf)
+    root = math.sqrt(discriminant)
+    return Interval(a / b, (middle - root) / square, (middle + root) / square)
+
+
+def check_fit(fit: Fit, rng: np.random.Generator) -> Fit:
+    """Return the fit with what it takes to trust it: extrapolation, stability, bootstrap.
+
+    Args:
+      fit: as `fit_form` made it.
+      rng: of the bootstrap.
+    """
+    x = fit.samples.x
+    top, bottom = x <= x.max() / OCTAVE * (1 + 1e-9), x >= x.min() * OCTAVE * (1 - 1e-9)
+    holdout, without_top, without_bottom = math.nan, NOTHING, NOTHING
+    with contextlib.suppress(InputError):
+        lower = fit_form(fit.samples.select(top), fit.form)
+        without_top = lower.exponent
+        errors = np.log(fit.samples.mean[~top]) - lower.profile.predict_logs(x[~top])
+        holdout = float(np.sqrt(np.mean(errors**2)))
+    with contextlib.suppress(InputError):
+        without_bottom = fit_form(fit.samples.select(bottom), fit.form).exponent
+    return replace(
+        fit,
+        holdout=holdout,
+        without_top=without_top,
+        without_bottom=without_bottom,
+        bootstrap=bootstrap_exponent(fit, rng),
+    )
+
+
+def bootstrap_exponent(fit: Fit, rng: np.random.Generator, replicates: int = REPLICATES) -> Interval:
+    """Return the exponent's interval by a crossed bootstrap: α ± t · s.d. of α over replicates.
+
+    Levels of draws and probes are drawn with replacement once for all points, seeds anew at every point; the misfit is
+    added as a normal of its own. Standard deviations over n levels are too small by √((n − 1)/n), which is undone.
+
+    Args:
+      fit: gives values, weights and misfit.
+      rng: the random numbers.
+      replicates: how many.
+
+    Source: crossed resampling as Owen 2007, Annals of Applied Statistics 1(2).
+    """
+    if "exponent" not in fit.parameters:
+        return NOTHING
+    samples = fit.samples
+    noise = _resample_logs(samples, rng, replicates)
+    noise += fit.misfit * rng.standard_normal(noise.shape)
+    logs = fit.profile.predict_logs(samples.x) + noise
+    exponents = _fit_exponents(fit, logs)
+    half = float(student.ppf((1 + LEVEL) / 2, fit.profile.degrees)) * float(exponents.std(ddof=1))
+    value = fit.exponent.value
+    return Interval(value, value - half, value + half)
+
+
+def _resample_logs(samples: Samples, rng: np.random.Generator, replicates: int) -> np.ndarray:
+    """Return ln of resampled means, minus their own values, shape (replicates, K)."""
+    values = samples.values
+    noise = np.zeros((replicates, len(samples.x)))
+    for number, factor in enumerate(samples.factors):
+        rows = np.moveaxis(values, number + 1, 1).reshape(len(values), values.shape[number + 1], -1)
+        there = np.isfinite(rows).any(axis=2)
+        levels = np.where(there, np.nansum(rows, axis=2) / np.maximum(1, np.isfinite(rows).sum(axis=2)), np.nan)
+        size = levels.shape[1]
+        if size < 2:
+            continue
+        shape = (replicates, len(values) if factor == SEED else 1, size)
+        chosen = np.broadcast_to(rng.integers(size, size=shape), (replicates, len(values), size))
+        drawn = levels[np.arange(len(values))[None, :, None], chosen]
+        counted = np.isfinite(drawn).sum(axis=2)
+        means = np.where(counted > 0, np.nansum(drawn, axis=2) / np.maximum(counted, 1), np.nanmean(levels, axis=1))
+        relative = means / np.nanmean(levels, axis=1) - 1
+        noise += np.log1p(np.maximum(relative, -0.99)) * math.sqrt(size / (size - 1))
+    return noise
+
+
+def _fit_exponents(fit: Fit, logs: np.ndarray) -> np.ndarray:
+    """Return the exponents of many data, (R, K) → (R,), over a thinned grid of ψ."""
+    family, samples = fit.profile.form, fit.samples
+    weights = 1 / floor_variance(samples.variance + fit.misfit**2)
+    psi = thin(fit.profile.psi, THIN)
+    coefficients, loss = solve_many(family, samples.x, psi, logs, weights)
+    best = np.argmin(loss, axis=1)
+    if family.nonlinear == "exponent":
+        return psi[best]
+    return coefficients[np.arange(len(logs)), best, family.linear.index("exponent")]
+
+
+def choose_form(fits: dict[str, Fit]) -> str | None:
+    """Return the form that the data ask for.
+
+    The power law, unless another, no richer than it needs to be, has an AICc lower by more than 2 and foresees the top
+    octave no worse. AICc counts seeds, not means: on a few means it could never choose the richer form.
+    """
+    candidates = [name for name, fit in fits.items() if not fit.is_degenerate]
+    order = sorted(candidates, key=lambda name: (FORMS[name].size, CANDIDATES.index(name)))
+    best = order[0] if order else None
+    for name in order[1:]:
+        assert best is not None
+        foresees = fits[name].holdout <= fits[best].holdout or math.isnan(fits[best].holdout)
+        best = (
+            name
+            if foresees and math.isfinite(fits[name].holdout) and fits[name].aicc < fits[best].aicc - CLEAR
+            else best
+        )
+    return best
+
+
+def fit_law(
+    samples: Samples, observable: str, axis: str, group: str = "", rng: np.random.Generator | None = None
+) -> Law:
+    """Fit every form, compare them, and say what was found.
+
+    Args:
+      samples: the means.
+      observable: its name.
+      axis: the override that was swept.
+      group: what else was swept has this value.
+      rng: random numbers of the bootstrap; None: a fixed generator, so that a report is the same twice.
+
+    Raises:
+      InputError: if `samples` are not what `summarise` returns.
+    """
+    check_samples(samples)
+    rng = rng or np.random.default_rng(0)
+    fits: dict[str, Fit] = {}
+    refusals: dict[str, str] = {}
+    for form in CANDIDATES:
+        try:
+            fits[form] = check_fit(fit_form(samples, form), rng)
+        except InputError as error:
+            refusals[form] = str(error)
+    preferred = choose_form(fits)
+    return Law(observable, axis, group, fits, preferred, refusals, _describe(fits, preferred, refusals))
+
+
+def _describe(fits: dict[str, Fit], preferred: str | None, refusals: dict[str, str]) -> str:
+    if preferred is None:
+        return f"no fit: {refusals['power']}"
+    fit, power = fits[preferred], fits.get("power")
+    if preferred == "power":
+        return _describe_exponent(fit)
+    if power is not None and power.exponent.is_inside(-CONSTANT, CONSTANT):
+        return f"{_describe_exponent(power)} (though {FORMS[preferred].formula} describes it better)"
+    text = f"{'grows' if fit.mean[-1] > fit.mean[0] else 'falls'} as {FORMS[preferred].formula}"
+    if "exponent" in fit.parameters:
+        text += f" with {_say_exponent(fit.exponent)}"
+    text += f" (intrinsic scatter {fit.misfit:.1%})"
+    if power is None:
+        return text
+    return (
+        f"{text}, better than a power law with {_say_exponent(power.exponent)} (intrinsic scatter {power.misfit:.1%}, "
+        f"AICc higher by {power.aicc - fit.aicc:.0f})"
+    )
+
+
+def _say_exponent(alpha: Interval) -> str:
+    return f"α = {alpha.value:.3f} [{alpha.low:.3f}, {alpha.high:.3f}]"
+
+
+def is_constant(samples: Samples) -> bool:
+    """Return whether a constant describes the means: Σ (ln ȳ − mean)² / Var(ln ȳ) is no larger than chance makes it.
+
+    χ² with K − 1 degrees of freedom, at 5 %. Without an error of the means (one seed) it is not known: False.
+    """
+    if len(samples.x) < 2 or samples.count.min() < 2 or not np.all(samples.variance > 0):
+        return False
+    logs, weights = np.log(samples.mean), 1 / samples.variance
+    mean = float(np.sum(weights * logs) / np.sum(weights))
+    return float(chi2.sf(np.sum(weights * (logs - mean) ** 2), len(logs) - 1)) >= 1 - LEVEL
+
+
+def _describe_exponent(fit: Fit) -> str:
+    alpha, told = fit.exponent, _say_exponent(fit.exponent)
+    if alpha.is_inside(-CONSTANT, CONSTANT):
+        return f"is constant within ±{CONSTANT}: {told}"
+    if alpha.low <= 0 <= alpha.high:
+        if is_constant(fit.samples):
+            return f"shows no trend: {told} holds 0, and a constant describes the points within their errors"
+        if fit.samples.count.min() < 2:
+            return (
+                f"has no trend that can be told: no power law describes it, {told} holds 0, and one seed has no error"
+            )
+        return (
+            f"is not constant, and no power law describes it: {told} holds 0 (intrinsic scatter about the power law "
+            f"{fit.misfit:.1%}, standard error of the means {fit.samples.typical_error:.1%})"
+        )
+    return f"{'grows' if alpha.value > 0 else 'falls'} as a power law, {told}"

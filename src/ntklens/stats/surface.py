@@ -1,0 +1,156 @@
+"""Loss over two axes at once, width m and number of training samples D: a joint surface, and where each limit holds."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+from scipy.stats import t as student
+
+from ntklens.errors import InputError
+from ntklens.stats.powerlaw import Interval
+from ntklens.stats.profile import LEVEL
+
+MARGIN = 2  # points beyond the number of parameters
+DOMINANT = 3.0  # one term over the other: beyond this factor a limit holds
+STARTS = ((0.3, 0.3), (0.5, 0.5), (1.0, 0.5), (0.5, 1.0), (1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A joint law y(m, D).
+
+    Attributes:
+      observable: what y is.
+      axes: the overrides behind m and D.
+      group: values of what else was swept.
+      form: `additive` or `combined`.
+      formula: for people.
+      parameters: name → interval.
+      misfit: r.m.s. of ln y − ln f.
+      aicc: on the means, for comparing forms with each other.
+      n: points.
+      limited: (m, D) → `width`, `data` or `both`: what limits the loss there; shape of the grid's points.
+      x: m, D of each point, shape (n, 2).
+      mean: y of each point, shape (n,).
+    """
+
+    observable: str
+    axes: tuple[str, str]
+    group: str
+    form: str
+    formula: str
+    parameters: dict[str, Interval]
+    misfit: float
+    aicc: float
+    n: int
+    limited: tuple[str, ...]
+    x: np.ndarray
+    mean: np.ndarray
+
+
+def _terms(theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return A m^−a and B D^−b with A, a, B, b = theta[:4], the sizes as logarithms."""
+    return np.exp(theta[0] - theta[1] * np.log(x[:, 0])), np.exp(theta[2] - theta[3] * np.log(x[:, 1]))
+
+
+def _additive(theta: np.ndarray, x: np.ndarray) -> np.ndarray:
+    width, data = _terms(theta, x)
+    return np.exp(theta[4]) + width + data
+
+
+def _combined(theta: np.ndarray, x: np.ndarray) -> np.ndarray:
+    width, data = _terms(theta, x)
+    power = 1 / max(abs(theta[3]), 1e-6)
+    return (width**power + data**power) ** (1 / power)
+
+
+FORMS: dict[str, tuple[str, Callable[[np.ndarray, np.ndarray], np.ndarray], tuple[str, ...]]] = {
+    # Hoffmann et al. 2022 (2203.15556), equation 10.
+    "additive": ("y = E + A m^−a + B D^−b", _additive, ("A", "a", "B", "b", "E")),
+    # Kaplan et al. 2020 (2001.08361), equation 1.5; its limits are the resolution-limited laws of Bahri et al. 2021.
+    "combined": ("y = [(A m^−a)^(1/b) + B^(1/b)/D]^b", _combined, ("A", "a", "B", "b")),
+}
+
+
+def fit_surface(
+    x: np.ndarray, mean: np.ndarray, observable: str, axes: tuple[str, str], form: str, group: str = ""
+) -> Surface:
+    """Fit a joint surface to means by least squares on their logarithms.
+
+    Intervals are those of the linearised fit with t-quantiles, its scale taken from the residuals.
+
+    Args:
+      x: m and D of each configuration, shape (n, 2), positive.
+      mean: y, shape (n,), positive.
+      observable: what y is.
+      axes: the overrides behind m and D.
+      form: a name in `FORMS`.
+      group: values of what else was swept.
+
+    Raises:
+      InputError: on too few points, or fewer than three values along either axis; or if y is not positive.
+    """
+    formula, function, names = FORMS[form]
+    if len(mean) < len(names) + MARGIN:
+        raise InputError(f"needs {len(names) + MARGIN} configurations, there are {len(mean)}")
+    if min(len(np.unique(x[:, 0])), len(np.unique(x[:, 1]))) < 3:
+        raise InputError("needs three values along either axis")
+    if not np.all(mean > 0):
+        raise InputError("is not positive everywhere")
+    logs = np.log(mean)
+
+    def measure(theta: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return np.clip(np.log(function(theta, x)), -50, 50) - logs
+
+    best = min((least_squares(measure, start) for start in _make_starts(x, mean, names)), key=lambda fit: fit.cost)
+    degrees = len(mean) - len(names)
+    covariance = np.linalg.pinv(best.jac.T @ best.jac) * 2 * best.cost / degrees
+    half = float(student.ppf((1 + LEVEL) / 2, degrees)) * np.sqrt(np.diag(covariance))
+    parameters = {}
+    for name, value, width in zip(names, best.x, half, strict=True):
+        ends = (value, value - width, value + width)
+        logarithm = name in ("A", "B", "E")
+        parameters[name] = Interval(*(math.exp(min(float(v), 700.0)) if logarithm else float(v) for v in ends))
+    size, n = len(names) + 1, len(mean)
+    variance = max(2 * best.cost / n, 1e-300)
+    aicc = n * math.log(variance) + 2 * size + (2 * size * (size + 1) / (n - size - 1) if n > size + 1 else math.inf)
+    return Surface(
+        observable, axes, group, form, formula, parameters, math.sqrt(2 * best.cost / n), aicc, n,
+        tuple(_name_limit(*terms) for terms in zip(*_terms(best.x, x), strict=True)), x, mean,
+    )  # fmt: skip
+
+
+def _make_starts(x: np.ndarray, mean: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
+    starts = []
+    for a, b in STARTS:
+        centre = np.log(x).mean(axis=0)
+        size = math.log(float(np.median(mean)) / 2)
+        start = [size + a * centre[0], a, size + b * centre[1], b]
+        starts.append(np.array(start + [math.log(float(mean.min()) / 2)] * (len(names) - 4)))
+    return starts
+
+
+def _name_limit(width: float, data: float) -> str:
+    """Return which of the two terms is the larger one by the factor `DOMINANT`."""
+    if width > DOMINANT * data:
+        return "width"
+    return "data" if data > DOMINANT * width else "both"
+
+
+def describe_surface(surface: Surface) -> str:
+    """Return one sentence: the exponents, and where each limit holds."""
+    told = ", ".join(
+        f"{name} = {surface.parameters[name].value:.3g} "
+        f"[{surface.parameters[name].low:.3g}, {surface.parameters[name].high:.3g}]"
+        for name in surface.parameters
+        if name in ("a", "b", "E")
+    )
+    counts = {kind: surface.limited.count(kind) for kind in ("width", "data", "both")}
+    return (
+        f"{f'at {surface.group}, ' if surface.group else ''}{surface.formula}: {told}; r.m.s. error "
+        f"{surface.misfit:.1%}; of {surface.n} configurations {counts['width']} are "
+        f"limited by {surface.axes[0]}, {counts['data']} by {surface.axes[1]}, {counts['both']} by both"
+    )

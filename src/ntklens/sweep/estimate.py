@@ -1,0 +1,91 @@
+"""What a configuration will cost, from its model, data and schedule; nothing is compiled or trained."""
+
+import functools
+import json
+import math
+
+import jax
+from omegaconf import DictConfig, OmegaConf
+
+from ntklens.data import Dataset
+from ntklens.data.check import load_checked
+from ntklens.errors import InputError
+from ntklens.jobs.build import build_trainer, describe_sample, estimate_need, make_record_steps
+from ntklens.sweep.cost import Cost
+from ntklens.sweep.counting import count_checkpoint_bytes, count_operations, count_workload
+from ntklens.training.ensemble import trains_faster_alone
+from ntklens.training.schedule import choose_sparse
+
+WIDTH_GRID = 1.1  # widths are rounded up to powers of this: a thousand widths then cost sixty traces
+
+
+def estimate_cost(cfg: DictConfig) -> Cost:
+    """Return what a checked configuration needs.
+
+    Raises:
+      InputError: if its data are missing or too few, its batch is too large, or its model cannot be traced.
+    """
+    load_dataset_sizes(cfg)
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(plain, dict)
+    relevant = {name: plain[name] for name in ("model", "dataset", "optimizer", "training", "schedule", "precision")}
+    relevant["optimizer"]["learning_rate"] = 0.0
+    relevant["dataset"]["data_seed"] = plain["dataset"]["data_seed"] and 0
+    if relevant["model"].get("width"):
+        relevant["model"]["width"] = round_up(relevant["model"]["width"])
+    try:
+        return _estimate(json.dumps(relevant, sort_keys=True))
+    except InputError:
+        raise
+    except Exception as error:  # whatever a model says when it is traced
+        raise InputError(f"model._target_={cfg.model._target_}: {type(error).__name__}: {error}") from error
+
+
+def round_up(width: int) -> int:
+    """Return the width, or the next power of `WIDTH_GRID` above it where that is coarser than the integers."""
+    if width * (WIDTH_GRID - 1) < 1:
+        return width
+    return math.ceil(WIDTH_GRID ** math.ceil(math.log(width) / math.log(WIDTH_GRID) - 1e-9) - 1e-9)
+
+
+def load_dataset_sizes(cfg: DictConfig) -> Dataset:
+    """Return a dataset of the configuration's sizes; which samples it holds (`data_seed`) may differ."""
+    plain = OmegaConf.to_container(cfg.dataset, resolve=True)
+    assert isinstance(plain, dict)
+    return _load(json.dumps(plain | {"data_seed": plain["data_seed"] and 0}, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=4)
+def _load(node: str) -> Dataset:
+    return load_checked(OmegaConf.create(json.loads(node)))
+
+
+@functools.cache
+def _estimate(relevant: str) -> Cost:
+    cfg = OmegaConf.create(json.loads(relevant))
+    assert isinstance(cfg, DictConfig)
+    jax.config.update("jax_enable_x64", cfg.precision == "float64")
+    dataset = _load(json.dumps(json.loads(relevant)["dataset"], sort_keys=True))
+    trainer = build_trainer(cfg, dataset)
+    params = jax.eval_shape(trainer.init, jax.random.key(0))
+    opt_state = jax.eval_shape(trainer.optimizer(0.0).init, params)
+    steps = make_record_steps(cfg, trainer, len(dataset.train))
+    sample = describe_sample(dataset)
+    sample = jax.ShapeDtypeStruct((1, *sample.shape), sample.dtype)
+    outputs = (len(dataset.probe), dataset.classes)
+    workload = count_workload(
+        count_operations(trainer.apply, params, sample),
+        params,
+        outputs,
+        trainer.batch_size or len(dataset.train),
+        int(steps[-1]),
+        len(steps),
+        int(choose_sparse(steps, cfg.schedule.spectrum_ratio).sum()),
+        len(dataset.train) + len(dataset.selection) + len(dataset.test),
+    )
+    return Cost(
+        workload,
+        estimate_need(trainer, dataset),
+        1 if trains_faster_alone(params) else None,
+        count_checkpoint_bytes(params, opt_state, len(steps), math.prod(outputs)),
+    )

@@ -1,0 +1,69 @@
+import pytest
+from hydra import compose, initialize_config_dir
+
+from ntklens.config.identity import NOT_IDENTITY, compute_key, name_run, select_identity
+from ntklens.config.schemas import find_config_directory, register_schemas
+
+
+def compose_config(*overrides):
+    register_schemas()
+    with initialize_config_dir(version_base="1.3", config_dir=str(find_config_directory())):
+        return compose("config", overrides=list(overrides))
+
+
+def test_the_key_of_the_default_run_is_known():
+    """It changes only together with the schema version: whoever changes it makes every earlier result unfindable."""
+    assert compute_key(compose_config()) == "a193424ce46aaadd"
+    assert compute_key(compose_config("dataset=mnist", "optimizer=sgd", "model.width=64")) == "3d4acd1e5d9fcf6a"
+
+
+def test_what_is_not_identity_is_pinned():
+    assert NOT_IDENTITY == (
+        "seed", "ensemble", "name", "paths", "scaling", "retry", "replace", "keep", "launch", "launcher", "tracking",
+        "task", "device", "checkpoint", "dataset.root", "ntk.engine", "ntk.memory_limit",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=7", "ensemble=20", "name=other", "paths.results=elsewhere", "dataset.root=/data",
+        "ntk.engine=neural_tangents", "ntk.memory_limit=2", "keep=[kernel,parameters]",
+    ],
+)  # fmt: skip
+def test_what_does_not_change_a_result_does_not_change_the_key(override):
+    assert compute_key(compose_config(override)) == compute_key(compose_config())
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.width=129", "model.depth=3", "model.bias=false", "model.activation=tanh", "dataset=synthetic",
+        "dataset.train_size=100", "dataset.probe_size=64", "dataset.data_seed=0", "dataset.standardize=true",
+        "dataset.test_size=500", "optimizer=sgd", "optimizer.learning_rate=2e-3", "optimizer.b1=0.8",
+        "training.epochs=7", "training.loss=mse", "training.batch_size=10", "training.stop_after=5",
+        "precision=float64", "schedule.record_ratio=1.05", "schedule.spectrum_ratio=2",
+    ],
+)  # fmt: skip
+def test_what_changes_a_result_changes_the_key(override):
+    assert compute_key(compose_config(override)) != compute_key(compose_config())
+
+
+def test_spelling_does_not_matter():
+    first = compose_config("optimizer.learning_rate=1e-2", "optimizer.weight_decay=1", "optimizer=adamw")
+    second = compose_config("optimizer=adamw", "optimizer.learning_rate=0.01", "optimizer.weight_decay=1.0")
+    assert compute_key(first) == compute_key(second)
+
+
+def test_identity_holds_the_science():
+    assert sorted(select_identity(compose_config())) == [
+        "dataset", "model", "optimizer", "precision", "schedule", "training",
+    ]  # fmt: skip
+
+
+def test_the_directory_says_what_it_is():
+    name = name_run(compose_config("dataset=mnist", "model.width=512", "model.depth=3", "dataset.train_size=null"))
+    assert name.startswith("mnist-all-mlp-w512-d3-adam-0.001-")
+    assert name.endswith(
+        compute_key(compose_config("dataset=mnist", "model.width=512", "model.depth=3", "dataset.train_size=null"))[:8]
+    )
