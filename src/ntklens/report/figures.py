@@ -1,6 +1,5 @@
 """The figure of one run."""
 
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from ntklens.report.style import BLUE, ORANGE, apply_style, mark_axis
+from ntklens.store.files import replacing
 
 PANELS = (
     ("loss", (("train_loss", "train", ORANGE, "--"), ("test_loss", "test", BLUE, "-"))),
@@ -81,12 +81,8 @@ class RunFigure:
             self.panels[0].legend()
             losses = np.concatenate([line.get_ydata() for line in self.panels[0].lines[:2]])
             mark_axis(self.panels[0].yaxis, losses, PANELS[0][0])
-            temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-            try:
+            with replacing(path) as temporary:
                 self.figure.savefig(temporary, dpi=150, format=path.suffix[1:])
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
 
 
 def draw_run(trajectories: Sequence[xr.Dataset], title: str, path: Path) -> None:

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ntklens.store.files import write_atomically
+
 DIRECTORY_NAME = "checkpoint"
 KEPT = 2
 SPARE_BYTES = 64 << 10  # beyond the arrays, for orbax's own files
@@ -66,12 +68,7 @@ def save_checkpoint(directory: Path, step: int, arrays: Any, identity: str, **de
     except Exception as error:  # orbax and tensorstore have their own kinds for a full disk
         raise OSError(f"checkpoint not written: {describe_error(error)}") from error
     text = json.dumps({"step": step, "identity": identity, "checksum": compute_checksum(target), **details})
-    temporary = folder / f".{notes.name}"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(notes)
+    write_atomically(notes, text, sync=True)
     for old in _find_steps(folder)[KEPT:]:
         (folder / f"{old}.json").unlink(missing_ok=True)
     for entry in folder.iterdir():  # also what an interrupted save left

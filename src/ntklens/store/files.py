@@ -1,16 +1,38 @@
 """Files that appear whole or not at all."""
 
+import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 LEFTOVER_SECONDS = 3600.0
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and rename it: readers see the old text or the new one, whole."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside a file; what was written there takes the file's place, unless there was an error.
+
+    Readers see the old file or the new one, whole.
+    """
     temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str, sync: bool = False) -> None:
+    """Write a text file whole or not at all.
+
+    Args:
+      path: the file, replaced if it is there.
+      text: its content.
+      sync: whether it must survive a power failure from here on.
+    """
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())

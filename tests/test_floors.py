@@ -1,0 +1,93 @@
+"""A folder imports from lower floors alone, never another folder's private names, and no modules import each other."""
+
+import ast
+from pathlib import Path
+
+import ntklens
+
+# From the top down. Folders on one line stand side by side and do not import each other.
+FLOORS = (
+    ("run",),
+    ("cli",),
+    ("tasks",),
+    ("wandb",),
+    ("report",),
+    ("analysis",),
+    ("launch",),
+    ("sweep",),
+    ("jobs",),
+    ("stats", "recording"),
+    ("training",),
+    ("data", "models", "ntk"),
+    ("store",),
+    ("config",),
+    ("_compat", "errors", "machine", "signals"),
+)
+HEIGHT = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
+PACKAGE = Path(ntklens.__file__).parent
+FILES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path != PACKAGE / "__init__.py"  # the public names, imported where they are first used
+}
+
+
+def read_imports(module: str, text: str) -> set[tuple[str, str]]:
+    """(module, name) of everything that a file takes from the package, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: imports are absolute"
+            package, _, inner = (node.module or "").partition(".")
+            if package == "ntklens":
+                for alias in node.names:
+                    whole = f"{inner}.{alias.name}".removeprefix(".")
+                    found.add((whole, "") if whole in FILES else (inner, alias.name))
+        elif isinstance(node, ast.Import):
+            found |= {(a.name.removeprefix("ntklens."), "") for a in node.names if a.name.startswith("ntklens.")}
+    return found
+
+
+IMPORTS = {module: read_imports(module, path.read_text(encoding="utf-8")) for module, path in FILES.items()}
+
+
+def find_faults(imports: dict[str, set[tuple[str, str]]]) -> list[str]:
+    """Each import that runs up, or to a room of the same floor, or takes what another folder keeps for itself."""
+    faults = []
+    for module, taken in imports.items():
+        room = module.partition(".")[0]
+        for other, name in sorted(taken):
+            there = other.partition(".")[0]
+            private = [part for part in [*other.split(".")[1:], name] if part.startswith("_")]
+            if there != room and (HEIGHT.get(there, len(FLOORS)) >= HEIGHT[room] or private):
+                faults.append(f"{module} imports {other}.{name}".removesuffix("."))
+    return faults
+
+
+def find_circle(imports: dict[str, set[tuple[str, str]]]) -> list[str]:
+    """The modules that are left once those have gone, again and again, that import none of the others."""
+    left = {module: {other for other, _ in taken} for module, taken in imports.items()}
+    while free := {module for module, needed in left.items() if not needed & left.keys()}:
+        left = {module: needed for module, needed in left.items() if module not in free}
+    return sorted(left)
+
+
+def test_every_room_has_a_floor():
+    assert {module.partition(".")[0] for module in FILES} == set(HEIGHT)
+
+
+def test_imports_run_down():
+    assert not find_faults(IMPORTS)
+
+
+def test_no_modules_import_each_other():
+    assert not find_circle(IMPORTS)
+
+
+def test_what_the_tests_would_find():
+    text = "import ntklens.jobs.pack\nfrom ntklens.store.units import _beats, Unit\nif 1:\n from ntklens.tasks import train"
+    taken = read_imports("store.files", text)
+    assert taken == {("jobs.pack", ""), ("store.units", "_beats"), ("store.units", "Unit"), ("tasks.train", "")}
+    assert find_faults({"store.files": taken}) == ["store.files imports jobs.pack", "store.files imports tasks.train"]
+    assert find_faults({"tasks.train": taken}) == ["tasks.train imports store.units._beats"]
+    assert find_circle({"a": {("b", "")}, "b": {("c", "x")}, "c": {("b", "")}, "d": set()}) == ["a", "b", "c"]
