@@ -14,7 +14,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
-from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,6 +21,7 @@ from ntklens.config.checks import validate
 from ntklens.config.hints import describe
 from ntklens.config.lines import current, drop_words, format_command, get_words, hold_back, order_words, quote_word
 from ntklens.config.schemas import register_schemas, suggest_key
+from ntklens.config.task import find_task
 from ntklens.errors import InputError
 from ntklens.jobs.tracker import begin_tracking
 
@@ -129,15 +129,15 @@ def run_task(cfg: DictConfig) -> None:
     single = hydra_cfg.mode == RunMode.RUN
     status = 0
     try:
-        if single and hydra_cfg.sweeper.params and cfg.task._target_.endswith((".train", ".show_plan")):
+        if single and hydra_cfg.sweeper.params and find_task(cfg.task._target_).sweep:
             raise InputError(describe_missing_multirun(hydra_cfg))
         launcher = str(hydra_cfg.runtime.choices.get("hydra/launcher"))
-        if single and launcher not in ("local", "basic") and cfg.task._target_.endswith("train"):
+        if single and launcher not in ("local", "basic") and find_task(cfg.task._target_).launches:
             line = format_command(["-m", *get_words()])
             raise InputError(f"hydra/launcher={launcher}: needs -m; type: {line}")
         OmegaConf.resolve(cfg)
         validate(cfg)
-        status = get_method(cfg.task._target_)(cfg)
+        status = find_task(cfg.task._target_)(cfg)
     except (InputError, OmegaConfBaseException) as error:
         print(f"error: {describe(error)}", file=sys.stderr)
         status = EXIT_BAD_INPUT

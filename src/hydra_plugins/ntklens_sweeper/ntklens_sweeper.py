@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ntklens.cli import note_status
 from ntklens.config.checks import validate
 from ntklens.config.lines import get_words
+from ntklens.config.task import find_task, name_task
 from ntklens.errors import InputError
 
 
@@ -62,7 +63,6 @@ class NtklensSweeper(BasicSweeper):
           InputError: if a configuration is wrong; nothing is launched then, and nothing written.
         """
         from ntklens.launch.planning import make_configuration
-        from ntklens.tasks.sweep import sweep
 
         assert self.hydra_context is not None
         assert self.config is not None
@@ -77,13 +77,17 @@ class NtklensSweeper(BasicSweeper):
         self._check_groups(swept)
         for cfg in composed:
             validate(cfg)
+        target = composed[0].task._target_
+        launch = find_task(target).sweep
+        if launch is None:
+            raise InputError(f"task={name_task(target)}: not for a sweep; type it without -m")
         configurations = [
             make_configuration(cfg, words, find_axes(words, swept, cfg))
             for words, cfg in zip(jobs, composed, strict=True)
         ]
         launcher = self.launcher
         note_status(
-            sweep(
+            launch(
                 configurations,
                 get_words(),
                 getattr(launcher, "tasks", None),

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ntklens.config.lines import find_key, get_words
 from ntklens.config.schemas import GROUP_SCHEMAS, KEPT, SCHEMAS, suggest_key
+from ntklens.config.task import find_task
 from ntklens.errors import InputError
 
 _SECONDS: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "must be 1 or more, in seconds")
@@ -141,7 +142,7 @@ def validate(cfg: DictConfig) -> None:
         raise InputError("name=null: must be a folder's name; leave name out for the default, or type name=NAME")
     if not OmegaConf.is_list(cfg.name):
         cfg.name = str(cfg.name)
-    elif not cfg.task._target_.endswith(".report"):
+    elif not find_task(cfg.task._target_).several_names:
         raise InputError(f"name={list_names(cfg.name)}: several names are for task=report; name one sweep")
     for group in ("model", "dataset", "optimizer", "tracking", "task"):
         if not OmegaConf.is_dict(cfg[group]):

@@ -1,6 +1,7 @@
 """What a launch does; hydra/launcher names which."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
@@ -20,8 +21,8 @@ class Launch(Protocol):
     def find_capacity(self, configurations: Sequence[Configuration], costs: Sequence[Cost]) -> Capacity:
         """Return what tasks will run on."""
 
-    def excuse(self, plan: Plan) -> None:
-        """Note in a plan which seeds are taken care of already."""
+    def find_submitted(self, folder: Path, configurations: Sequence[Configuration]) -> frozenset[tuple[str, int]]:
+        """Return the (run, seed) of a sweep that somebody else computes, or will."""
 
     def check(self, plan: Plan) -> None:
         """Refuse a plan that cannot be carried out, before anything is written."""

@@ -6,7 +6,7 @@ import time
 from rich.console import Console
 
 from ntklens.launch.base import Launch
-from ntklens.launch.planning import cut_into_tasks
+from ntklens.launch.planning import make_plan
 from ntklens.signals import Stop
 from ntklens.store.locks import find_locked
 from ntklens.sweep.plan import Plan, look_up_units
@@ -35,7 +35,7 @@ def carry_out(plan: Plan, launch: Launch, stop: Stop, console: Console) -> None:
         if not pending or (pending >= before and not waited):  # a launch that changes nothing is not repeated
             return
         before = pending
-        cut_into_tasks(plan, launch)
+        plan = make_plan(plan.folder, plan.command, plan.configurations, launch)
 
 
 def _find_free(plan: Plan) -> bool:

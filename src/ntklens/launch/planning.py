@@ -17,9 +17,7 @@ from ntklens.launch.datasets import check_launch_data
 from ntklens.store.checkpoint import measure_write_rate
 from ntklens.sweep.cost import Cost
 from ntklens.sweep.cutting import calibrate, check_checkpoints, make_tasks
-from ntklens.sweep.plan import Calibration, Configuration, Plan, look_up_units, merge_configurations
-
-NOT_ASKED = Calibration(1.0, 1.0, 0)
+from ntklens.sweep.plan import Configuration, Plan, look_up_units, merge_configurations
 
 
 def make_configuration(cfg: DictConfig, overrides: Sequence[str], axes: dict[str, Any]) -> Configuration:
@@ -51,36 +49,52 @@ def make_plans(
     plans = []
     for folder, members in groups.items():
         look_up_units(members)
-        plan = Plan(folder.name, folder, command, members, [], NOT_ASKED, 1)
         pending = any(configuration.find_pending() for configuration in members)
         if pending:
             check_launch_data(folder, members)
         if pending and refuse:
             construct(members[0].cfg.tracking).check()
-        if pending and launch:
-            launch.excuse(plan)
-            cut_into_tasks(plan, launch, refuse)
-            if refuse:
-                launch.check(plan)
+        plan = make_plan(folder, command, members, launch if pending else None, refuse)
+        if pending and launch and refuse:
+            launch.check(plan)
         plans.append(plan)
     return plans
 
 
-def cut_into_tasks(plan: Plan, launch: Launch, refuse: bool = True) -> None:
-    """Estimate what is pending and cut it into tasks."""
-    costs = _estimate_costs(plan.configurations)
-    capacity = launch.find_capacity(plan.configurations, costs)
-    plan.calibration = calibrate(plan.configurations, costs, capacity.cores)
-    plan.tasks = make_tasks(plan.configurations, costs, plan.calibration, capacity, refuse, plan.excused)
-    plan.workers = max(1, min(capacity.workers, len(plan.tasks)))
-    plan.detached, plan.available = launch.detached, 0 if launch.detached else int(capacity.largest)
-    plan.process = capacity.process
+def make_plan(
+    folder: Path, command: str, configurations: Sequence[Configuration], launch: Launch | None, refuse: bool = True
+) -> Plan:
+    """Estimate what is pending of a sweep and cut it into tasks; without a launch, there are none.
+
+    Args:
+      folder: of the sweep.
+      command: the line that continues it.
+      configurations: with their units.
+      launch: will carry the tasks out.
+      refuse: whether what cannot be computed is an error.
+
+    Raises:
+      InputError: if something cannot be computed, or its checkpoints not written in time.
+    """
+    if launch is None:
+        return Plan(folder, command, tuple(configurations))
+    submitted = launch.find_submitted(folder, configurations)
+    costs = _estimate_costs(configurations)
+    capacity = launch.find_capacity(configurations, costs)
+    calibration = calibrate(configurations, costs, capacity.cores)
+    tasks = make_tasks(configurations, costs, calibration, capacity, refuse, submitted)
+    workers = max(1, min(capacity.workers, len(tasks)))
     if refuse:
         try:
-            rate = functools.partial(measure_write_rate, plan.folder)
-            check_checkpoints(plan.configurations, costs, plan.tasks, plan.workers, rate, plan.process)
+            rate = functools.partial(measure_write_rate, folder)
+            check_checkpoints(configurations, costs, tasks, workers, rate, capacity.process)
         except OSError as error:
-            raise InputError(f"paths.results: {plan.folder} cannot be written ({error.strerror})") from error
+            raise InputError(f"paths.results: {folder} cannot be written ({error.strerror})") from error
+    available = 0 if launch.detached else int(capacity.largest)
+    return Plan(
+        folder, command, tuple(configurations), tuple(tasks), calibration, workers, available, capacity.process,
+        launch.detached, submitted,
+    )  # fmt: skip
 
 
 def _estimate_costs(configurations: Sequence[Configuration]) -> list[Cost]:

@@ -129,7 +129,7 @@ def describe_plan(plan: Plan) -> list[str]:
     seeds = sum(counts.values())
     done = counts["done"] + counts["diverged"]
     pending = {(c.run.name, seed) for c in plan.configurations for seed in c.find_pending()}
-    todo, left = len(pending - plan.excused), len(pending & plan.excused)
+    todo, left = len(pending - plan.submitted), len(pending & plan.submitted)
     parts = [f"{seeds:,} seeds", f"{done:,} done", f"{todo:,} to run"]
     if counts["failed"] and not plan.configurations[0].cfg.retry:
         parts.append(f"{counts['failed']:,} failed before, left alone without retry=true")

@@ -48,7 +48,7 @@ def make_tasks(
     calibration: Calibration,
     capacity: Capacity,
     refuse: bool = True,
-    excused: Collection[tuple[str, int]] = (),
+    submitted: Collection[tuple[str, int]] = (),
 ) -> list[Task]:
     """Cut what is pending into tasks of similar cost, the longest first.
 
@@ -60,14 +60,14 @@ def make_tasks(
       costs: of each.
       calibration: corrects the estimates.
       capacity: what they run on.
-      excused: (run, seed) to leave out.
+      submitted: (run, seed) to leave out.
       refuse: whether what does not fit is an error; a plan may be looked at where it cannot be run.
 
     Raises:
       InputError: if one seed needs more memory than there is.
     """
     share = capacity.share - capacity.process
-    pending = [[seed for seed in c.find_pending() if (c.run.name, seed) not in excused] for c in configurations]
+    pending = [[seed for seed in c.find_pending() if (c.run.name, seed) not in submitted] for c in configurations]
 
     def estimate(index: int, members: int) -> float:
         return calibration.factor * costs[index].estimate_seconds(members, capacity.cores)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,21 +101,41 @@ class Calibration(NamedTuple):
     packs: int
 
 
-@dataclass
-class Plan:
-    """Everything a launch is about to do."""
+UNCALIBRATED = Calibration(1.0, 1.0, 0)
 
-    name: str
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a launch is about to do.
+
+    Attributes:
+      folder: of the sweep, which has its name.
+      command: the line that continues it.
+      configurations: all of the sweep, with the states of their seeds.
+      tasks: what is cut from what is pending.
+      calibration: of the estimates.
+      workers: processes side by side.
+      available: bytes of memory that the workers may use together.
+      process: bytes of each worker before its first array.
+      detached: whether tasks are handed over, and nobody waits for them.
+      submitted: (run, seed) that SLURM has already, or a process outside of it computes.
+    """
+
     folder: Path
     command: str
-    configurations: list[Configuration]
-    tasks: list[Task]
-    calibration: Calibration
-    workers: int
-    available: int = 0  # bytes of memory that the workers may use together
-    process: int = PROCESS_BYTES  # of each, before its first array
-    detached: bool = False  # tasks are handed over, and nobody waits for them
-    excused: set[tuple[str, int]] = field(default_factory=set)  # (run, seed) that SLURM has already
+    configurations: tuple[Configuration, ...]
+    tasks: tuple[Task, ...] = ()
+    calibration: Calibration = UNCALIBRATED
+    workers: int = 1
+    available: int = 0
+    process: int = PROCESS_BYTES
+    detached: bool = False
+    submitted: frozenset[tuple[str, int]] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return self.folder.name
 
     @property
     def seconds(self) -> float:
@@ -147,18 +167,18 @@ class Plan:
         ]
         return {"slices": slices, "memory": None if memory is None else memory - self.process}
 
-    def drop_excused(self) -> None:
-        """Take out of the tasks what has meanwhile ended or been taken care of."""
+    def without(self, submitted: frozenset[tuple[str, int]]) -> "Plan":
+        """Return the plan without the seeds that have meanwhile ended, or been submitted."""
         pending = [set(configuration.find_pending()) for configuration in self.configurations]
         tasks = []
         for task in self.tasks:
             slices = []
             for piece in task.slices:
                 run = self.configurations[piece.configuration].run.name
-                seeds = [s for s in piece.seeds if s in pending[piece.configuration] and (run, s) not in self.excused]
+                seeds = [s for s in piece.seeds if s in pending[piece.configuration] and (run, s) not in submitted]
                 slices += [piece._replace(seeds=seeds)] if seeds else []
             tasks += [task._replace(slices=slices)] if slices else []
-        self.tasks = tasks
+        return replace(self, tasks=tuple(tasks), submitted=submitted)
 
     def count_states(self) -> dict[str, int]:
         """Return how many units are in each state."""

@@ -12,11 +12,13 @@ from omegaconf import DictConfig
 
 from ntklens.analysis.groups import ORDER, RANDOM
 from ntklens.analysis.sweeps import study_sweeps
+from ntklens.config.construct import construct
 from ntklens.errors import InputError
 from ntklens.store.files import write_atomically
 from ntklens.sweep.status import COMPLETE, UNFINISHED, read_sweep
 from ntklens.wandb.names import read_axes
 from ntklens.wandb.runs import FOLDER, check_credentials, choose_mode, find_server, make_environment
+from ntklens.wandb.tracker import WandbTracker
 from ntklens.wandb.workspace import NoAnswer, converse, list_panels
 
 FILE_NAME, SAVED = "dashboard.json", "dashboard-addresses.json"
@@ -34,7 +36,7 @@ def dashboard(cfg: DictConfig) -> int:
     """
     results, name = Path(cfg.paths.results), cfg.name
     status = read_sweep(results / name)
-    if not cfg.tracking._target_.endswith("WandbTracker"):
+    if not isinstance(construct(cfg.tracking), WandbTracker):
         raise InputError("task=dashboard: needs tracking=wandb")
     mode = choose_mode(cfg.tracking.mode)
     check_credentials(mode)

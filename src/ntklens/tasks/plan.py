@@ -2,23 +2,33 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
 from ntklens.config.lines import get_words
+from ntklens.config.task import task
+from ntklens.launch.base import Launch
 from ntklens.launch.local.launch import LocalLaunch
 from ntklens.launch.planning import make_configuration, make_plans
 from ntklens.report.console import make_console
 from ntklens.report.sweep_table import build_plan_table, describe_plan
-from ntklens.sweep.plan import Plan
+from ntklens.sweep.plan import Configuration, Plan
 
 
+def show_plans(configurations: Sequence[Configuration], words: Sequence[str], launch: Launch | None, *_: Any) -> int:
+    """task=plan with -m: print the plans of a sweep, and write nothing."""
+    plans = make_plans(configurations, words, launch or LocalLaunch(), refuse=False)
+    return print_plans(plans, configurations[0].cfg.task.format)
+
+
+@task(sweep=show_plans)
 def show_plan(cfg: DictConfig) -> int:
     """task=plan without -m: print the plan of one configuration, and write nothing."""
     configuration = make_configuration(cfg, list(HydraConfig.get().overrides.task), {})
-    return print_plans(make_plans([configuration], get_words(), LocalLaunch(), refuse=False), cfg.task.format)
+    return show_plans([configuration], get_words(), None)
 
 
 def print_plans(plans: Sequence[Plan], style: str) -> int:

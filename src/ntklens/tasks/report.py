@@ -11,6 +11,7 @@ from ntklens.analysis.study import Study
 from ntklens.analysis.sweeps import join_counts, study_sweeps
 from ntklens.config.checks import list_names
 from ntklens.config.construct import construct
+from ntklens.config.task import task
 from ntklens.errors import InputError
 from ntklens.jobs.tracker import end_tracking
 from ntklens.report.console import make_console
@@ -23,6 +24,7 @@ from ntklens.wandb.runs import describe_tracking
 FOLDER = "report"
 
 
+@task(several_names=True)
 def report(cfg: DictConfig) -> int:
     """task=report: study one sweep or several, write figures, tables and page, and print the summary.
 

@@ -13,7 +13,6 @@ from ntklens.errors import InputError
 from ntklens.jobs.finish import finish_late
 from ntklens.launch.base import Launch
 from ntklens.launch.carry_out import carry_out, count_pending
-from ntklens.launch.local.launch import LocalLaunch
 from ntklens.launch.planning import make_plans
 from ntklens.launch.slurm.status import ask_slurm
 from ntklens.launch.slurm.submit import explain_refusal
@@ -26,7 +25,7 @@ from ntklens.store.snapshots import refuse_finished
 from ntklens.store.units import FINISHED, find_units, set_replaced
 from ntklens.sweep.plan import PLAN_NAME, Configuration, Plan, look_up_units, write_plan
 from ntklens.sweep.status import COMPLETE, FAILED, UNFINISHED, read_sweep
-from ntklens.tasks.plan import print_plan_summary, print_plans
+from ntklens.tasks.plan import print_plan_summary
 from ntklens.wandb.catch_up import track_published
 
 
@@ -51,14 +50,7 @@ def sweep(
       InputError: before anything is written.
       KeyboardInterrupt: if a signal asked for the end.
     """
-    task = configurations[0].cfg.task
-    planning = task._target_.endswith("show_plan")
-    if not planning and not task._target_.endswith("train"):
-        name = task._target_.rpartition(".")[2].removeprefix("show_")
-        raise InputError(f"task={name}: not for a sweep; type it without -m")
-    plans = make_plans(configurations, words, launch or (LocalLaunch() if planning else None), refuse=not planning)
-    if planning:
-        return print_plans(plans, task.format)
+    plans = make_plans(configurations, words, launch)
     for configuration in itertools.chain(*(plan.configurations for plan in plans)):
         finished = [unit.seed for unit in configuration.units if unit.state in FINISHED]
         if not configuration.cfg.replace:

@@ -10,6 +10,7 @@ from ntklens.errors import InputError
 from ntklens.sweep.status import COMPLETE, UNFINISHED, read_sweep
 from ntklens.wandb.catch_up import track_published
 from ntklens.wandb.runs import choose_mode, find_unsynced, select_unlogged
+from ntklens.wandb.tracker import WandbTracker
 
 
 def sync(cfg: DictConfig) -> int:
@@ -20,7 +21,7 @@ def sync(cfg: DictConfig) -> int:
     """
     folder = Path(cfg.paths.results) / cfg.name
     status = read_sweep(folder)
-    if not cfg.tracking._target_.endswith("WandbTracker"):
+    if not isinstance(construct(cfg.tracking), WandbTracker):
         raise InputError("task=sync: needs tracking=wandb")
     if choose_mode(cfg.tracking.mode) != "online":
         raise InputError("task=sync: needs W&B's credentials; type wandb login, or set WANDB_API_KEY")

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -13,6 +14,7 @@ from rich.console import Console
 from ntklens.config.construct import construct
 from ntklens.config.identity import compute_key, name_run
 from ntklens.config.lines import format_command, get_words, list_continuing
+from ntklens.config.task import task
 from ntklens.jobs.datasets import load_dataset
 from ntklens.jobs.finish import read_published
 from ntklens.jobs.tracker import tracked
@@ -32,6 +34,13 @@ from ntklens.wandb.catch_up import track_published
 WAIT_SECONDS = 0.5  # between two looks at what another process computes
 
 
+def _sweep(*arguments: Any) -> int:
+    from ntklens.tasks.sweep import sweep  # with all that launches, which a single run does without
+
+    return sweep(*arguments)
+
+
+@task(sweep=_sweep, launches=True)
 def train(cfg: DictConfig) -> int:
     """Train what is not there yet, publish it, and say what was found.
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 from rich.console import Console
@@ -31,8 +32,9 @@ class LocalLaunch:
         workers = configurations[0].cfg.launch.workers or max(1, min(count_slots(), int(memory // largest)))
         return Capacity(workers, max(1, count_cores() // workers), memory / workers, memory, process=process)
 
-    def excuse(self, plan: Plan) -> None:
-        """Note nothing: what another launch computes is waited for."""
+    def find_submitted(self, folder: Path, configurations: Sequence[Configuration]) -> frozenset[tuple[str, int]]:
+        """Return nothing: what another launch computes is waited for."""
+        return frozenset()
 
     def check(self, plan: Plan) -> None:
         """Refuse what asks for a device that is not here; what this machine cannot hold the plan itself refuses."""

@@ -85,17 +85,20 @@ class SlurmLaunch:
         seconds = (60 * longest, 60 * shortest)
         return Capacity(cfg.launch.workers or DEFAULT_TASKS, own.cpus, share, largest, seconds, process)
 
-    def excuse(self, plan: Plan, held: bool = False) -> None:
-        """Leave out what SLURM has already, and what a process outside of it computes.
+    def find_submitted(
+        self, folder: Path, configurations: Sequence[Configuration], held: bool = False
+    ) -> frozenset[tuple[str, int]]:
+        """Return the (run, seed) that SLURM has already, and those that a process outside of it computes.
 
         Args:
-          plan: to note it in.
+          folder: of the sweep.
+          configurations: of the sweep, with their units.
           held: whether this process is the one that submits.
 
         Raises:
           InputError: if jobs were submitted before and squeue does not answer, or results of theirs are to be replaced.
         """
-        submissions = read_submissions(plan.folder)
+        submissions = read_submissions(folder)
         jobs = list_settled_jobs(submissions)
         if jobs is None:
             if submissions:
@@ -105,20 +108,21 @@ class SlurmLaunch:
                     f"nothing is submitted twice: try again later, or remove {submissions[0].path.parent}/*.json"
                 )
             jobs = {}
-        orphans = {job.number for job in find_orphans(plan.folder, submissions, jobs, held)}
+        orphans = {job.number for job in find_orphans(folder, submissions, jobs, held)}
         alive = {number: job for number, job in jobs.items() if number not in orphans}
-        failed = {(c.run.name, u.seed) for c in plan.configurations for u in c.units if u.state == "failed"}
+        failed = {(c.run.name, u.seed) for c in configurations for u in c.units if u.state == "failed"}
         # What has failed only a job that retries it tries again.
         retried = find_submitted([submission for submission in submissions if submission.retry], alive)
-        plan.excused = {key for key in find_submitted(submissions, alive) if key not in failed or key in retried}
-        if plan.excused and any(configuration.replaces for configuration in plan.configurations):
+        found = {key for key in find_submitted(submissions, alive) if key not in failed or key in retried}
+        if found and any(configuration.replaces for configuration in configurations):
             raise InputError(
-                f"replace=true: jobs of {plan.name} wait or run; let them end, or type task=cancel, and then replace"
+                f"replace=true: jobs of {folder.name} wait or run; let them end, or type task=cancel, and then replace"
             )
-        for configuration in plan.configurations:
+        for configuration in configurations:
             pending = set(configuration.find_pending())
-            claimed = find_locked(configuration.run, pending) if pending else set()
-            plan.excused |= {(configuration.run.name, seed) for seed in claimed}
+            computed = find_locked(configuration.run, pending) if pending else set()
+            found |= {(configuration.run.name, seed) for seed in computed}
+        return frozenset(found)
 
     def check(self, plan: Plan) -> None:
         """Ask SLURM whether it would take the jobs.
@@ -146,10 +150,10 @@ class SlurmLaunch:
                 if (jobs := ask_for_jobs(submissions)) is not None:
                     cancel_jobs([job.number for s in submissions for job in s.find_orphans(jobs)])
                     forget_ended(submissions, jobs)
-                look_up_units(plan.configurations)  # much may have ended since the plan was made,
-                self.excuse(plan, held=True)  # and another launch may have submitted
-                plan.drop_excused()
-                taken = submit_plan(plan, self.settings, do_task, console)
+                # Much may have ended since the plan was made, and another launch may have submitted.
+                look_up_units(plan.configurations)
+                submitted = self.find_submitted(plan.folder, plan.configurations, held=True)
+                taken = submit_plan(plan.without(submitted), self.settings, do_task, console)
         return taken
 
     def wait(self, plan: Plan, stop: Stop, console: Console) -> None:
