@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ntklens import _moved
+
 if TYPE_CHECKING:
     from ntklens._compat import neural_tangents as neural_tangents
     from ntklens.analysis.study import analyse as analyse
@@ -38,6 +40,7 @@ _PUBLIC = {
     "neural_tangents": "ntklens._compat",
 }
 __all__ = sorted(_PUBLIC)
+_moved.install()
 
 
 def __getattr__(name: str) -> Any:  # JAX is imported by what needs it, not by `import ntklens`

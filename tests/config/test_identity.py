@@ -1,6 +1,7 @@
 import pytest
 from hydra import compose, initialize_config_dir
 
+from ntklens.config import identity
 from ntklens.config.identity import NOT_IDENTITY, compute_key, name_run, select_identity
 from ntklens.config.schemas import find_config_directory, register_schemas
 
@@ -11,10 +12,37 @@ def compose_config(*overrides):
         return compose("config", overrides=list(overrides))
 
 
+def list_options(group):
+    return sorted(path.stem for path in (find_config_directory() / group).glob("*.yaml"))
+
+
 def test_the_key_of_the_default_run_is_known():
     """It changes only together with the schema version: whoever changes it makes every earlier result unfindable."""
     assert compute_key(compose_config()) == "a193424ce46aaadd"
     assert compute_key(compose_config("dataset=mnist", "optimizer=sgd", "model.width=64")) == "3d4acd1e5d9fcf6a"
+
+
+def test_a_module_can_move_and_its_keys_stay(monkeypatch):
+    key = compute_key(compose_config())
+    moved = "model._target_=elsewhere.networks.MLP"
+    assert compute_key(compose_config(moved)) != key
+    monkeypatch.setitem(identity.CANONICAL_TARGETS, "elsewhere.networks.MLP", "ntklens.models.mlp.MLP")
+    assert compute_key(compose_config(moved)) == key
+
+
+def test_the_canonical_names_are_known():
+    """Names that keys are made of; what moves gets a line in CANONICAL_TARGETS, and none here changes."""
+    groups = {group: list_options(group) for group in ("model", "dataset", "optimizer")}
+    named = {
+        select_identity(compose_config(f"{group}={option}"))[group]["_target_"]
+        for group, options in groups.items()
+        for option in options
+    }
+    assert named >= {
+        "ntklens.models.mlp.MLP", "ntklens.data.digits.load", "ntklens.data.mnist.load",
+        "ntklens.data.fashion_mnist.load", "ntklens.data.cifar10.load", "ntklens.data.synthetic.load",
+        "optax.adam", "optax.adamw", "optax.sgd",
+    }  # fmt: skip
 
 
 def test_what_is_not_identity_is_pinned():

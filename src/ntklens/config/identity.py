@@ -29,6 +29,9 @@ NOT_IDENTITY = (
 )
 SCHEMA_VERSION = 1
 
+# `_target_` today → the name by which keys know it: where a module moves, the key stays.
+CANONICAL_TARGETS: dict[str, str] = {}
+
 
 def is_not_identity(key: str) -> bool:
     """Return whether a setting, by its override's name, changes no result."""
@@ -42,7 +45,7 @@ def select_identity(cfg: DictConfig) -> dict[str, Any]:
       cfg: the composed configuration.
 
     Returns:
-      Nested plain values; groups left empty are dropped.
+      Nested plain values; groups left empty are dropped, targets have their canonical names.
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     for key in NOT_IDENTITY:
@@ -50,7 +53,19 @@ def select_identity(cfg: DictConfig) -> dict[str, Any]:
         node = plain.get(group) if group else plain
         if isinstance(node, dict):
             node.pop(leaf, None)
-    return {name: value for name, value in plain.items() if value != {}}
+    return {name: _name_targets(value) for name, value in plain.items() if value != {}}
+
+
+def _name_targets(node: Any) -> Any:
+    """Return a node with the canonical name of every `_target_` in it."""
+    if isinstance(node, list):
+        return [_name_targets(value) for value in node]
+    if not isinstance(node, dict):
+        return node
+    named = {name: _name_targets(value) for name, value in node.items()}
+    if "_target_" in named:
+        named["_target_"] = CANONICAL_TARGETS.get(named["_target_"], named["_target_"])
+    return named
 
 
 def compute_key(cfg: DictConfig) -> str:
