@@ -5,7 +5,7 @@
     Θ_W[(i,c),(j,c')] = (a_i · a_j) (δ_ic · δ_jc'),    δ_ic = ∂f_c(x_i)/∂z,
 
 a product of two Gram matrices, and for a bias the first factor is 1; no Jacobian of NC × P numbers exists.
-`analysis.py` finds such uses in the program; one backward pass over the C outputs yields all δ. Positions and shared
+`linearity.py` finds such uses in the program; one backward pass over the C outputs yields all δ. Positions and shared
 weights sum over pairs of uses, or over per-sample gradients of the leaf where these are cheaper; leaves used otherwise
 take their plain Jacobian from the same pass. All matrix products run at `highest` precision.
 
