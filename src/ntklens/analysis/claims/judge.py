@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -89,10 +90,8 @@ class Claim:
 @cache
 def find_papers() -> tuple[Paper, ...]:
     """Return the papers: `PAPER` of every module in this folder that has one."""
-    from ntklens.analysis import claims
-
-    names = sorted(module.name for module in pkgutil.iter_modules(claims.__path__))
-    modules = [importlib.import_module(f"{claims.__name__}.{name}") for name in names]
+    names = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    modules = [importlib.import_module(f"{__package__}.{name}") for name in names]
     return tuple(module.PAPER for module in modules if hasattr(module, "PAPER"))
 
 
