@@ -2,6 +2,7 @@
 
 import functools
 import json
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,42 @@ from omegaconf import DictConfig, OmegaConf
 from ntklens.config.construct import construct
 from ntklens.data import Dataset
 from ntklens.errors import InputError
+from ntklens.jobs.datasets import load_dataset
 from ntklens.jobs.models import build_model
 from ntklens.recording.measure import EVALUATION_BATCH
 from ntklens.training.ensemble import Trainer
 from ntklens.training.losses import LOSSES
 from ntklens.training.memory import MemoryNeed, estimate_memory
 from ntklens.training.schedule import make_geometric_steps
+
+
+class Built(NamedTuple):
+    """What a configuration makes.
+
+    Attributes:
+      dataset: loaded and checked.
+      trainer: of its model, optimizer and loss.
+      steps: the updates at which a run is looked at, shape (K,).
+      need: memory that training and measuring need.
+    """
+
+    dataset: Dataset
+    trainer: Trainer
+    steps: np.ndarray
+    need: MemoryNeed
+
+
+def build(cfg: DictConfig) -> Built:
+    """Load the data and build what trains a configuration, in its precision; nothing is written.
+
+    Raises:
+      InputError: if something in the configuration cannot be had.
+    """
+    jax.config.update("jax_enable_x64", cfg.precision == "float64")
+    dataset = load_dataset(cfg)
+    trainer = build_trainer(cfg, dataset)
+    steps = make_record_steps(cfg, trainer, len(dataset.train))
+    return Built(dataset, trainer, steps, estimate_need(trainer, dataset))
 
 
 def build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:

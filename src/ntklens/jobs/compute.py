@@ -16,10 +16,9 @@ from ntklens._compat import use_compilation_cache
 from ntklens.config.construct import construct
 from ntklens.config.identity import compute_key
 from ntklens.config.schemas import GIB
-from ntklens.data import Dataset
 from ntklens.errors import InputError
-from ntklens.jobs.build import build_trainer, estimate_need, make_record_steps
-from ntklens.jobs.datasets import check_run_data, identify_dataset, load_dataset
+from ntklens.jobs.build import Built, build
+from ntklens.jobs.datasets import check_run_data, identify_dataset
 from ntklens.jobs.devices import check_device
 from ntklens.jobs.failures import describe_failure, describe_shortage, is_of_the_disk
 from ntklens.jobs.pack import RunContext, run_pack
@@ -94,14 +93,12 @@ def compute_seeds(
       KeyboardInterrupt: if `stop` asked for the end.
     """
     check_device()
-    jax.config.update("jax_enable_x64", cfg.precision == "float64")
-    dataset = load_dataset(cfg)
-    trainer = build_trainer(cfg, dataset)
-    if _latest[0] is not trainer:
+    built = build(cfg)
+    if _latest[0] is not built.trainer:
         jax.clear_caches()  # the programs of the configuration before, which a long sweep would pile up
-        _latest[0] = trainer
-    fitting = _count_fitting(cfg, estimate_need(trainer, dataset), memory)
-    check_run_data(cfg, run, identify_dataset(cfg, dataset), replaced)
+        _latest[0] = built.trainer
+    fitting = _count_fitting(cfg, built.need, memory)
+    check_run_data(cfg, run, identify_dataset(cfg, built.dataset), replaced)
     _prepare_directory(cfg, run, seeds, command)
     use_compilation_cache(run.absolute().parents[1])  # of all runs, wherever a job's own folder is
     with lock_seeds(run, seeds) as claimed:
@@ -114,15 +111,14 @@ def compute_seeds(
         busy = [seed for seed in seeds if seed not in claimed]
         if not mine:
             return Outcome([], [], busy)
-        failed, interrupted, error = _compute_claimed(cfg, run, dataset, trainer, mine, fitting, stop, watcher)
+        failed, interrupted, error = _compute_claimed(cfg, run, built, mine, fitting, stop, watcher)
     return Outcome(failed, interrupted, busy, error)
 
 
 def _compute_claimed(
     cfg: DictConfig,
     run: Path,
-    dataset: Dataset,
-    trainer: Trainer,
+    built: Built,
     seeds: Sequence[int],
     fitting: int,
     stop: Stop,
@@ -132,8 +128,8 @@ def _compute_claimed(
     tracker = construct(cfg.tracking)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     key = compute_key(cfg)
+    dataset, trainer, steps, _ = built
     data, spectra = put_on_device(dataset), SpectrumWorkers()
-    steps = make_record_steps(cfg, trainer, len(dataset.train))
     job = RunContext(cfg, run, key, dataset, data, trainer, steps, tracker, spectra, stop, watcher)
     tracker.start(run, config, key)
     failed: list[int] = []
