@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import ntklens
@@ -108,3 +110,12 @@ def test_what_the_tests_would_find():
     assert find_faults({"store.files": taken}) == ["store.files imports jobs.pack", "store.files imports tasks.train"]
     assert find_faults({"tasks.train": taken}) == ["tasks.train imports store.units._a"]
     assert find_circle({"a": {("b", "")}, "b": {("c", "x")}, "c": {("b", "")}, "d": set()}) == ["a", "b", "c"]
+
+
+def test_a_command_line_that_is_refused_waits_for_no_arrays():
+    heavy = ("jax", "numpy", "xarray", "wandb", "submitit", "matplotlib")
+    code = (
+        "import sys, ntklens.run, hydra_plugins.ntklens_launcher.slurm_launcher, "
+        f"hydra_plugins.ntklens_sweeper.ntklens_sweeper; print([name for name in {heavy} if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ntklens.signals import Stop
-from ntklens.store.units import Unit
+
+if TYPE_CHECKING:  # its module imports xarray, which a command line that is refused does without
+    from ntklens.store.units import Unit
 
 _starts: list[Callable[[], object]] = []
 _ends: list[Callable[[Callable[[], bool]], None]] = []  # of what trackers have started in this process
@@ -56,10 +58,10 @@ class Tracker:
     def fail(self, seeds: Sequence[int], error: str) -> None:
         """Take note that seeds failed, and why."""
 
-    def close(self, units: Sequence[Unit]) -> None:
+    def close(self, units: "Sequence[Unit]") -> None:
         """End: here no more is computed of these seeds, all that the configuration was asked for."""
 
-    def catch_up(self, published: Sequence[tuple[Path, Sequence[Unit]]]) -> None:
+    def catch_up(self, published: "Sequence[tuple[Path, Sequence[Unit]]]") -> None:
         """Show what is published and was not shown when it was computed.
 
         Args:
