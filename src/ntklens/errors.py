@@ -1,4 +1,4 @@
-"""Errors that a user can mend, told apart from defects."""
+"""Errors that a user can correct, apart from defects."""
 
 
 class InputError(ValueError):

@@ -61,10 +61,10 @@ def test_what_is_finished_or_failed_is_left_out():
     assert configuration.find_pending() == [2, 3]
 
 
-def test_what_replace_asks_for_is_pending_until_it_is_taken_back():
+def test_what_replace_asks_for_is_pending_until_it_is_invalidated():
     configuration = make_configuration(states=["done", "diverged", "failed", "queued"], replace=True)
     assert configuration.find_pending() == [0, 1, 3]
-    configuration.taken_back = True
+    configuration.invalidated = True
     assert configuration.find_pending() == [3]
 
 

@@ -256,7 +256,7 @@ def test_replace_computes_anew_and_keeps_the_old_until_then(copy):
     words = (*SWEEP, "model.width=3,5", "replace=true")
     result = call_ntklens(*words, cwd=copy)
     assert result.returncode == 0, result.stderr
-    assert "4 results are taken back" in result.stdout
+    assert "4 results are invalidated" in result.stdout
     after = stamp(copy)
     assert {path for path in before if before[path] == after[path]} == {p for p in before if "-w8-" in str(p)}
     assert not list(copy.rglob("*.replaced"))

@@ -14,7 +14,7 @@ from ntklens.tasks.dashboard import list_numbers
 from ntklens.wandb.names import make_id, make_row, read_axes
 from ntklens.wandb.runs import choose_mode, describe_tracking, find_partial, list_runs, note_begun
 from ntklens.wandb.tracker import WRITER_BYTES
-from ntklens.wandb.workspace import SCALARS, build_dashboard, list_panels
+from ntklens.wandb.workspace import SCALARS, build_workspace, list_panels
 from transactions import read_run
 
 SMALL = [word for word in TOY if "width" not in word]
@@ -91,7 +91,7 @@ def test_the_dashboard_is_written_without_credentials(finished):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within wandb-workspaces
 def test_every_sweep_has_the_same_dashboard():
     first, second = (
-        list_panels(build_dashboard(name, "someone", "ntklens", ["model.width"], ["α = 1"]).definition)
+        list_panels(build_workspace(name, "someone", "ntklens", ["model.width"], ["α = 1"]).definition)
         for name in ("one", "two")
     )
     assert first == second

@@ -82,7 +82,7 @@ def compute_seeds(
       stop: says when to end: a checkpoint is then written, if one is worth it.
       watcher: is told how far it is.
       memory: bytes that arrays may use; None: by `ntk.memory_limit`, or four fifths of what is free.
-      replaced: those of the seeds whose results are taken back first.
+      replaced: those of the seeds whose results are invalidated first.
       command: the line that continues this run, to be kept in its directory; of a sweep the plan has it.
 
     Returns:
@@ -101,21 +101,21 @@ def compute_seeds(
     check_run_data(cfg, run, identify_dataset(cfg, built.dataset), replaced)
     _prepare_directory(cfg, run, seeds, command)
     use_compilation_cache(run.absolute().parents[1])  # of all runs, wherever a job's own folder is
-    with lock_seeds(run, seeds) as claimed:
-        set_replaced(run, sorted(set(replaced) & set(claimed)))
-        for seed in claimed:
+    with lock_seeds(run, seeds) as locked:
+        set_replaced(run, sorted(set(replaced) & set(locked)))
+        for seed in locked:
             remove_leftovers(find_seed_directory(run, seed))
-        _set_damaged_aside(run, claimed)
-        # Looked at again: another process may have finished some before they were claimed, or failed at them.
-        mine = select_pending(find_units(run, claimed), retry=cfg.retry)
-        busy = [seed for seed in seeds if seed not in claimed]
+        _set_damaged_aside(run, locked)
+        # Looked at again: another process may have finished some before they were locked, or failed at them.
+        mine = select_pending(find_units(run, locked), retry=cfg.retry)
+        busy = [seed for seed in seeds if seed not in locked]
         if not mine:
             return Outcome([], [], busy)
-        failed, interrupted, error = _compute_claimed(cfg, run, built, mine, fitting, stop, watcher)
+        failed, interrupted, error = _compute_locked(cfg, run, built, mine, fitting, stop, watcher)
     return Outcome(failed, interrupted, busy, error)
 
 
-def _compute_claimed(
+def _compute_locked(
     cfg: DictConfig,
     run: Path,
     built: Built,
@@ -242,7 +242,7 @@ def _prepare_directory(cfg: DictConfig, run: Path, seeds: Sequence[int], command
 
 
 def _set_damaged_aside(run: Path, seeds: Sequence[int]) -> None:
-    """Make room where a trajectory is there that cannot be read; of claimed seeds only, which nobody else publishes."""
+    """Make room where a trajectory is there that cannot be read; of locked seeds only, which nobody else publishes."""
     for unit in find_units(run, seeds):
         directory = find_seed_directory(run, unit.seed)
         if unit.state not in FINISHED and (aside := set_aside(directory)):

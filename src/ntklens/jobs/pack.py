@@ -83,7 +83,7 @@ class Pack:
     ) -> None:
         self.job, self.seeds = job, list(seeds)
         self.started = self.saved = time.monotonic()
-        self.first_step, self.seconds_before, self.beaten = 0, 0.0, -math.inf
+        self.first_step, self.seconds_before, self.last_heartbeat = 0, 0.0, -math.inf
         padded = [*range(len(seeds)), *[len(seeds) - 1] * (size - len(seeds))]
         trainer, cfg = job.trainer, job.cfg
         self.state = initialise(trainer, [seeds[member] for member in padded], cfg.optimizer.learning_rate)
@@ -145,7 +145,7 @@ class Pack:
 
     def train(self) -> None:
         """Train to the end of the schedule, or until every member has stopped."""
-        self._beat()
+        self._write_heartbeat()
         recorder, job = self.recorder, self.job
         members = slice(len(self.seeds))
         begin = max(len(records) for records in recorder.records)  # records taken before the checkpoint
@@ -178,8 +178,8 @@ class Pack:
             self._save()
             self.saved = time.monotonic()
         self.job.stop.check()
-        if now - self.beaten > HEARTBEAT_SECONDS:
-            self._beat()
+        if now - self.last_heartbeat > HEARTBEAT_SECONDS:
+            self._write_heartbeat()
 
     def _is_to_be_saved(self, unsaved: float, is_long: bool, minutes: float) -> bool:
         """Return whether a checkpoint is due, so many seconds after the last one."""
@@ -193,7 +193,7 @@ class Pack:
         done, whole = self.state.step - self.first_step, int(self.job.steps[-1])
         return done > 0 and (now - self.started) * whole / done > seconds
 
-    def _beat(self) -> None:
+    def _write_heartbeat(self) -> None:
         step, steps = self.state.step, int(self.job.steps[-1])
         write_unfinished(
             self.job.run,
@@ -205,7 +205,7 @@ class Pack:
             heartbeat=time.time(),
             data=self.job.data_identity._asdict(),
         )
-        self.beaten = time.monotonic()
+        self.last_heartbeat = time.monotonic()
 
     def _save(self) -> None:
         """Write every member's checkpoint; a disk that does not take it stops nothing."""

@@ -49,7 +49,7 @@ class Tracker:
           seed: whose record it is.
           record: variable → value.
           layers: the names along `layer`.
-          spectrum: the promise of variables that are still being computed.
+          spectrum: the future of variables that are still being computed.
         """
 
     def finish(self, seed: int, directory: Path) -> None:

@@ -39,7 +39,7 @@ def carry_out(plan: Plan, launch: Launch, stop: Stop, console: Console) -> None:
 
 
 def _find_free(plan: Plan) -> bool:
-    """Return whether something pending is claimed by nobody; a state lags behind, and a claim covers a whole slice."""
+    """Return whether something pending is locked by nobody; a state lags behind, and a launch locks a whole slice."""
     for configuration in plan.configurations:
         pending = set(configuration.find_pending())
         if pending and pending - find_locked(configuration.run, pending):

@@ -27,7 +27,7 @@ from ntklens.store.snapshots import MINIMUM, START, name_crossing
 from ntklens.store.trajectory import LEVELS, VARIABLES
 from ntklens.training.ensemble import Params
 
-PENDING = "pending"  # where a record keeps the promise of its spectrum
+PENDING = "pending"  # where a record keeps the future of its spectrum
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -167,7 +167,7 @@ class Recorder:
     def _finish_member(
         self, member: int, pending: Future
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
-        records = self._wait_for_spectra(member) or [self._describe_stillborn()]
+        records = self._wait_for_spectra(member) or [self._describe_unmeasured()]
         minimum = records[self.minimum_record[member]] | pending.result()
         crossed = [self.crossings[member].get(level) for level in range(len(LEVELS))]
         crossings = [{} if index is None else records[index] for index in crossed]
@@ -184,7 +184,7 @@ class Recorder:
 
     def export_member(self, member: int) -> dict[str, np.ndarray]:
         """Return, as arrays, what `restore` needs beside the best parameters; waits for the member's spectra."""
-        records = self._wait_for_spectra(member) or [self._describe_stillborn()]
+        records = self._wait_for_spectra(member) or [self._describe_unmeasured()]
         diverged = self.diverged_step[member]
         return {
             **self._stack(records),
@@ -212,7 +212,7 @@ class Recorder:
             self.active[member] = arrays["active"]
             self.diverged_step[member] = int(arrays["diverged_step"]) if arrays["diverged_step"] >= 0 else None
 
-    def _describe_stillborn(self) -> dict[str, Any]:
+    def _describe_unmeasured(self) -> dict[str, Any]:
         """Return the record of a member that was not finite before the first update: nothing of it was measured."""
         return {"step": int(self.steps[0]), "epoch": 0.0}
 

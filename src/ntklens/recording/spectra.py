@@ -90,16 +90,16 @@ class SpectrumWorkers:
         self.limits = threadpool_limits(1, user_api="blas")
 
     def submit(self, measure: Callable, kernels: Any) -> Future:
-        """Return the promise of measure(kernels)."""
+        """Return the future of measure(kernels)."""
         while len(self.waiting) >= self.capacity:
             self.waiting.popleft().result()
         self.waiting.append(self.pool.submit(measure, kernels))
         return self.waiting[-1]
 
     def forget(self) -> None:
-        """Drop what has not begun, and the promises that nobody waits for any more, with their errors."""
-        for promise in self.waiting:
-            promise.cancel()
+        """Drop what has not begun, and the futures that nobody waits for any more, with their errors."""
+        for future in self.waiting:
+            future.cancel()
         self.waiting.clear()
 
     def close(self) -> None:

@@ -199,9 +199,9 @@ def describe_jobs(status: SweepStatus) -> list[str]:
         ]
     for user, count in Counter(user for _, _, user in status.unseen).most_common():
         lines.append(f"slurm    {count} seeds: not known to squeue (jobs of user {find_user_name(user)})")
-    if status.stillborn:
-        job, how, logs = status.stillborn[0]
-        many = f"{len(status.stillborn)} jobs" if len(status.stillborn) > 1 else "a job"
+    if status.vanished:
+        job, how, logs = status.vanished[0]
+        many = f"{len(status.vanished)} jobs" if len(status.vanished) > 1 else "a job"
         lines.append(f"slurm    {many} ended before anything was computed: {job} {how}; what it said is in {logs}")
     ends = Counter(status.ended)
     lines += [f"slurm    {count} jobs of interrupted seeds ended {end}" for end, count in ends.most_common()]

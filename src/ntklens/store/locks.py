@@ -1,7 +1,7 @@
 """Who computes what now: one lock per seed, held by the operating system, so that it ends with its holder.
 
 A lock covers the byte at the seed's number in `<run>/.claims`. It needs no clock and no process number, and holds over
-the nodes of a cluster where the file system has locks. Where it has none everything can be claimed: two copies of a
+the nodes of a cluster where the file system has locks. Where it has none everything can be locked: two copies of a
 seed are then computed, which costs time and harms nothing.
 """
 
@@ -26,11 +26,11 @@ _own: dict[str, set[int]] = {}  # what this process holds: closing any other des
 
 @contextmanager
 def lock_seeds(run: Path, seeds: Collection[int]) -> Iterator[list[int]]:
-    """Claim seeds of a run until the context ends.
+    """Lock seeds of a run until the context ends.
 
     Args:
       run: the run's directory, which exists.
-      seeds: which to claim.
+      seeds: which to lock.
 
     Yields:
       Those that no other process holds.
@@ -41,20 +41,20 @@ def lock_seeds(run: Path, seeds: Collection[int]) -> Iterator[list[int]]:
     descriptor = _open(run / FILE_NAME)
     name = os.path.realpath(run)
     try:
-        claimed = {seed for seed in seeds if _try_lock(descriptor, seed)}
+        locked = {seed for seed in seeds if _try_lock(descriptor, seed)}
         for _ in range(TRIES):  # whoever only looks (`find_locked`) holds a lock for a moment
-            if len(claimed) < len(seeds):
+            if len(locked) < len(seeds):
                 time.sleep(0.02)
-                claimed |= {seed for seed in seeds if seed not in claimed and _try_lock(descriptor, seed)}
-        _own[name] = claimed
-        yield sorted(claimed)
+                locked |= {seed for seed in seeds if seed not in locked and _try_lock(descriptor, seed)}
+        _own[name] = locked
+        yield sorted(locked)
     finally:
         _own.pop(name, None)
         os.close(descriptor)
 
 
 class Locks:
-    """Locks in a folder's file of claims that a process takes and gives back one by one; they end with the process.
+    """Locks in a folder's file of locks that a process takes and gives back one by one; they end with the process.
 
     Args:
       folder: which exists; no other function here is called for it by this process.

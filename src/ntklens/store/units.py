@@ -109,7 +109,7 @@ def find_units(run: Path, seeds: Iterable[int]) -> list[Unit]:
     alive = find_locked(run, running) if running else set()
     return [
         unit._replace(state="interrupted")
-        if unit.state == "running" and unit.seed not in alive and not _beats_elsewhere(unit.details)
+        if unit.state == "running" and unit.seed not in alive and not _runs_elsewhere(unit.details)
         else unit
         for unit in units
     ]
@@ -138,7 +138,7 @@ def _find_unit(directory: Path, seed: int) -> Unit:
     return Unit(seed, published or "queued", status if published == status.get("state") else {})
 
 
-def _beats_elsewhere(status: dict[str, Any]) -> bool:
+def _runs_elsewhere(status: dict[str, Any]) -> bool:
     """Return whether another host wrote a heartbeat not long ago, whatever the locks say: it may not share them."""
     if status.get("host") == socket.gethostname():
         return False
@@ -185,7 +185,7 @@ def remove_leftovers(directory: Path) -> None:
 
 
 def set_replaced(run: Path, seeds: Iterable[int]) -> None:
-    """Take results back so that they are computed anew; each old file stays until its new one is published."""
+    """Invalidate results so that they are computed anew; each old file stays until its new one is published."""
     for seed in seeds:
         directory = find_seed_directory(run, seed)
         if (path := directory / FILE_NAME).exists():

@@ -42,12 +42,12 @@ class Configuration:
 
     retried: bool = False  # failed units have had their second chance in this launch
 
-    taken_back: bool = False  # what `replace` asks for has been done
+    invalidated: bool = False  # what `replace` asks for has been done
 
     @property
     def replaces(self) -> bool:
-        """Whether finished seeds are still to be taken back."""
-        return bool(self.cfg.replace) and not self.taken_back
+        """Whether finished seeds are still to be invalidated."""
+        return bool(self.cfg.replace) and not self.invalidated
 
     def find_pending(self) -> list[int]:
         """Return the seeds that are to be computed."""

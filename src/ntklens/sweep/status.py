@@ -58,7 +58,7 @@ class SweepStatus(NamedTuple):
     jobs: Sequence[Job] = ()  # what waits or runs in SLURM
     lost: Sequence[tuple[str, Unit]] = ()  # (run, unit) running by their files, and unknown to SLURM
     unseen: Sequence[tuple[str, Unit, int]] = ()  # the same with another user, whose jobs may not be for us to see
-    stillborn: Sequence[tuple[str, str, Path]] = ()  # (job, how it ended, its logs) of jobs that left nothing
+    vanished: Sequence[tuple[str, str, Path]] = ()  # (job, how it ended, its logs) of jobs that left nothing
     ended: Sequence[str] = ()  # how the jobs of interrupted units ended, by sacct
 
     def count_units(self) -> int:

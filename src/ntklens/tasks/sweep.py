@@ -59,7 +59,7 @@ def sweep(
     console = make_console()
     _store(plans)
     for plan in plans:
-        _take_back(plan, console)
+        _invalidate(plan, console)
         print_plan_summary(plan, console)
     statuses, handed_over = [], []
     with stop_on_signals() if launch else nullcontext() as stop:
@@ -117,14 +117,14 @@ def _store(plans: Sequence[Plan]) -> None:
                 raise
 
 
-def _take_back(plan: Plan, console: Console) -> None:
-    """Take back the results that `replace=true` asks to be computed anew."""
+def _invalidate(plan: Plan, console: Console) -> None:
+    """Invalidate the results that `replace=true` asks to be computed anew."""
     there = 0
     for configuration in plan.configurations:
         if configuration.replaces:
             finished = [unit.seed for unit in configuration.units if unit.state in FINISHED]
             if not finished:
-                configuration.taken_back = True
+                configuration.invalidated = True
                 continue
             try:
                 with lock_seeds(configuration.run, finished) as mine:
@@ -132,10 +132,10 @@ def _take_back(plan: Plan, console: Console) -> None:
             except OSError as error:
                 raise InputError(f"replace=true: {configuration.run} cannot be written ({error.strerror})") from error
             there += len(mine)
-            configuration.taken_back = True
+            configuration.invalidated = True
             configuration.units = find_units(configuration.run, configuration.seeds)
     if there:
-        console.print(f"replace=true: {there} results are taken back; type the line without it to continue later")
+        console.print(f"replace=true: {there} results are invalidated; type the line without it to continue later")
 
 
 def _print_end(plan: Plan, console: Console) -> int:

@@ -64,7 +64,7 @@ def train(cfg: DictConfig) -> int:
         refuse_finished(cfg.keep, run, [find_seed_directory(run, seed) for seed in there])
     command = format_command(_list_words())
     if replaced:
-        console.print(f"replace=true: {len(there)} results are taken back; type the line without it to continue later")
+        console.print(f"replace=true: {len(there)} results are invalidated; type the line without it to continue later")
         there = []
     pending = sorted({*select_pending(units, cfg.retry), *replaced})
     if pending:

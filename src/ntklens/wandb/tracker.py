@@ -309,7 +309,7 @@ def _describe_status(status: int) -> str:
 
 
 def _take(spectrum: Future | None) -> dict[str, Any]:
-    """Return what a spectrum's promise held; nothing if it failed, which is for others to say."""
+    """Return what a spectrum's future held; nothing if it failed, which is for others to say."""
     if spectrum is None or spectrum.cancelled() or spectrum.exception():
         return {}
     return {name: value.tolist() if hasattr(value, "tolist") else value for name, value in spectrum.result().items()}

@@ -39,14 +39,16 @@ SCALARS = list_observables("dashboard")
 NOBODY = "your-entity"  # where the owner of the runs is not known
 
 
-class Dashboard(NamedTuple):
+class CheckedWorkspace(NamedTuple):
     """A workspace, and its definition as plain values, checked by its own models."""
 
     workspace: Any
     definition: dict[str, Any]
 
 
-def build_dashboard(name: str, entity: str, project: str, axes: Sequence[str], sentences: Sequence[str]) -> Dashboard:
+def build_workspace(
+    name: str, entity: str, project: str, axes: Sequence[str], sentences: Sequence[str]
+) -> CheckedWorkspace:
     """Return the workspace of a sweep; no server is asked.
 
     Args:
@@ -75,7 +77,7 @@ def build_dashboard(name: str, entity: str, project: str, axes: Sequence[str], s
     model = workspace._to_model()  # as `save` would send it
     definition = json.loads(model.model_dump_json(by_alias=True))
     type(model).model_validate(definition)
-    return Dashboard(workspace, definition)
+    return CheckedWorkspace(workspace, definition)
 
 
 def _spell(name: str) -> str:
@@ -133,19 +135,19 @@ def list_panels(definition: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def save_dashboard(
-    dashboard: Dashboard, sentences: Sequence[str], saved: Mapping[str, str]
+def save_workspace(
+    checked: CheckedWorkspace, sentences: Sequence[str], saved: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
     """Save the workspace, and a report with the same panels, at the server; yield what each is, and its address.
 
     Args:
-      dashboard: to save.
+      checked: to save.
       sentences: what was fitted.
       saved: their addresses, if they were saved before; they are brought up to date, unless they are gone.
     """
     import wandb_workspaces.reports.v2 as wr
 
-    workspace = dashboard.workspace
+    workspace = checked.workspace
     blocks: list[Any] = [wr.MarkdownBlock(text=_list_sentences(sentences))]
     for section in workspace.sections[1:]:
         runset = wr.Runset(
@@ -262,15 +264,15 @@ def main() -> None:
 
 
 def _answer(asked: Mapping[str, Any], say: Callable[..., None]) -> None:
-    def build(entity: str) -> Dashboard:
-        return build_dashboard(asked["name"], entity, asked["project"], asked["axes"], asked["sentences"])
+    def build(entity: str) -> CheckedWorkspace:
+        return build_workspace(asked["name"], entity, asked["project"], asked["axes"], asked["sentences"])
 
     built = build(asked["entity"] or NOBODY)
     say(built=built.definition, name=built.workspace.name)
     if asked["saved"] is not None:
         if not asked["entity"]:
             built = build(ask_entity())
-        for what, address in save_dashboard(built, asked["sentences"], asked["saved"]):
+        for what, address in save_workspace(built, asked["sentences"], asked["saved"]):
             say(saved=what, address=address)
 
 

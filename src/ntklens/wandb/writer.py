@@ -190,7 +190,7 @@ class Writer:
     def end_failed(self, about: dict[str, Any], error: str) -> None:
         """End the run of a seed that failed with the reason; what tries again goes on with it, or writes it anew."""
         identity, place = self._identify(about)
-        with self._claim(identity.id) as mine:
+        with self._lock(identity.id) as mine:
             standing = runs.find_standings(self.sweep, identity.id).get(identity.id)
             if not mine or (not self.online and standing is not None and standing.begun):
                 return
@@ -201,7 +201,7 @@ class Writer:
             self._finish(one, failed=True)
 
     @contextlib.contextmanager
-    def _claim(self, run_id: str) -> Iterator[bool]:
+    def _lock(self, run_id: str) -> Iterator[bool]:
         """Yield whether no other process writes a run; until the context ends, none will."""
         mine = self.locks.take(runs.hash_id(run_id))
         try:
@@ -219,7 +219,7 @@ class Writer:
         attrs = trajectories[0].attrs
         config, derived = json.loads(attrs["config"]), derive(trajectories)
         identity = identify(run, config, attrs["run_key"], seeds, self.axes, derived)
-        with self._claim(identity.id) as mine:
+        with self._lock(identity.id) as mine:
             if not mine:  # another process writes it, from the same trajectories
                 return
             standing = runs.find_standings(self.sweep, identity.id).get(identity.id)

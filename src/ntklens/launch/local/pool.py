@@ -25,7 +25,7 @@ from ntklens.store.units import FINISHED, find_units, write_unfinished
 from ntklens.sweep.plan import Plan
 
 LOGS_NAME = "logs"
-STILLBORN = 3  # how many workers may die before their first word
+FAILED_STARTS = 3  # how many workers may die before their first word
 ATTEMPTS = 2  # how often a task is given to a worker before its death is taken for a failure
 POLL_SECONDS = 0.2
 
@@ -62,7 +62,7 @@ class Pool:
         self.messages: queue.Queue[tuple[Worker, Event | None]] = queue.Queue()
         self.workers: dict[int, Worker] = {}
         self.gpus = find_gpus()
-        self.started = self.stillborn = 0
+        self.started = self.failed_starts = 0
 
     def run(self) -> None:
         """Do all tasks.
@@ -165,10 +165,10 @@ class Pool:
         if slot is None:  # of one that was dismissed
             return
         if event is None:
-            self._bury(slot)
+            self._note_end(slot)
             return
         worker.seen = True
-        self.stillborn = 0
+        self.failed_starts = 0
         if event["event"] == "task":
             worker.task = None
         self.on_event(event | {"slot": slot})
@@ -179,7 +179,7 @@ class Pool:
         if self.workers[slot].task is None:
             self.workers.pop(slot).process.wait()
 
-    def _bury(self, slot: int) -> None:
+    def _note_end(self, slot: int) -> None:
         """Note that a worker has ended; if it was at work, its task is tried again, or has failed."""
         worker = self.workers.pop(slot)
         worker.process.wait()
@@ -187,8 +187,8 @@ class Pool:
         number = worker.task
         if number is None:
             if not worker.seen:
-                self.stillborn += 1
-                if self.stillborn >= STILLBORN and not self.workers:  # none comes to life: that would repeat for ever
+                self.failed_starts += 1
+                if self.failed_starts >= FAILED_STARTS and not self.workers:  # it would repeat for ever
                     self._give_up(self.waiting, worker)
             return
         if self.attempts[number] < ATTEMPTS:

@@ -58,7 +58,7 @@ def find_orphans(folder: Path, submissions: Sequence[Submission], jobs: Mapping[
       held: whether this process is the one that submits.
     """
     orphans = [job for submission in submissions for job in submission.find_orphans(jobs)]
-    if not orphans or held:  # a second claim by one process would end the first
+    if not orphans or held:  # a second lock by one process would end the first
         return orphans
     with lock_submission(folder) as nobody_submits:
         return orphans if nobody_submits else []

@@ -41,11 +41,11 @@ def ask_slurm(status: SweepStatus) -> SweepStatus:
         lost=[(run, unit) for run, unit in lost if find_other(unit) is None],
         unseen=[(run, unit, user) for run, unit in lost if (user := find_other(unit)) is not None],
         ended=[end for end in ends.values() if end.partition(" ")[0] not in UNENDED],
-        stillborn=_find_stillborn(status, submissions, jobs),
+        vanished=_find_vanished(status, submissions, jobs),
     )
 
 
-def _find_stillborn(
+def _find_vanished(
     status: SweepStatus, submissions: Sequence[Submission], jobs: Mapping[str, Job]
 ) -> list[tuple[str, str, Path]]:
     """Return (job, how it ended, its logs) of tasks that SLURM has ended and of whose seeds nothing is there."""
