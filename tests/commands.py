@@ -42,6 +42,7 @@ TAKE_SIGNALS = (
 )
 ALONE = dict.fromkeys(KINDS)  # as people have it: without the programs that tests share
 TIMEOUT = 300  # seconds that a command may take
+OUTPUTS: list[io.TextIOWrapper] = []  # kept open: what a library logs later must not meet a closed one
 STARTED: list[subprocess.Popen] = []  # conftest.py ends what a failed test leaves
 
 
@@ -57,6 +58,7 @@ def call_ntklens(*words: str, cwd: Path, **environment: str | None) -> subproces
 
     command, env = _prepare(words, cwd, environment)
     stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    OUTPUTS.extend((stdout, stderr))
     with (
         _borrowed_process(cwd, env), contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr),
         _limited(TIMEOUT),
