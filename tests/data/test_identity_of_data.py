@@ -163,6 +163,7 @@ def test_a_rewritten_file_is_noticed_even_if_nothing_is_to_be_computed(two_roots
 def test_finished_results_are_looked_at_without_loading_data(two_roots, monkeypatch):
     launch(f"dataset.root={two_roots[0]}")
     monkeypatch.setattr(launch_datasets, "load_checked", None)
+    monkeypatch.setattr(datasets, "load_checked", None)
     datasets.load_cached.cache_clear()
     launch(f"dataset.root={two_roots[0]}")
 

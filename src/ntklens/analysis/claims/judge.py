@@ -9,11 +9,11 @@ import importlib
 import json
 import math
 import pkgutil
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -90,7 +90,7 @@ class Claim:
 @cache
 def find_papers() -> tuple[Paper, ...]:
     """Return the papers: `PAPER` of every module in this folder that has one."""
-    names = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    names = sorted(module.name for module in pkgutil.iter_modules(sys.modules[__package__].__path__))
     modules = [importlib.import_module(f"{__package__}.{name}") for name in names]
     return tuple(module.PAPER for module in modules if hasattr(module, "PAPER"))
 
