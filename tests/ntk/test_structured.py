@@ -282,3 +282,25 @@ def test_random_programs_equal_the_full_jacobian(program):
         theta = sum(expected.values())
         for layer, share in structured.layer_kernels(f, params, x).items():
             assert_close(share, expected[layer], np.abs(theta).max(), tolerance=1e-11)
+
+
+@pytest.mark.parametrize(
+    "hidden", ["by a readout of zeros", "by a large constant", "by a factor that the function closes over"]
+)
+def test_samples_that_interact_out_of_sight_are_refused(hidden):
+    factor, offset = (jnp.ones(()), 1e5 if hidden == "by a large constant" else 0.0)
+
+    def f(p, x):
+        y = jnp.tanh(x @ p["w"])
+        return (y - factor * y.mean(0)) @ p["v"] + offset
+
+    params, x = {"w": draw(1, 5, 4), "v": draw(2, 4, 3)}, draw(0, 6, 5)
+    if hidden == "by a factor that the function closes over":
+        factor = jnp.zeros(())
+        structured.kernel(f, params, x)  # samples do not interact
+        factor = jnp.ones(())
+    elif hidden == "by a readout of zeros":
+        with pytest.raises(ValueError, match="mixes samples"):
+            structured.kernel(f, params | {"v": jnp.zeros((4, 3))}, x)
+    with pytest.raises(ValueError, match="mixes samples"):
+        structured.kernel(f, params, x)

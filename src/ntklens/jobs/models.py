@@ -23,7 +23,6 @@ Init = Callable[[jax.Array], Params]
 Apply = Callable[[Params, jax.Array], jax.Array]
 
 SAMPLES = 8  # on which a model is tried
-SHIFT = 0.1  # by which its parameters are moved then: a readout that begins at zero hides what comes before it
 
 
 def build_model(node: DictConfig, classes: int, sample: jax.Array) -> tuple[Init, Apply]:
@@ -134,7 +133,7 @@ def check_model(cfg: DictConfig, dataset: Dataset, build: Callable[[DictConfig, 
     samples = _pick_samples(dataset)
     try:
         trainer = build(cfg, dataset)
-        params = _move(jax.jit(trainer.init)(jax.random.key(cfg.seed)))
+        params = jax.jit(trainer.init)(jax.random.key(cfg.seed))
         if not jax.tree.leaves(params):
             raise _refuse(cfg.model, "has no floating-point parameter, so there is nothing to train")
         _check_outputs(cfg.model, _evaluate_shape(trainer.apply, params, samples), len(samples), dataset.classes)
@@ -179,18 +178,6 @@ def _pick_samples(dataset: Dataset) -> jax.Array:
     pool = np.concatenate([split.inputs[: 4 * SAMPLES], dataset.train.inputs[: 4 * SAMPLES]])
     _, first = np.unique(pool.reshape(len(pool), -1), axis=0, return_index=True)
     return split.convert(pool[np.sort(first)[:SAMPLES]])
-
-
-def _move(params: Params) -> Params:
-    """Return parameters moved by a tenth of their size, or by a tenth where they are zero."""
-    leaves, tree = jax.tree.flatten(params)
-    generator = np.random.default_rng(0)
-    moved = []
-    for leaf in leaves:
-        size = float(np.sqrt(np.mean(np.square(np.abs(leaf))))) if leaf.size else 0.0
-        noise = generator.standard_normal(leaf.shape)
-        moved.append(jnp.asarray(np.asarray(leaf) + SHIFT * (size or 1.0) * noise, leaf.dtype))
-    return jax.tree.unflatten(tree, moved)
 
 
 def _refuse(node: DictConfig, reason: str | Exception) -> InputError:

@@ -17,12 +17,13 @@ import itertools
 import math
 import operator
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ntklens.ntk.gradients import Gradients, OuterProducts, compute_gradients
@@ -116,7 +117,7 @@ def check_function(f: Function, params: Any, x: Array) -> None:
     params, x, _ = _as_arrays(params, x, None)
     with jax.default_matmul_precision("highest"):
         problem = _take_apart(f, params, x)
-        _refuse_mixing(f, params, x, problem.task(_kernel))
+        _refuse_mixing(f, params, x, problem.task(_kernel), problem.program.list_captured())
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,7 @@ def _dispatch(compute: Callable[..., Any], f: Function, params: Any, x: Array, x
             return compute(problem, x, x2)
         task = problem.task(compute)
         if guess is None or not guess.is_right(task, captured):
-            _refuse_mixing(f, params, x, task)
+            _refuse_mixing(f, params, x, task, captured)
             result = _compile(task)(problem.leaves, captured, x, x2)
             _LATEST.put(key, _Guess(task, captured))
     if isinstance(result, dict):  # jit sorts dictionaries
@@ -359,25 +360,105 @@ def _describe_call(compute: Callable[..., Any], f: Function, params: Any, x: Arr
     return compute, id(owner), id(function), tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
-def _refuse_mixing(f: Function, params: Any, x: Array, task: _Task) -> None:
-    key = (task.signature, x.shape)
+def _refuse_mixing(f: Function, params: Any, x: Array, task: _Task, captured: list[Any]) -> None:
+    """Raise a ValueError if samples interact, in outputs or gradients, at `params` and a little beside them.
+
+    Outputs at `params` do not tell alone: a readout of zeros hides what comes before it, and a large constant what it
+    is added to.
+    """
+    key = (task.signature, x.shape, _find_zeros(captured))
     if _CHECKED.get(key):
         return
-    difference, scale, tolerance = jax.jit(functools.partial(_compare_batch_with_singles, f))(params, x)
-    if isinstance(difference, jax.core.Tracer):  # inside another trace there is no value to look at
-        return
-    if difference > tolerance * scale:
-        raise ValueError(
-            "f(params, x) mixes samples (batch normalisation, or noise that depends on the batch?): its outputs differ "
-            f"by {float(difference):.2g} from those for each sample alone, so a kernel between samples is undefined"
-        )
+    members = sorted(itertools.chain.from_iterable(numbers for _, numbers in task.layers))
+    compare = jax.jit(functools.partial(_compare_batch_with_singles, f, members))
+    for at in (params, _move_parameters(params, members)):
+        for name, difference in compare(at, x).items():
+            if isinstance(difference, jax.core.Tracer):  # inside another trace there is no value to look at
+                return
+            if difference > DIFFERENCES[name](jnp.finfo(task.program.avals[task.program.output].dtype).eps):
+                raise ValueError(
+                    "f(params, x) mixes samples (batch normalisation, or noise that depends on the batch?): its "
+                    f"{name} differ by {float(difference):.2g} of their size from those for each sample alone, so a "
+                    "kernel between samples is undefined"
+                )
     _CHECKED.put(key, True)
 
 
-def _compare_batch_with_singles(f: Function, params: Any, x: Array) -> tuple[Array, Array, float]:
-    """(largest difference, largest output, relative difference that rounding may make); NaN never exceeds."""
-    batch = call_function(f, params, x)
-    singles = jax.vmap(lambda sample: call_function(f, params, sample[None])[0])(x)
+# Relative differences between a batch and its samples that rounding may make, from the machine epsilon; in gradients
+# it may also switch a unit that is at a kink.
+DIFFERENCES: dict[str, Callable[[float], float]] = {
+    "outputs": math.sqrt,
+    "gradients": lambda epsilon: max(0.02, 2 * math.sqrt(epsilon)),
+}
+LOOKED_AT = 4096  # elements of a captured array
+SHIFT = 0.1  # by which parameters are moved, of their size
+
+
+def _find_zeros(captured: list[Any]) -> tuple[bool, ...]:
+    """Whether each small captured array is zero: a factor of zero hides what it multiplies."""
+    return tuple(
+        jnp.issubdtype(value.dtype, jnp.number) and value.size <= LOOKED_AT and not np.any(np.asarray(value))
+        for value in captured
+    )
+
+
+def _move_parameters(params: Any, members: Sequence[int]) -> Any:
+    """Return parameters moved by a tenth of their size, or by a tenth where they are zero; always alike.
+
+    Args:
+        params: pytree of arrays.
+        members: numbers of the leaves to move.
+    """
+    leaves, tree = jax.tree.flatten(params)
+    generator = np.random.default_rng(0)
+    for number in members:
+        leaf = leaves[number]
+        values = np.asarray(leaf, np.float64)
+        size = float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+        leaves[number] = jnp.asarray(
+            values + SHIFT * (size or 1.0) * generator.standard_normal(values.shape), leaf.dtype
+        )
+    return jax.tree.unflatten(tree, leaves)
+
+
+def _compare_batch_with_singles(f: Function, members: Sequence[int], params: Any, x: Array) -> dict[str, Array]:
+    """Relative differences between f of a batch and of its samples alone; NaN never exceeds.
+
+    Returns:
+        outputs: the largest difference by the largest output; gradients: of a random combination of all outputs, the
+        norm of the difference by the norm.
+    """
+    leaves, tree = jax.tree.flatten(params)
+
+    def insert(moving: list[Array]) -> Any:
+        given = dict(zip(members, moving, strict=True))
+        return jax.tree.unflatten(tree, [given.get(number, leaf) for number, leaf in enumerate(leaves)])
+
+    def apply_batch(moving: list[Array]) -> Array:
+        return call_function(f, insert(moving), x)
+
+    def apply_singles(moving: list[Array]) -> Array:
+        params = insert(moving)
+        return jax.vmap(lambda sample: call_function(f, params, sample[None])[0])(x)
+
+    moving = [leaves[number] for number in members]
+    (batch, pull_batch), (singles, pull_singles) = jax.vjp(apply_batch, moving), jax.vjp(apply_singles, moving)
     if batch.shape != singles.shape:
         raise ValueError(f"f(params, x) must return one array [N, C]; for {x.shape[0]} samples it gave {batch.shape}")
-    return jnp.abs(batch - singles).max(), jnp.abs(singles).max(), math.sqrt(jnp.finfo(batch.dtype).eps)
+    weights = jnp.asarray(np.random.default_rng(0).standard_normal(batch.shape), batch.dtype)
+    (together,), (alone,) = pull_batch(weights), pull_singles(weights)
+    difference = [a.astype(float) - b.astype(float) for a, b in zip(together, alone, strict=True)]
+    largest = [jnp.maximum(_norm([a]), _norm([b])) for a, b in zip(together, alone, strict=True)]
+    return {
+        "outputs": _divide(jnp.abs(batch - singles).max(), jnp.abs(singles).max()),
+        "gradients": _divide(_norm(difference), _norm(largest)),
+    }
+
+
+def _norm(arrays: Sequence[Array]) -> Array:
+    return jnp.sqrt(sum((jnp.square(array.astype(float)).sum() for array in arrays), jnp.zeros(())))
+
+
+def _divide(difference: Array, scale: Array) -> Array:
+    """The quotient; nothing differs by nothing."""
+    return jnp.where(difference == 0, 0.0, difference / scale)
