@@ -292,7 +292,7 @@ def test_samples_that_interact_out_of_sight_are_refused(hidden):
 
     def f(p, x):
         y = jnp.tanh(x @ p["w"])
-        return (y - factor * y.mean(0)) @ p["v"] + offset
+        return (y - factor * y.mean(0, keepdims=True)) @ p["v"] + offset
 
     params, x = {"w": draw(1, 5, 4), "v": draw(2, 4, 3)}, draw(0, 6, 5)
     if hidden == "by a factor that the function closes over":

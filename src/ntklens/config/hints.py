@@ -12,6 +12,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from ntklens.config.checks import describe_unknown_key
 from ntklens.config.lines import (
     COMMAND,
+    NOT_A_VALUE,
     format_command,
     format_override,
     get_words,
@@ -19,9 +20,10 @@ from ntklens.config.lines import (
     quote_word,
     suggest_quotes,
 )
-from ntklens.config.schemas import find_config_directory
+from ntklens.config.schemas import Config, find_config_directory, suggest_key
 from ntklens.errors import InputError
 
+NAMES = {entry.name for entry in fields(Config)} | {"hydra", "scaling", "experiment", "protocol"}
 NOISE = ("full_key:", "object_type=", "reference_type=", "See https://")
 KINDS = {"Integer": "an integer", "Float": "a number", "String": "text", "bool": "true or false"}
 
@@ -63,15 +65,23 @@ def _describe_unreadable(word: str, text: str) -> str:
     key, equals, value = word.partition("=")
     if not equals:
         return _describe_without_value(word)
-    if re.search(r"\s\S+=", value):
+    if any(_is_known(name) for name in re.findall(r"\s([\w./]+)=", value)):
         return f"{word}: several overrides in one pair of quotes; type {COMMAND} {word}"
     if value.startswith("=") and (bare := value.lstrip("= ")):
         return f"{word}: type {key}={bare}"
     sweeping = any(typed in ("-m", "--multirun") for typed in get_words())
+    values = [one for one in value.split(",") if one]
+    if value[:1] not in NOT_A_VALUE and values and len(values) <= value.count(","):
+        return f"{word}: a value between commas is empty; type {key}={','.join(values)}"
     if quoted := suggest_quotes(word, sweeping):
         return f"{word}: a value with such characters needs quotes of its own; type {quoted}"
     reason = " ".join(text.partition("See https://")[0].split()).removeprefix(f"Error parsing override '{word}' ")
     return f"{word}: brackets or quotes do not match ({reason}); type {key}=VALUE"
+
+
+def _is_known(key: str) -> bool:
+    """Return whether a key, or what it is below of, is a setting or another name of one."""
+    return key.partition(".")[0] in NAMES or suggest_key(key) is not None
 
 
 def _describe_without_value(word: str) -> str:
@@ -97,10 +107,20 @@ def _describe_missing_option(file: str, options: Sequence[str]) -> str:
 def _describe_several(word: str) -> str:
     key, _, value = word.partition("=")
     words = [typed for typed in get_words() if typed not in ("--run", "-r")]
-    line = format_command(order_words(["-m", *words]))
+    line = format_command(order_words(["-m", *map(_correct_key, words)]))
     quoted = _quote_text(key, value)
     text = f" (as one text: {quoted})" if key in ("name", "paths.results", "dataset.root", "dataset.name") else ""
     return f"{word}: several values are a sweep, which needs -m{text}; type: {line}"
+
+
+def _correct_key(word: str) -> str:
+    """Return a word with the key that is meant by another name; several seeds are a sweep over `seed`."""
+    key, equals, value = word.partition("=")
+    if key == "seeds" and "," in value:
+        return f"seed={value}"
+    if not equals or not re.match(r"[\w.]+$", key) or key.partition(".")[0] in NAMES:
+        return word
+    return f"{suggest_key(key) or key}={value}"
 
 
 def _quote_text(key: str, text: str) -> str:
@@ -123,6 +143,8 @@ def _describe_wrong_kind(key: str, cause: ValidationError, text: str) -> str:
     if isinstance(value, list):
         listed = ",".join(map(str, value))
         return f"{shown}: must be {KINDS.get(kind, kind)}, not a list; for a sweep type: {COMMAND} -m {key}={listed}"
+    if "is not a ListConfig" in str(cause):
+        return f"{shown}: must be a list; type {key}=[{value}]"
     if kind in KINDS:
         return f"{shown}: must be {KINDS[kind]} ({kind}), not {value!r}; type {key}={_find_example(kind)}"
     return f"{shown}: {str(cause).splitlines()[0]}"

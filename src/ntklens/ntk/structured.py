@@ -375,7 +375,7 @@ def _refuse_mixing(f: Function, params: Any, x: Array, task: _Task, captured: li
         for name, difference in compare(at, x).items():
             if isinstance(difference, jax.core.Tracer):  # inside another trace there is no value to look at
                 return
-            if difference > DIFFERENCES[name](jnp.finfo(task.program.avals[task.program.output].dtype).eps):
+            if difference > DIFFERENCES[name](float(jnp.finfo(task.program.avals[task.program.output].dtype).eps)):
                 raise ValueError(
                     "f(params, x) mixes samples (batch normalisation, or noise that depends on the batch?): its "
                     f"{name} differ by {float(difference):.2g} of their size from those for each sample alone, so a "
