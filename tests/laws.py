@@ -5,8 +5,7 @@ import json
 import numpy as np
 import xarray as xr
 
-from ntklens.recording.quantities import VARIABLES
-from ntklens.store.trajectory import LEVELS
+from ntklens.store.trajectory import LEVELS, VARIABLES
 
 WIDTHS = 2.0 ** np.arange(4, 11)
 CURVES = {

@@ -20,11 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 from ntklens.config.checks import validate
 from ntklens.config.hints import describe
 from ntklens.config.lines import current, drop_words, format_command, get_words, hold_back, order_words, quote_word
-from ntklens.config.schemas import register_schemas, suggest_key
+from ntklens.config.options import suggest_key
+from ntklens.config.schemas import register_schemas
 from ntklens.config.task import find_task
 from ntklens.errors import InputError
 from ntklens.jobs.tracker import begin_tracking
-from ntklens.recording.quantities import check_metrics
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 HYDRA_FOLDERS = ("hydra.sweep.dir", "hydra.sweep.subdir")
@@ -138,7 +138,6 @@ def run_task(cfg: DictConfig) -> None:
             raise InputError(f"hydra/launcher={launcher}: needs -m; type: {line}")
         OmegaConf.resolve(cfg)
         validate(cfg)
-        check_metrics(cfg.metrics)
         status = find_task(cfg.task._target_)(cfg)
     except (InputError, OmegaConfBaseException) as error:
         print(f"error: {describe(error)}", file=sys.stderr)

@@ -19,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ntklens.cli import note_status
 from ntklens.config.checks import validate
 from ntklens.config.lines import get_words
+from ntklens.config.options import type_groups
 from ntklens.config.task import find_task, name_task
 from ntklens.errors import InputError
-from ntklens.recording.quantities import check_metrics
 
 
 @dataclass
@@ -78,7 +78,6 @@ class NtklensSweeper(BasicSweeper):
         self._check_groups(swept)
         for cfg in composed:
             validate(cfg)
-            check_metrics(cfg.metrics)
         target = composed[0].task._target_
         launch = find_task(target).sweep
         if launch is None:
@@ -161,6 +160,7 @@ class NtklensSweeper(BasicSweeper):
             self.axes[chosen] = base.hydra.sweeper
             with open_dict(base):
                 del base["hydra"]  # most of what there would be to copy
+            type_groups(base)
             self.bases[chosen] = base
         return self.bases[chosen]
 

@@ -1,18 +1,19 @@
 """The checks that a type cannot express, one line each, before anything is written."""
 
-import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ntklens.config.lines import find_key, get_words
-from ntklens.config.schemas import GROUP_SCHEMAS, KEPT, SCHEMAS, suggest_key
+from ntklens.config.options import describe_unknown_key, type_groups
+from ntklens.config.schemas import KEPT
 from ntklens.config.task import find_task
 from ntklens.errors import InputError
+
+REQUIRED = ("dataset.name", "optimizer.learning_rate")  # keys that the file of every option has
 
 _SECONDS: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "must be 1 or more, in seconds")
 
@@ -96,37 +97,12 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def describe_unknown_key(key: str, known: Iterable[str]) -> str:
-    """Return the line for a key that its group does not have, with the nearest one that there is.
-
-    Args:
-      key: as typed, `model.widht`.
-      known: the keys of its group.
-    """
-    group, _, leaf = key.rpartition(".")
-    names = sorted(name for name in known if name != "_target_")
-    hint = _find_typed_hint(key) or _find_near(group, leaf, names)
-    return f"{key}: unknown key; {hint or 'there are ' + ', '.join(names)}"
-
-
-def _find_near(group: str, leaf: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(leaf, names, n=1)
-    return f"did you mean {f'{group}.' if group else ''}{near[0]}" if near else ""
-
-
-def _find_typed_hint(key: str) -> str:
-    """Return what to type instead of a key that has another name or belongs to another option, with its value."""
-    values = [word.partition("=")[2] for word in get_words() if "=" in word and find_key(word) == key]
-    value = f"={values[-1]}" if values else ""
-    group, _, leaf = key.rpartition(".")
-    if group in ("dataset", "optimizer"):
-        others = [name for name in GROUP_SCHEMAS[group] if leaf in {entry.name for entry in fields(SCHEMAS[name])}]
-        if others:
-            options = ["mnist" if name == "file_dataset" else name for name in others]
-            listed = " or ".join(f"{group}={option}" for option in options)
-            return f"it belongs to {listed}; type {group}={options[0]} {key}{value}"
-    right = suggest_key(key)
-    return f"did you mean {right}{value}" if right else ""
+def _holds(rule: Callable[[Any], bool], value: Any) -> bool:
+    """Return whether a rule holds; of several widths, as a model of the user's own may take them, for each."""
+    try:
+        return rule(value)
+    except TypeError:
+        return OmegaConf.is_list(value) and all(_holds(rule, one) for one in value)
 
 
 def validate(cfg: DictConfig) -> None:
@@ -147,6 +123,11 @@ def validate(cfg: DictConfig) -> None:
     for group in ("model", "dataset", "optimizer", "tracking", "task"):
         if not OmegaConf.is_dict(cfg[group]):
             raise InputError(f"{group}={cfg[group]}: must be one of conf/{group}")
+    type_groups(cfg)
+    for key in REQUIRED:
+        group, _, leaf = key.partition(".")
+        if leaf not in cfg[group]:
+            raise InputError(f"{key}: missing; the option's file gives it a value")
     for prefix, node in [
         ("", cfg),
         *((f"{name!s}.", group) for name, group in cfg.items() if OmegaConf.is_dict(group)),
@@ -159,7 +140,7 @@ def validate(cfg: DictConfig) -> None:
         group, _, leaf = key.rpartition(".")
         node = cfg[group] if group else cfg
         value = node.get(leaf) if leaf in node else None
-        if value is not None and not holds(value):
+        if value is not None and not _holds(holds, value):
             raise InputError(f"{key}={value}: {rule}")
     last_seed = cfg.seed + cfg.ensemble - 1
     if last_seed >= 2**32:

@@ -7,9 +7,9 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from ntklens.config.checks import describe_unknown_key
 from ntklens.config.lines import (
     COMMAND,
     NOT_A_VALUE,
@@ -20,7 +20,8 @@ from ntklens.config.lines import (
     quote_word,
     suggest_quotes,
 )
-from ntklens.config.schemas import Config, find_config_directory, suggest_key
+from ntklens.config.options import describe_unknown_key, suggest_key
+from ntklens.config.schemas import Config, find_config_directory
 from ntklens.errors import InputError
 
 NAMES = {entry.name for entry in fields(Config)} | {"hydra", "scaling", "experiment", "protocol"}
@@ -47,9 +48,18 @@ def describe(error: Exception) -> str:
         return f"--config-dir {match[1]}: there is no such folder; it holds your own groups, such as model/cnn.yaml"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key, schema = getattr(cause, "full_key", None), getattr(cause, "object_type", None)
-    if key and isinstance(cause, ConfigKeyError | ConfigAttributeError) and is_dataclass(schema):
-        return describe_unknown_key(key, [entry.name for entry in fields(schema)])
+    if key and isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        if is_dataclass(schema):
+            return describe_unknown_key(key, [entry.name for entry in fields(schema)])
+        parent = getattr(cause, "parent_node", None)
+        if isinstance(parent, DictConfig) and not parent:
+            whole = key.rpartition(".")[0]
+            return f"{key}: {whole} has no parts; type {whole}=VALUE"
+        if isinstance(parent, DictConfig):
+            return describe_unknown_key(key, [str(name) for name in parent])
     if match := re.match(r"Interpolation key '(.*)' not found", text):
+        if match[1] == "dataset.name":
+            return "dataset.name: missing; the file of the dataset's option gives it a value, such as name: rings"
         return (
             f"${{{match[1]}}}: there is no such key; quote the dollar sign, \\${{{match[1]}}}, if it is meant as text"
         )

@@ -8,7 +8,7 @@ import tarfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ntklens.data.batch import CLASSES, BatchError, decode_batch
 from ntklens.data.cache import describe_source, load_decoded
 from ntklens.data.dataset import Dataset
 from ntklens.data.files import RemoteFile, download_files, find_root, name_root
-from ntklens.data.split import Pool, build_dataset, check_values
+from ntklens.data.split import Pool, SplitOptions, build_dataset, complete_options
 from ntklens.errors import InputError
 
 ARCHIVE = RemoteFile(
@@ -36,12 +36,8 @@ OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ\0
 def load(
     *,
     root: str | None = None,
-    train_size: int | None = 100,
-    test_size: int | None = None,
-    probe_size: int = 128,
-    data_seed: int | None = None,
-    standardize: bool = False,
     name: str = "cifar10",
+    **options: Unpack[SplitOptions],
 ) -> Dataset:
     """Load CIFAR-10 from `cifar10/` below the root, or from the root itself.
 
@@ -52,12 +48,8 @@ def load(
 
     Args:
         root: where to look; None means NTKLENS_DATA, else ntklens's cache.
-        train_size: number of training samples; None means all.
-        test_size: number of test samples, both halves together; None means 2000, or all that is left if fewer.
-        probe_size: number of samples the kernel is measured on.
-        data_seed: None takes the first `train_size` samples; a number takes a random, class-balanced subset.
-        standardize: subtract the mean and divide by the standard deviation (scalars) of the training subset.
         name: name in messages and results.
+        **options: see `SplitOptions`; by default 100 training samples.
 
     Returns:
         Dataset with inputs [n, 32, 32, 3] and 10 classes.
@@ -67,7 +59,7 @@ def load(
 
     Source: A. Krizhevsky (2009), Learning multiple layers of features from tiny images.
     """
-    check_values(train_size, test_size, probe_size, data_seed, standardize)
+    complete = complete_options(options, train_size=100)
     base = find_root(root)
     place = base / "cifar10"
     if _find(place, base) is None:
@@ -88,12 +80,8 @@ def load(
         held_out=Pool(arrays["held_out_images"], arrays["held_out_labels"]),
         classes=CLASSES,
         scale=255,
-        train_size=train_size,
-        test_size=test_size,
-        probe_size=probe_size,
-        data_seed=data_seed,
-        standardize=standardize,
         source=describe_source(source, decoded, CONTENT),
+        **complete,
     )
 
 

@@ -1,11 +1,12 @@
 """Digits: 1797 handwritten digits of 8 × 8 pixels that ship inside scikit-learn; nothing is downloaded."""
 
 import hashlib
+from typing import Unpack
 
 import numpy as np
 
 from ntklens.data.dataset import Dataset
-from ntklens.data.split import Pool, build_dataset
+from ntklens.data.split import Pool, SplitOptions, build_dataset, complete_options
 
 TRAINING_IMAGES = 1000
 # The published order groups the writers, so two halves of it are of different difficulty. Steps of the golden section
@@ -16,23 +17,15 @@ STRIDE = 1111
 def load(
     *,
     root: str | None = None,
-    train_size: int | None = 200,
-    test_size: int | None = None,
-    probe_size: int = 128,
-    data_seed: int | None = None,
-    standardize: bool = False,
     name: str = "digits",
+    **options: Unpack[SplitOptions],
 ) -> Dataset:
     """Load the digits, in a fixed order that mixes the writers: 1000 to train on, 797 held out. Inputs are pixel/16.
 
     Args:
         root: unused; every dataset of images takes it.
-        train_size: number of training samples; None means all 1000.
-        test_size: number of test samples, both halves together; None means all that the probe leaves.
-        probe_size: number of samples the kernel is measured on.
-        data_seed: None takes the first `train_size` samples; a number takes a random, class-balanced subset.
-        standardize: subtract the mean and divide by the standard deviation (scalars) of the training subset.
         name: name in messages and results.
+        **options: see `SplitOptions`; by default 200 training samples.
 
     Returns:
         Dataset with inputs [n, 8, 8, 1] and 10 classes.
@@ -55,13 +48,9 @@ def load(
         held_out=Pool(images[TRAINING_IMAGES:], labels[TRAINING_IMAGES:]),
         classes=10,
         scale=16,
-        train_size=train_size,
-        test_size=test_size,
-        probe_size=probe_size,
-        data_seed=data_seed,
-        standardize=standardize,
         source={
             "source": f"scikit-learn {sklearn.__version__}, load_digits",
             "files": {"load_digits": hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()},
         },
+        **complete_options(options, train_size=200),
     )

@@ -1,8 +1,11 @@
 """Fashion-MNIST: grey images of clothes of 28 × 28 pixels, 60000 for training and 10000 held out."""
 
+from typing import Unpack
+
 from ntklens.data.dataset import Dataset
 from ntklens.data.files import RemoteFile
 from ntklens.data.idx import load_idx_dataset
+from ntklens.data.split import SplitOptions, complete_options
 
 MIRRORS = ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",)
 FILES = tuple(
@@ -20,12 +23,8 @@ CONTENT = "9a25bc43bb355e6281f69a4e2dac26ca719ac53cf1ce861ae23796ac58fb67d6"  # 
 def load(
     *,
     root: str | None = None,
-    train_size: int | None = 100,
-    test_size: int | None = None,
-    probe_size: int = 128,
-    data_seed: int | None = None,
-    standardize: bool = False,
     name: str = "fashion_mnist",
+    **options: Unpack[SplitOptions],
 ) -> Dataset:
     """Load Fashion-MNIST from `fashion_mnist/` below the root, or torchvision's `FashionMNIST/raw`.
 
@@ -33,12 +32,8 @@ def load(
 
     Args:
         root: where to look; None means NTKLENS_DATA, else ntklens's cache.
-        train_size: number of training samples; None means all.
-        test_size: number of test samples, both halves together; None means 2000, or all that is left if fewer.
-        probe_size: number of samples the kernel is measured on.
-        data_seed: None takes the first `train_size` samples; a number takes a random, class-balanced subset.
-        standardize: subtract the mean and divide by the standard deviation (scalars) of the training subset.
         name: name in messages and results.
+        **options: see `SplitOptions`; by default 100 training samples.
 
     Returns:
         Dataset with inputs [n, 28, 28, 1] and 10 classes.
@@ -53,10 +48,6 @@ def load(
         files=FILES,
         content=CONTENT,
         root=root,
-        train_size=train_size,
-        test_size=test_size,
-        probe_size=probe_size,
-        data_seed=data_seed,
-        standardize=standardize,
         name=name,
+        options=complete_options(options, train_size=100),
     )

@@ -14,7 +14,7 @@ import numpy as np
 from ntklens.data.cache import describe_source, load_decoded
 from ntklens.data.dataset import Dataset
 from ntklens.data.files import RemoteFile, download_files, find_root, name_root
-from ntklens.data.split import Pool, build_dataset, check_values
+from ntklens.data.split import Pool, SplitOptions, build_dataset
 from ntklens.errors import InputError
 
 CLASSES = 10
@@ -31,12 +31,8 @@ def load_idx_dataset(
     files: Sequence[RemoteFile],
     content: str,
     root: str | None,
-    train_size: int | None,
-    test_size: int | None,
-    probe_size: int,
-    data_seed: int | None,
-    standardize: bool,
     name: str,
+    options: SplitOptions,
 ) -> Dataset:
     """Load a dataset of four IDX files: images and labels for training, images and labels held out.
 
@@ -45,12 +41,8 @@ def load_idx_dataset(
         files: the four published files, in the order above; a file without its `.gz` is read too.
         content: what `cache.compute_content` gives for the published arrays.
         root: where to look; see `find_root`.
-        train_size: see `build_dataset`, as the following.
-        test_size: number of test samples.
-        probe_size: number of probe samples.
-        data_seed: which training samples.
-        standardize: whether to standardise.
         name: name in messages and results.
+        options: which samples, checked.
 
     Returns:
         Dataset with inputs [n, 28, 28, 1] and 10 classes.
@@ -58,7 +50,6 @@ def load_idx_dataset(
     Raises:
         InputError: files that are absent and cannot be downloaded, or are damaged; sizes that ask for too much.
     """
-    check_values(train_size, test_size, probe_size, data_seed, standardize)
     base = find_root(root)
     place = _choose_place(base, folder, files)
     absent = [file for file in files if _find(place, file.name) is None]
@@ -75,12 +66,8 @@ def load_idx_dataset(
         held_out=Pool(arrays["held_out_images"], arrays["held_out_labels"]),
         classes=CLASSES,
         scale=255,
-        train_size=train_size,
-        test_size=test_size,
-        probe_size=probe_size,
-        data_seed=data_seed,
-        standardize=standardize,
         source=describe_source(place, decoded, content),
+        **options,
     )
 
 

@@ -1,8 +1,11 @@
 """MNIST: handwritten digits of 28 × 28 pixels, 60000 for training and 10000 held out."""
 
+from typing import Unpack
+
 from ntklens.data.dataset import Dataset
 from ntklens.data.files import RemoteFile
 from ntklens.data.idx import load_idx_dataset
+from ntklens.data.split import SplitOptions, complete_options
 
 MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -23,12 +26,8 @@ CONTENT = "25f10be26c409e5b46aef344f43b38f9c65422c2b74ccc8ba66b79d24d7890f8"  # 
 def load(
     *,
     root: str | None = None,
-    train_size: int | None = 100,
-    test_size: int | None = None,
-    probe_size: int = 128,
-    data_seed: int | None = None,
-    standardize: bool = False,
     name: str = "mnist",
+    **options: Unpack[SplitOptions],
 ) -> Dataset:
     """Load MNIST from `mnist/` below the root, or torchvision's `MNIST/raw`.
 
@@ -36,12 +35,8 @@ def load(
 
     Args:
         root: where to look; None means NTKLENS_DATA, else ntklens's cache.
-        train_size: number of training samples; None means all.
-        test_size: number of test samples, both halves together; None means 2000, or all that is left if fewer.
-        probe_size: number of samples the kernel is measured on.
-        data_seed: None takes the first `train_size` samples; a number takes a random, class-balanced subset.
-        standardize: subtract the mean and divide by the standard deviation (scalars) of the training subset.
         name: name in messages and results.
+        **options: see `SplitOptions`; by default 100 training samples.
 
     Returns:
         Dataset with inputs [n, 28, 28, 1] and 10 classes.
@@ -56,10 +51,6 @@ def load(
         files=FILES,
         content=CONTENT,
         root=root,
-        train_size=train_size,
-        test_size=test_size,
-        probe_size=probe_size,
-        data_seed=data_seed,
-        standardize=standardize,
         name=name,
+        options=complete_options(options, train_size=100),
     )

@@ -3,7 +3,7 @@
 import hashlib
 import numbers
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -11,6 +11,65 @@ from ntklens.data.dataset import Dataset, Split
 from ntklens.errors import InputError
 
 DEFAULT_TEST_SIZE = 2000
+
+
+class SplitOptions(TypedDict, total=False):
+    """Which of a source's samples an experiment takes: keyword arguments that every loader hands on.
+
+    Keys:
+        train_size: number of training samples; None means all.
+        test_size: number of test samples, both halves together; None means 2000, or all that is left if fewer.
+        probe_size: number of samples the kernel is measured on; 128 by default.
+        data_seed: None takes the first `train_size` samples; a number takes a random, class-balanced subset.
+        standardize: subtract the mean and divide by the standard deviation of the training subset's inputs; both are
+            scalars, taken over all of its samples and pixels.
+    """
+
+    train_size: int | None
+    test_size: int | None
+    probe_size: int
+    data_seed: int | None
+    standardize: bool
+
+
+DEFAULTS: SplitOptions = {
+    "train_size": None,
+    "test_size": None,
+    "probe_size": 128,
+    "data_seed": None,
+    "standardize": False,
+}
+
+
+def complete_options(options: SplitOptions, train_size: int | None = None) -> SplitOptions:
+    """Return the options with a value of each, checked for what is wrong whatever the data hold.
+
+    A loader calls it before it looks for its data.
+
+    Args:
+        options: as given.
+        train_size: used where they name none.
+
+    Raises:
+        InputError: a value that is no such number.
+        TypeError: a name that is no option.
+    """
+    if unknown := options.keys() - DEFAULTS.keys():
+        raise TypeError(f"got an unexpected keyword argument '{min(unknown)}'")
+    complete: SplitOptions = {**DEFAULTS, "train_size": train_size, **options}
+    if complete["train_size"] is not None:
+        check_positive("train_size", complete["train_size"])
+    check_positive("probe_size", complete["probe_size"])
+    test_size = complete["test_size"]
+    if test_size is not None:
+        check_positive("test_size", test_size)
+        if test_size < 2:
+            raise InputError(f"dataset.test_size={test_size}: needs 2, one to choose the minimum and one to report")
+    if complete["data_seed"] is not None:
+        check_seed("data_seed", complete["data_seed"])
+    if not isinstance(complete["standardize"], bool):
+        raise InputError(f"dataset.standardize={_show(complete['standardize'])}: must be true or false")
+    return complete
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +90,8 @@ def build_dataset(
     held_out: Pool,
     classes: int,
     scale: float,
-    train_size: int | None,
-    test_size: int | None,
-    probe_size: int,
-    data_seed: int | None,
-    standardize: bool,
     source: dict[str, Any],
+    **options: Unpack[SplitOptions],
 ) -> Dataset:
     """Choose the samples of an experiment from what a source holds.
 
@@ -49,13 +104,8 @@ def build_dataset(
         held_out: the pool of held-out samples.
         classes: number of classes C.
         scale: inputs are divided by it (255 for bytes).
-        train_size: number of training samples; None means all.
-        test_size: number of test samples, both halves together; None means 2000, or all that is left if fewer.
-        probe_size: number of samples the kernel is measured on.
-        data_seed: None takes the first `train_size` samples; a number takes a random, class-balanced subset.
-        standardize: subtract the mean and divide by the standard deviation of the training subset's inputs; both are
-            scalars, taken over all of its samples and pixels.
         source: where the samples come from, for the provenance: `source` and `files`.
+        **options: see `SplitOptions`.
 
     Returns:
         The Dataset.
@@ -63,7 +113,8 @@ def build_dataset(
     Raises:
         InputError: a value that is no such number, or asks for more than there is.
     """
-    check_values(train_size, test_size, probe_size, data_seed, standardize)
+    complete = complete_options(options)
+    train_size, probe_size = complete["train_size"], complete["probe_size"]
     if train_size is not None and train_size > len(train):
         raise InputError(f"dataset.train_size={train_size}: {name} has {len(train)} training images")
     if probe_size > len(held_out):
@@ -74,24 +125,22 @@ def build_dataset(
             f"dataset.probe_size={probe_size}: leaves {left} of the {len(held_out)} held-out images of {name} for"
             " testing, which needs 2"
         )
-    if test_size is None:
-        test_size = min(DEFAULT_TEST_SIZE, left)
-    elif test_size > left:
+    test_size = min(DEFAULT_TEST_SIZE, left) if complete["test_size"] is None else complete["test_size"]
+    if test_size > left:
         raise InputError(
             f"dataset.test_size={test_size}: {name} has {left} held-out images beside the probe of {probe_size}"
         )
+    size = len(train) if train_size is None else train_size
     return assemble_dataset(
         name=name,
         train=train,
-        train_rows=select_rows(train.labels, classes, len(train) if train_size is None else train_size, data_seed),
+        train_rows=select_rows(train.labels, classes, size, complete["data_seed"]),
         held_out=held_out,
         classes=classes,
         scale=scale,
-        test_size=test_size,
-        probe_size=probe_size,
-        data_seed=data_seed,
-        standardize=standardize,
         source=source,
+        test_size=test_size,
+        options=complete,
     )
 
 
@@ -103,13 +152,11 @@ def assemble_dataset(
     held_out: Pool,
     classes: int,
     scale: float,
-    test_size: int,
-    probe_size: int,
-    data_seed: int | None,
-    standardize: bool,
     source: dict[str, Any],
+    test_size: int,
+    options: SplitOptions,
 ) -> Dataset:
-    """Convert the chosen rows to a Dataset, with its provenance. See `build_dataset` for what is not said here.
+    """Convert the chosen rows to a Dataset, with its provenance.
 
     Args:
         name: name of the data.
@@ -118,11 +165,9 @@ def assemble_dataset(
         held_out: the pool of held-out samples, at least `probe_size + test_size`.
         classes: number of classes C.
         scale: inputs are divided by it.
-        test_size: number of test samples, both halves together.
-        probe_size: number of probe samples.
-        data_seed: for the provenance.
-        standardize: whether to standardise by the training subset.
         source: for the provenance.
+        test_size: number of test samples, both halves together.
+        options: complete; of the sizes only the probe's counts.
 
     Returns:
         The Dataset.
@@ -130,6 +175,7 @@ def assemble_dataset(
     Raises:
         InputError: `standardize` where the training inputs are all the same.
     """
+    probe_size, data_seed, standardize = options["probe_size"], options["data_seed"], options["standardize"]
     middle, end = probe_size + test_size // 2, probe_size + test_size
     splits = {
         "train": _convert(train, train_rows, scale),
@@ -217,21 +263,6 @@ def compute_checksum(*splits: Split) -> str:
             digest.update(str(array.shape).encode())
             digest.update(np.ascontiguousarray(array, dtype=dtype).data)
     return digest.hexdigest()
-
-
-def check_values(train_size: Any, test_size: Any, probe_size: Any, data_seed: Any, standardize: Any) -> None:
-    """Raise an InputError for what is wrong whatever the data hold, so that it is said before they are looked for."""
-    if train_size is not None:
-        check_positive("train_size", train_size)
-    check_positive("probe_size", probe_size)
-    if test_size is not None:
-        check_positive("test_size", test_size)
-        if test_size < 2:
-            raise InputError(f"dataset.test_size={test_size}: needs 2, one to choose the minimum and one to report")
-    if data_seed is not None:
-        check_seed("data_seed", data_seed)
-    if not isinstance(standardize, bool):
-        raise InputError(f"dataset.standardize={_show(standardize)}: must be true or false")
 
 
 def check_positive(field: str, value: Any) -> None:

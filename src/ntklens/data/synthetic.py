@@ -1,7 +1,7 @@
 """Synthetic: Gaussian inputs labelled by a random teacher network; as many as asked for, of any dimension."""
 
 import itertools
-from typing import Any
+from typing import Any, Unpack, cast
 
 import numpy as np
 
@@ -9,10 +9,11 @@ from ntklens.data.dataset import Dataset
 from ntklens.data.split import (
     DEFAULT_TEST_SIZE,
     Pool,
+    SplitOptions,
     assemble_dataset,
     check_positive,
     check_seed,
-    check_values,
+    complete_options,
     order_balanced,
 )
 from ntklens.errors import InputError
@@ -91,15 +92,11 @@ def load(
     *,
     input_dim: int = 32,
     classes: int = 10,
-    train_size: int = 1000,
-    test_size: int | None = None,
-    probe_size: int = 128,
-    data_seed: int | None = None,
-    standardize: bool = False,
     teacher_width: int = 64,
     teacher_depth: int = 2,
     teacher_seed: int = 0,
     name: str = "synthetic",
+    **options: Unpack[SplitOptions],
 ) -> Dataset:
     """Draw Gaussian inputs, x ~ N(0, I_d), and label them by a random teacher network (`Teacher`).
 
@@ -109,15 +106,13 @@ def load(
     Args:
         input_dim: dimension d of the inputs.
         classes: number of classes C.
-        train_size: number of training samples, without limit.
-        test_size: number of test samples, both halves together; None means 2000.
-        probe_size: number of samples the kernel is measured on.
-        data_seed: None takes the sequence as it comes; a number takes another sequence, its classes in turn.
-        standardize: subtract the mean and divide by the standard deviation (scalars) of the training inputs.
         teacher_width: units of each hidden layer of the teacher.
         teacher_depth: number of hidden layers of the teacher.
         teacher_seed: draws the teacher, and with it the held-out samples.
         name: name in messages and results.
+        **options: see `SplitOptions`; by default 1000 training samples. There is no end of samples: `train_size` is a
+            number, a `test_size` of None means 2000, and a number as `data_seed` takes another sequence, its classes in
+            turn.
 
     Returns:
         Dataset with inputs [n, d].
@@ -125,7 +120,8 @@ def load(
     Raises:
         InputError: a value that is no such number, or a class too rare for a balanced draw.
     """
-    check_values(train_size, test_size, probe_size, data_seed, standardize)
+    complete = complete_options(options, train_size=1000)
+    train_size, data_seed = cast(int, complete["train_size"]), complete["data_seed"]
     numbers = {
         "input_dim": input_dim,
         "classes": classes,
@@ -138,11 +134,11 @@ def load(
     if classes < 2:
         raise InputError(f"dataset.classes={classes}: needs 2")
     check_seed("teacher_seed", teacher_seed)
-    test_size = DEFAULT_TEST_SIZE if test_size is None else test_size
+    test_size = DEFAULT_TEST_SIZE if complete["test_size"] is None else complete["test_size"]
 
     teacher_draw, held_out_draw, train_draw = np.random.SeedSequence(teacher_seed).spawn(3)
     teacher = Teacher(input_dim, classes, teacher_width, teacher_depth, np.random.default_rng(teacher_draw))
-    held_out = Stream(teacher, input_dim, np.random.default_rng(held_out_draw)).take(probe_size + test_size)
+    held_out = Stream(teacher, input_dim, np.random.default_rng(held_out_draw)).take(complete["probe_size"] + test_size)
     if data_seed is None:
         train = Stream(teacher, input_dim, np.random.default_rng(train_draw)).take(train_size)
         rows = np.arange(train_size)
@@ -159,11 +155,9 @@ def load(
         held_out=held_out,
         classes=classes,
         scale=1,
-        test_size=test_size,
-        probe_size=probe_size,
-        data_seed=data_seed,
-        standardize=standardize,
         source=source,
+        test_size=test_size,
+        options=complete,
     )
 
 

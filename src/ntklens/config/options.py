@@ -1,0 +1,154 @@
+"""The groups whose options are constructor calls: typed by the signature of what `_target_` names.
+
+So an option of anyone's own, a YAML file in a folder given by --config-dir, is checked like those of conf/.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import field, fields, is_dataclass, make_dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from ntklens.config.lines import find_key, get_words
+from ntklens.config.schemas import ALIASES, Config, find_config_directory
+from ntklens.config.signatures import Arguments, read_arguments
+from ntklens.errors import InputError
+
+# Group → the arguments of its targets that the program gives.
+GROUPS: dict[str, tuple[str, ...]] = {"model": ("classes",), "dataset": (), "optimizer": (), "tracking": ()}
+# Numbers for which optax's signatures name no plain type.
+KINDS = {"optimizer.learning_rate": float, "optimizer.momentum": float}
+
+
+def type_groups(cfg: DictConfig) -> None:
+    """Give each group's node the types of its target's arguments; values are converted, such as 1 to 1.0.
+
+    Args:
+      cfg: the composed configuration; changed.
+
+    Raises:
+      InputError: if there is no such target, or it lacks an argument of the node.
+      ValidationError: if a value is not of the argument's type.
+    """
+    for group in GROUPS:
+        node = cfg[group]
+        if OmegaConf.is_dict(node) and not _is_typed(node):
+            _type_group(cfg, group, node)
+
+
+def _is_typed(node: DictConfig) -> bool:
+    schema = OmegaConf.get_type(node)
+    return is_dataclass(schema) and set(node) <= {entry.name for entry in fields(schema)}
+
+
+def _type_group(cfg: DictConfig, group: str, node: DictConfig) -> None:
+    if OmegaConf.is_missing(node, "_target_") or node.get("_target_") is None:
+        raise InputError(
+            f"{group}._target_: missing; the option's file names a class or function: _target_: module.name"
+        )
+    target = str(node._target_)
+    arguments = find_arguments(group, target)
+    names = [str(name) for name in node if name != "_target_"]
+    if not arguments.others and (unknown := [name for name in names if name not in arguments.named]):
+        raise InputError(_describe_unknown(group, target, unknown[0], arguments.named))
+    kinds = {name: _choose_kind(group, name, arguments) for name in names}
+    schema = make_dataclass(
+        target.rpartition(".")[2],
+        [("_target_", str, MISSING), *((name, kind, field(default=MISSING)) for name, kind in kinds.items())],
+    )
+    typed = OmegaConf.structured(schema)
+    typed._set_parent(cfg)
+    typed._metadata.key = group
+    values: dict[str, Any] = OmegaConf.to_container(node, resolve=False)  # type: ignore[assignment]
+    for name, value in values.items():
+        typed[name] = value
+    cfg[group] = typed
+
+
+def find_arguments(group: str, target: str) -> Arguments:
+    """Return what a group's target takes, without what the program gives it.
+
+    Raises:
+      InputError: if there is no such class or function.
+    """
+    try:
+        arguments = read_arguments(target)
+    except InputError as error:
+        raise InputError(f"{group}.{error}") from error
+    named = {name: argument for name, argument in arguments.named.items() if name not in GROUPS[group]}
+    return Arguments(named, arguments.others)
+
+
+def _choose_kind(group: str, name: str, arguments: Arguments) -> Any:
+    kind = arguments.named[name].kind if name in arguments.named else Any
+    return KINDS.get(f"{group}.{name}", Any) if kind is Any else kind
+
+
+def _describe_unknown(group: str, target: str, name: str, known: Iterable[str]) -> str:
+    others = sorted(known)
+    if any(find_key(word) == f"{group}.{name}" for word in get_words()):
+        return describe_unknown_key(f"{group}.{name}", others)
+    near = difflib.get_close_matches(name, others, n=1)
+    hint = f"did you mean {near[0]}" if near else f"there are {', '.join(others)}"
+    return f"{group}._target_={target}: takes no argument {name}; {hint}"
+
+
+def list_options(group: str) -> dict[str, set[str]]:
+    """Return option → keys of its file, of conf/ and of a folder given by --config-dir."""
+    words = get_words()
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    own = [word.partition("=")[2] or value for word, value in pairs if word.startswith(("--config-dir", "-cd"))]
+    folders = [find_config_directory(), *map(Path, own)]
+    files = [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
+    return {path.stem: {str(key) for key in OmegaConf.load(path)} for path in files}
+
+
+def suggest_key(key: str) -> str | None:
+    """Return the key that is meant by one that does not exist: its other name, or the group that it belongs to.
+
+    Args:
+      key: as typed: `width`, `seeds`, `optimizer.lr`.
+    """
+    leaf = key.rpartition(".")[2].lower()
+    if leaf in ALIASES and ALIASES[leaf] != key:
+        return ALIASES[leaf]
+    places = [f"{group}.{leaf}" for group in GROUPS if any(leaf in keys for keys in list_options(group).values())]
+    places += [
+        f"{entry.name}.{leaf}"
+        for entry in fields(Config)
+        if is_dataclass(entry.type) and leaf in {inner.name for inner in fields(entry.type)}
+    ]
+    places += [entry.name for entry in fields(Config) if entry.name == leaf]
+    return next((place for place in places if place != key), None)
+
+
+def describe_unknown_key(key: str, known: Iterable[str]) -> str:
+    """Return the line for a key that its group does not have, with the nearest one that there is.
+
+    Args:
+      key: as typed, `model.widht`.
+      known: the keys of its group.
+    """
+    group, _, leaf = key.rpartition(".")
+    names = sorted(name for name in known if name != "_target_")
+    hint = _find_typed_hint(key) or _find_near(group, leaf, names)
+    return f"{key}: unknown key; {hint or 'there are ' + ', '.join(names)}"
+
+
+def _find_near(group: str, leaf: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(leaf, names, n=1)
+    return f"did you mean {f'{group}.' if group else ''}{near[0]}" if near else ""
+
+
+def _find_typed_hint(key: str) -> str:
+    """Return what to type instead of a key that has another name or belongs to another option, with its value."""
+    values = [word.partition("=")[2] for word in get_words() if "=" in word and find_key(word) == key]
+    value = f"={values[-1]}" if values else ""
+    group, _, leaf = key.rpartition(".")
+    if group in GROUPS and (options := [name for name, keys in list_options(group).items() if leaf in keys]):
+        listed = " or ".join(f"{group}={option}" for option in options)
+        return f"it belongs to {listed}; type {group}={options[0]} {key}{value}"
+    right = suggest_key(key)
+    return f"did you mean {right}{value}" if right else ""
