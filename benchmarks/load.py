@@ -23,7 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from timing import write_results
 
-from ntklens.store.trajectory import FILE_NAME, LEVELS, VARIABLES, build_trajectory, publish_trajectory
+from ntklens.recording.quantities import VARIABLES
+from ntklens.recording.trajectory import build_trajectory
+from ntklens.store.trajectory import FILE_NAME, LEVELS, publish_trajectory
 
 SEEDS = 20
 SIZES = {"layer": 3, "mode": 1280}

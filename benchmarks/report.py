@@ -23,7 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from timing import write_results
 
-from ntklens.store.trajectory import build_trajectory, publish_trajectory
+from ntklens.recording.trajectory import build_trajectory
+from ntklens.store.trajectory import publish_trajectory
 
 WIDTHS, DEPTHS = (32, 64, 128, 256, 512), (2, 3)
 PARTS = ("imports", "load", "analyse", "charts", "figures", "page")

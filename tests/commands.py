@@ -54,8 +54,12 @@ def run_ntklens(*words: str, cwd: Path, **environment: str | None) -> subprocess
 
 def call_ntklens(*words: str, cwd: Path, **environment: str | None) -> subprocess.CompletedProcess:
     """Do the same in this process, which costs a tenth: for what is not about processes, their signals or output."""
+    import submitit  # noqa: F401
+
     from ntklens.run import main
 
+    # submitit sets up logging where it is imported, and with that absl's handler closes a stream that is not sys.stderr
+    # at that moment: pytest's, were it imported below.
     command, env = _prepare(words, cwd, environment)
     stdout, stderr = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
     OUTPUTS.extend((stdout, stderr))

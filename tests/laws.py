@@ -5,7 +5,8 @@ import json
 import numpy as np
 import xarray as xr
 
-from ntklens.store.trajectory import LEVELS, VARIABLES
+from ntklens.recording.quantities import VARIABLES
+from ntklens.store.trajectory import LEVELS
 
 WIDTHS = 2.0 ** np.arange(4, 11)
 CURVES = {

@@ -64,7 +64,8 @@ def test_an_earlier_path_warns_and_lacks_what_never_was():
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
     assert said == [
-        "ntklens.trajectory has moved: ntklens.store.trajectory, ntklens.config.identity",
+        "ntklens.trajectory has moved: ntklens.store.trajectory, ntklens.recording.trajectory, "
+        "ntklens.recording.quantities, ntklens.config.identity",
         "module 'ntklens.trajectory' has no attribute 'nothing'",
         "No module named 'ntklens.nothing'",
     ]

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ntklens.store.trajectory import LEVELS, VARIABLES, build_trajectory, publish_trajectory
+from ntklens.recording.quantities import VARIABLES
+from ntklens.recording.trajectory import build_trajectory
+from ntklens.store.trajectory import LEVELS, publish_trajectory
 
 
 def make_trajectory(

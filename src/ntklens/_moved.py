@@ -34,7 +34,7 @@ MOVED: dict[str, tuple[str, ...]] = {  # earlier path → where its names are no
     "ntklens.tracking.tracker": ("jobs.tracker",),
     "ntklens.tracking.wandb": ("wandb.tracker",),
     "ntklens.training.checkpoint": ("store.checkpoint",),
-    "ntklens.trajectory": ("store.trajectory", "config.identity"),
+    "ntklens.trajectory": ("store.trajectory", "recording.trajectory", "recording.quantities", "config.identity"),
 }
 
 

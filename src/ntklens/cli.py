@@ -25,6 +25,7 @@ from ntklens.config.schemas import register_schemas
 from ntklens.config.task import find_task
 from ntklens.errors import InputError
 from ntklens.jobs.tracker import begin_tracking
+from ntklens.recording.quantities import check_metrics
 
 EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
 HYDRA_FOLDERS = ("hydra.sweep.dir", "hydra.sweep.subdir")
@@ -138,6 +139,7 @@ def run_task(cfg: DictConfig) -> None:
             raise InputError(f"hydra/launcher={launcher}: needs -m; type: {line}")
         OmegaConf.resolve(cfg)
         validate(cfg)
+        check_metrics(cfg.metrics)
         status = find_task(cfg.task._target_)(cfg)
     except (InputError, OmegaConfBaseException) as error:
         print(f"error: {describe(error)}", file=sys.stderr)

@@ -1,10 +1,20 @@
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
-from ntklens.config import identity
+from ntklens.config import identity, schemas
 from ntklens.config.identity import NOT_IDENTITY, compute_key, name_run, select_identity
 from ntklens.config.options import type_groups
 from ntklens.config.schemas import find_config_directory, register_schemas
+
+# Overrides → the run's folder, its key in full, as commit 0466374 made them.
+GOLDEN = json.loads((Path(__file__).parent / "golden_keys.json").read_text(encoding="utf-8"))
 
 
 def compose_config(*overrides):
@@ -24,6 +34,53 @@ def test_the_key_of_the_default_run_is_known():
     """It changes only together with the schema version: whoever changes it makes every earlier result unfindable."""
     assert compute_key(compose_config()) == "a193424ce46aaadd"
     assert compute_key(compose_config("dataset=mnist", "optimizer=sgd", "model.width=64")) == "3d4acd1e5d9fcf6a"
+
+
+@pytest.mark.parametrize(("words", "directory"), GOLDEN.items())
+def test_results_of_commit_0466374_keep_their_key_and_their_folder(words, directory):
+    cfg = compose_config(*words.split())
+    assert f"{name_run(cfg).rpartition('-')[0]}-{compute_key(cfg)}" == directory
+    assert compute_key(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))) == directory.rpartition("-")[2]
+
+
+@dataclass
+class LaterMLPConfig(schemas.MLPConfig):
+    output_scale: float = schemas.added_later(neutral=1.0)
+    residual: bool = schemas.added_later(neutral=False)
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """Two options that the model got after results were published."""
+    monkeypatch.setitem(schemas.SCHEMAS, "mlp", LaterMLPConfig)
+    yield lambda *words: compose_config("model.output_scale=1", "model.residual=false", *words)
+    monkeypatch.undo()
+    register_schemas()
+
+
+def test_a_later_option_changes_no_key_where_it_does_what_was_done_before(later):
+    assert compute_key(later()) == GOLDEN[""].rpartition("-")[2]
+
+
+@pytest.mark.parametrize("word", ["model.output_scale=0.5", "model.residual=true"])
+def test_another_value_of_a_later_option_changes_the_key_also_as_the_default(later, word):
+    assert compute_key(later(word)) != compute_key(later())
+    assert compute_key(later(word, "model.width=64")) != compute_key(later("model.width=64"))
+
+
+def test_a_changed_default_of_an_earlier_option_changes_the_key(monkeypatch, tmp_path):
+    """As if conf/optimizer/adam.yaml had another b1 from now on."""
+    shutil.copytree(find_config_directory(), tmp_path / "conf")
+    file = tmp_path / "conf" / "optimizer" / "adam.yaml"
+    file.write_text(re.sub(r"b1: \S+", "b1: 0.8", file.read_text()))
+    with initialize_config_dir(version_base="1.3", config_dir=str(tmp_path / "conf")):
+        changed = compose("config")
+    assert compute_key(changed) == compute_key(compose_config("optimizer.b1=0.8")) != compute_key(compose_config())
+
+
+def test_one_and_true_are_not_the_same_value():
+    assert identity.is_same(1, 1.0)
+    assert not identity.is_same(1, True)
 
 
 def test_a_module_can_move_and_its_keys_stay(monkeypatch):
@@ -51,8 +108,8 @@ def test_the_canonical_names_are_known():
 
 def test_what_is_not_identity_is_pinned():
     assert NOT_IDENTITY == (
-        "seed", "ensemble", "name", "paths", "scaling", "retry", "replace", "keep", "launch", "launcher", "tracking",
-        "task", "device", "checkpoint", "dataset.root", "ntk.engine", "ntk.memory_limit",
+        "seed", "ensemble", "name", "paths", "scaling", "retry", "replace", "keep", "metrics", "launch", "launcher",
+        "tracking", "task", "device", "checkpoint", "dataset.root", "ntk.engine", "ntk.memory_limit",
     )  # fmt: skip
 
 
@@ -61,6 +118,7 @@ def test_what_is_not_identity_is_pinned():
     [
         "seed=7", "ensemble=20", "name=other", "paths.results=elsewhere", "dataset.root=/data",
         "ntk.engine=neural_tangents", "ntk.memory_limit=2", "keep=[kernel,parameters]",
+        "metrics=[alignment]",
     ],
 )  # fmt: skip
 def test_what_does_not_change_a_result_does_not_change_the_key(override):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 
@@ -12,11 +13,16 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from commands import TOY
+from ntklens.config.identity import compute_key
 from ntklens.config.schemas import find_config_directory, register_schemas
+from ntklens.errors import InputError
 from ntklens.jobs import compute, pack
 from ntklens.jobs.compute import Outcome, compute_seeds
 from ntklens.jobs.watcher import Watcher
+from ntklens.recording.quantities import list_optional
+from ntklens.recording.trajectory import refuse_unrecorded
 from ntklens.signals import Stop
+from ntklens.store.checkpoint import load_checkpoint, remove_checkpoints, save_checkpoint
 from ntklens.store.locks import lock_seeds
 from ntklens.store.trajectory import read_trajectory
 from ntklens.store.units import find_units
@@ -131,6 +137,107 @@ def test_with_every_checkpoint_damaged_it_starts_anew(tmp_path, undisturbed, cap
     assert run(folder)[0]
     assert "damaged checkpoint skipped" in capsys.readouterr().err
     np.testing.assert_array_equal(read(folder, 0).trace, read(undisturbed, 0).trace)
+
+
+def rewrite_checkpoints(folder, change):
+    """As if another version had written them; returns how far they are."""
+    key, steps = compute_key(configure()), set()
+    for seed in range(3):
+        directory = folder / f"seed={seed}"
+        found = load_checkpoint(directory, key)
+        change(found.arrays)
+        remove_checkpoints(directory)
+        details = {name: value for name, value in found.details.items() if name != "step"}
+        save_checkpoint(directory, found.step, found.arrays, key, **details)
+        steps.add(found.step)
+    (step,) = steps
+    return step
+
+
+def test_a_checkpoint_from_before_there_was_a_quantity_continues(tmp_path, undisturbed, capsys):
+    folder = tmp_path / "run"
+    assert not run(folder, after=100)[0]
+    without = ("logit_norm", "effective_rank_layer", "eigenvalues")
+    step = rewrite_checkpoints(folder, lambda arrays: [arrays["records"].pop(name) for name in without])
+    assert run(folder)[0]
+    line = f"run: seeds 0 … 2: {', '.join(without)} NaN up to update {step}: the checkpoint was written without\n"
+    assert capsys.readouterr().err.count(line) == 1
+    for seed in range(3):
+        first, second = read(undisturbed, seed), read(folder, seed)
+        before = first.step <= step
+        assert before.any()
+        assert not before.all()
+        for name in first.data_vars:
+            if name in without:
+                assert np.isnan(second[name][before]).all()
+                np.testing.assert_array_equal(first[name][~before], second[name][~before], err_msg=name)
+            elif name.partition("_")[2] not in without:
+                np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda arrays: arrays["records"].pop("crossings"), "it holds no crossings"),
+        (lambda arrays: arrays["opt_state"].pop(), "its opt_state are of another structure"),
+        (lambda arrays: arrays["best"].append(np.zeros(2)), "its best are of another structure"),
+    ],
+)
+def test_a_checkpoint_that_training_cannot_continue_from_is_skipped(tmp_path, undisturbed, capsys, change, reason):
+    folder = tmp_path / "run"
+    assert not run(folder, after=100)[0]
+    rewrite_checkpoints(folder, change)
+    ended, watcher = run(folder)
+    assert ended
+    errors = capsys.readouterr().err
+    assert errors.count(f"checkpoint of another version skipped ({reason}); trained from the start\n") == 3
+    assert any("from update 0 " in line for line in watcher.lines)
+    np.testing.assert_array_equal(read(folder, 0).trace, read(undisturbed, 0).trace)
+
+
+OPTIONAL = f"metrics=[{','.join(list_optional())}]"
+
+
+def test_optional_quantities_of_a_continued_run_equal_those_of_an_uninterrupted_one(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(whole, OPTIONAL)[0]
+    while not run(parts, OPTIONAL, after=77)[0]:
+        pass
+    for seed in range(3):
+        first, second = read(whole, seed), read(parts, seed)
+        assert second.attrs["continued_from_step"] > 0
+        assert set(list_optional()) < set(first.data_vars) == set(second.data_vars)
+        for name in first.data_vars:
+            np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+
+
+def test_quantities_switched_on_or_off_on_the_way_are_nan_where_they_were_off(tmp_path, undisturbed, capsys):
+    folder = tmp_path / "run"
+    assert not run(folder, "metrics=[alignment]", after=100)[0]
+    assert run(folder, "metrics=[kernel_distance]")[0]
+    assert "kernel_distance NaN up to update" in capsys.readouterr().err
+    found, plain = read(folder, 0), read(undisturbed, 0)
+    assert set(found.data_vars) - set(plain.data_vars) == {
+        prefix + name for prefix in ("", "minimum_", "crossing_") for name in ("alignment", "kernel_distance")
+    }
+    aligned, distant = (np.flatnonzero(np.isfinite(found[name])) for name in ("alignment", "kernel_distance"))
+    assert aligned[0] == 0
+    assert len(distant)
+    assert aligned[-1] < distant[0]
+    for name in plain.data_vars:
+        np.testing.assert_array_equal(found[name], plain[name], err_msg=name)
+
+
+def test_finished_seeds_without_a_quantity_are_not_mixed_with_those_that_have_it(undisturbed):
+    places = [undisturbed / f"seed={seed}" for seed in range(3)]
+    refuse_unrecorded([], undisturbed, places)
+    line = (
+        f"metrics=[alignment]: 3 seeds of {undisturbed} are finished without alignment (seed=0, seed=1, seed=2): "
+        "replace=true computes them anew, metrics=[] leaves them as they are"
+    )
+    with pytest.raises(InputError, match=re.escape(line)):
+        refuse_unrecorded(["alignment"], undisturbed, places)
+    refuse_unrecorded(["trace"], undisturbed, places)  # a name that they hold
 
 
 def test_runs_expected_to_be_shorter_than_the_interval_write_none(tmp_path, monkeypatch):

@@ -52,9 +52,14 @@ def test_layer_kernels_and_traces_equal_those_of_the_full_jacobian(case):
 def test_cross_kernel_equals_that_of_the_full_jacobian(case):
     f, params, x = case.make()
     x2 = x[::-1][:2] if x.dtype == int else jnp.concatenate([x[:1], 1.5 * x + 0.25])
-    assert_close(
-        structured.kernel(f, params, x, x2), sum(compute_layer_kernels(as_function(f), params, x, x2).values())
-    )
+    expected = compute_layer_kernels(as_function(f), params, x, x2)
+    theta = sum(expected.values())
+    assert_close(structured.ntk(f, params, x, x2), theta)
+    for layer, share in structured.ntk_by_layer(f, params, x, x2).items():
+        assert_close(share, expected[layer], np.abs(theta).max())
+    size = min(len(x), len(x2))
+    paired = np.einsum("icic->", theta[:size, :, :size])
+    assert_close(structured.ntk_trace(f, params, x[:size], x2[:size]), paired, np.abs(theta).max() * theta[0].size)
 
 
 @each_case

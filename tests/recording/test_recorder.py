@@ -6,9 +6,10 @@ import pytest
 
 from ntklens.recording import measure, spectra
 from ntklens.recording.measure import Measurer, evaluate_split, put_on_device
+from ntklens.recording.quantities import VARIABLES
 from ntklens.recording.recorder import Recorder
 from ntklens.recording.spectra import SpectrumWorkers
-from ntklens.store.trajectory import LEVELS, VARIABLES
+from ntklens.store.trajectory import LEVELS
 from ntklens.training.ensemble import initialise, run_states
 from ntklens.training.schedule import choose_sparse, make_geometric_steps
 from problems import make_problem

@@ -102,7 +102,7 @@ def test_no_number_of_a_plan_or_a_state_is_cut(axes, width):
     for configuration in configurations:
         configuration.units = MANY
     tasks = [Task([Slice(k, list(range(28124)), 123456.0)], 123456.0, 1234 << 30) for k in range(len(configurations))]
-    plan = Plan("wide", Path("multirun/wide"), "", configurations, tasks, Calibration(1.0, 3.0, 0), 2)
+    plan = Plan(Path("multirun/wide"), "", tuple(configurations), tuple(tasks), Calibration(1.0, 3.0, 0), 2)
     runs = [RunStatus(c.run.name, c.axes, MANY) for c in configurations]
     status = SweepStatus(Path("multirun/wide"), "", runs, 0)
     for shown, numbers in (

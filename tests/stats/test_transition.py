@@ -74,7 +74,7 @@ def test_too_few_points_say_how_many():
     samples = summarise(WIDTHS[:4], draw_values(CURVES["power"](WIDTHS[:4]), np.random.default_rng(0), 5)[:, 0])
     transition = find_transition(samples, "trace_ratio", "model.width")
     assert not transition.within
-    assert "needs 5 points along the axis, there are 4" in transition.sentence
+    assert "needs 5 along the axis, there are 4" in transition.sentence
 
 
 def test_a_maximum_inside_is_found_and_a_plateau_is_none():

@@ -58,6 +58,30 @@ def test_missing_and_diverged_seeds_are_visible(tmp_path):
     assert np.isnan(data.trace.isel(run=1, seed=1)).all()
 
 
+def test_trajectories_of_an_earlier_release_load(tmp_path):
+    """They lack what is recorded since: NaN beside one that has it, absent where none has it."""
+    since = ["logit_norm", "minimum_logit_norm", "crossing_logit_norm", "eigenvalues"]
+    earlier = make_trajectory(seed=0, config=describe(8, 0)).drop_vars(since)
+    publish_trajectory(earlier, tmp_path / "a" / "seed=0")
+    alone = ntklens.load(tmp_path)
+    assert not set(since) & set(alone.data_vars)
+    assert np.isfinite(ntklens.measure_observables(alone).initial_trace).all()
+    later = write(tmp_path, "b", 0, config=describe(16, 0))
+    both = ntklens.load(tmp_path)
+    for name in since:
+        assert np.isnan(both[name].sel(run="a")).all()
+        np.testing.assert_array_equal(both[name].sel(run="b", seed=0), later[name])
+
+
+def test_an_option_that_an_earlier_release_had_not_is_not_taken_for_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(stack, "list_neutral", lambda: {"model.output_scale": 1.0})
+    write(tmp_path, "a", 0, config=describe(8, 0))
+    write(tmp_path, "b", 0, config=describe(16, 0, output_scale=1.0))
+    assert "model.output_scale" not in ntklens.load(tmp_path).coords
+    write(tmp_path, "c", 0, config=describe(16, 0, output_scale=2.0))
+    assert ntklens.load(tmp_path)["model.output_scale"].values.tolist() == [1, 1, 2]
+
+
 def test_layers_are_matched_by_name(tmp_path):
     write(tmp_path, "shallow", 0, layers=2, config=describe(8, 0, depth=1))
     deep = write(tmp_path, "deep", 0, layers=3, config=describe(8, 0, depth=2))
@@ -219,7 +243,7 @@ def test_a_loaded_dataset_can_be_saved(sweep, tmp_path):
 def test_a_dataset_that_is_never_released_lets_python_end(sweep):
     """HDF5 closes its files after Python's end; one that it reads through Python would crash the process."""
     code = (
-        "import ctypes, ntklens; from ntklens.analysis import load; load.WORTHWHILE = 2; data = ntklens.load('.'); "
+        "import ctypes, ntklens; from ntklens.store import load; load.WORTHWHILE = 2; data = ntklens.load('.'); "
         "assert not data.eigenvalues.variable._in_memory; ctypes.pythonapi.Py_IncRef(ctypes.py_object(data))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=sweep, check=False).returncode == 0

@@ -7,11 +7,11 @@ import xarray as xr
 
 from ntklens.config.identity import SCHEMA_VERSION
 from ntklens.errors import InputError
+from ntklens.recording.quantities import VARIABLES
+from ntklens.recording.trajectory import build_trajectory
 from ntklens.store.trajectory import (
     FILE_NAME,
-    VARIABLES,
     UnreadableTrajectory,
-    build_trajectory,
     encode_trajectory,
     publish_trajectory,
     read_state,

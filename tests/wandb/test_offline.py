@@ -15,8 +15,9 @@ import pytest
 
 from commands import TOY, call_ntklens, isolate, list_files, run_ntklens, start_ntklens
 from ntklens.recording.observables import compute_observables
+from ntklens.recording.quantities import VARIABLES
 from ntklens.store.checkpoint import find_checkpoint_step
-from ntklens.store.trajectory import VARIABLES, encode_trajectory, read_trajectory
+from ntklens.store.trajectory import encode_trajectory, read_trajectory
 from ntklens.wandb.names import SPECTRUM, name_metric
 from transactions import read_run
 

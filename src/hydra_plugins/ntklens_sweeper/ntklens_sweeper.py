@@ -22,6 +22,7 @@ from ntklens.config.lines import get_words
 from ntklens.config.options import type_groups
 from ntklens.config.task import find_task, name_task
 from ntklens.errors import InputError
+from ntklens.recording.quantities import check_metrics
 
 
 @dataclass
@@ -78,6 +79,7 @@ class NtklensSweeper(BasicSweeper):
         self._check_groups(swept)
         for cfg in composed:
             validate(cfg)
+            check_metrics(cfg.metrics)
         target = composed[0].task._target_
         launch = find_task(target).sweep
         if launch is None:

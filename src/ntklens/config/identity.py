@@ -17,6 +17,7 @@ NOT_IDENTITY = (
     "retry",
     "replace",
     "keep",
+    "metrics",
     "launch",
     "launcher",
     "tracking",
@@ -45,7 +46,8 @@ def select_identity(cfg: DictConfig) -> dict[str, Any]:
       cfg: the composed configuration.
 
     Returns:
-      Nested plain values; groups left empty are dropped, targets have their canonical names.
+      Nested plain values; groups left empty and later options of neutral value are dropped, targets have their
+      canonical names.
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     for key in NOT_IDENTITY:
@@ -53,7 +55,24 @@ def select_identity(cfg: DictConfig) -> dict[str, Any]:
         node = plain.get(group) if group else plain
         if isinstance(node, dict):
             node.pop(leaf, None)
+    for key, neutral in list_neutral().items():
+        group, _, leaf = key.rpartition(".")
+        node = plain.get(group) if group else plain
+        if isinstance(node, dict) and leaf in node and is_same(node[leaf], neutral):
+            del node[leaf]
     return {name: _name_targets(value) for name, value in plain.items() if value != {}}
+
+
+def list_neutral() -> dict[str, Any]:
+    """Return {override's name: the value that does what was done before there was such an option}."""
+    from ntklens.config import schemas  # not above: who reads results needs no Hydra
+
+    return schemas.list_neutral()
+
+
+def is_same(value: Any, other: Any) -> bool:
+    """Return whether two plain values are equal; 1 and 1.0 are, 1 and true are not."""
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
 def _name_targets(node: Any) -> Any:

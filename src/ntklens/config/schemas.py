@@ -31,8 +31,19 @@ ALIASES = {
     **dict.fromkeys(("random_seed", "rng"), "seed"),
     **dict.fromkeys(("wandb", "logger", "logging"), "tracking"),
 }
+NEUTRAL = "neutral"  # of a field's metadata
 KERNEL, PARAMETERS = "kernel", "parameters"
 KEPT = (KERNEL, PARAMETERS)  # what `keep` may list
+
+
+def added_later(neutral: Any) -> Any:
+    """Return the field of an option that came after results were published whose configuration lacks it.
+
+    Args:
+      neutral: the value that does what was done before. Keys leave the option out where it has this value, whatever its
+        default is; so earlier results keep their keys, and another value, or another default, has a key of its own.
+    """
+    return field(default=MISSING, metadata={NEUTRAL: neutral})
 
 
 @dataclass
@@ -106,10 +117,23 @@ class Config:
     retry: bool = MISSING
     replace: bool = MISSING
     keep: list[str] = MISSING
+    metrics: list[str] = MISSING
 
 
 # Options of an earlier release named these in their defaults lists; today their types come from their targets.
 EARLIER_SCHEMAS = ("mlp", "file_dataset", "synthetic", "adam", "adamw", "sgd", "momentum", "wandb")
+
+
+def list_neutral() -> dict[str, Any]:
+    """Return {override's name: neutral value} of the options that came later, see `added_later`."""
+    places = [("", Config), *((f"{entry.name}.", entry.type) for entry in fields(Config) if is_dataclass(entry.type))]
+    places += [(f"{group}.", SCHEMAS[name]) for group, names in GROUP_SCHEMAS.items() for name in names]
+    return {
+        f"{prefix}{entry.name}": entry.metadata[NEUTRAL]
+        for prefix, schema in places
+        for entry in fields(schema)
+        if NEUTRAL in entry.metadata
+    }
 
 
 def register_schemas() -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from ntklens.errors import InputError
 from ntklens.jobs.datasets import load_dataset
 from ntklens.jobs.models import build_model
 from ntklens.recording.measure import EVALUATION_BATCH
+from ntklens.recording.quantities import PREVIOUS, START, list_needs
 from ntklens.training.ensemble import Trainer
 from ntklens.training.losses import LOSSES
 from ntklens.training.memory import MemoryNeed, estimate_memory
@@ -47,7 +49,7 @@ def build(cfg: DictConfig) -> Built:
     dataset = load_dataset(cfg)
     trainer = build_trainer(cfg, dataset)
     steps = make_record_steps(cfg, trainer, len(dataset.train))
-    return Built(dataset, trainer, steps, estimate_need(trainer, dataset))
+    return Built(dataset, trainer, steps, estimate_need(trainer, dataset, cfg.get("metrics") or ()))
 
 
 def build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:
@@ -107,8 +109,8 @@ def make_record_steps(cfg: DictConfig, trainer: Trainer, train_size: int) -> np.
     )
 
 
-def estimate_need(trainer: Trainer, dataset: Dataset) -> MemoryNeed:
-    """Return the memory that training and measuring need."""
+def estimate_need(trainer: Trainer, dataset: Dataset, metrics: Iterable[str] = ()) -> MemoryNeed:
+    """Return the memory that training and measuring need, with the optional quantities that are switched on."""
     return estimate_memory(
         trainer,
         describe_sample(dataset),
@@ -116,4 +118,5 @@ def estimate_need(trainer: Trainer, dataset: Dataset) -> MemoryNeed:
         len(dataset.selection) + len(dataset.test),
         len(dataset.probe),
         EVALUATION_BATCH,
+        len(list_needs(metrics) & {START, PREVIOUS}),
     )

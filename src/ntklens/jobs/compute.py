@@ -21,13 +21,14 @@ from ntklens.jobs.build import Built, build
 from ntklens.jobs.datasets import check_run_data, identify_dataset
 from ntklens.jobs.devices import check_device
 from ntklens.jobs.failures import describe_failure, describe_shortage, is_of_the_disk
-from ntklens.jobs.pack import RunContext, run_pack
+from ntklens.jobs.pack import RunContext, describe_mismatch, run_pack
 from ntklens.jobs.process import count_process_bytes
 from ntklens.jobs.watcher import Watcher
 from ntklens.recording.measure import put_on_device
 from ntklens.recording.spectra import SpectrumWorkers
 from ntklens.signals import Stop
 from ntklens.store.checkpoint import (
+    DIRECTORY_NAME,
     Checkpoint,
     find_checkpoint_step,
     load_checkpoint,
@@ -213,7 +214,13 @@ def _load_checkpoints(job: RunContext, seeds: Sequence[int]) -> Iterator[dict[in
     groups: dict[int, dict[int, Checkpoint | None]] = defaultdict(dict)
     for seed in seeds:
         _remove_foreign_checkpoints(job, seed)
-        checkpoint = load_checkpoint(find_seed_directory(job.run, seed), job.key)
+        directory = find_seed_directory(job.run, seed)
+        checkpoint = load_checkpoint(directory, job.key)
+        if checkpoint and (reason := describe_mismatch(job.trainer, checkpoint)):
+            place = directory / DIRECTORY_NAME / str(checkpoint.step)
+            print(f"{place}: checkpoint of another version skipped ({reason}); trained from the start", file=sys.stderr)
+            remove_checkpoints(directory)
+            checkpoint = None
         groups[checkpoint.step if checkpoint else 0][seed] = checkpoint
     for step in sorted(groups, reverse=True):
         yield groups.pop(step)

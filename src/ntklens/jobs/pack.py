@@ -5,7 +5,7 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,16 @@ from ntklens.jobs.finish import finish_seed
 from ntklens.jobs.tracker import Tracker
 from ntklens.jobs.watcher import Watcher
 from ntklens.recording.measure import DeviceData, Measurer
-from ntklens.recording.recorder import PENDING, Recorder
+from ntklens.recording.recorder import NEEDED, PENDING, Recorder
 from ntklens.recording.spectra import SpectrumWorkers
+from ntklens.recording.trajectory import build_trajectory
 from ntklens.signals import Stop
 from ntklens.store.checkpoint import Checkpoint, save_checkpoint
 from ntklens.store.layout import find_seed_directory
 from ntklens.store.provenance import describe_environment
 from ntklens.store.same_data import DataIdentity
 from ntklens.store.snapshots import START, list_snapshots, name_crossing, write_snapshot
-from ntklens.store.trajectory import LEVELS, build_trajectory, publish_trajectory
+from ntklens.store.trajectory import LEVELS, publish_trajectory
 from ntklens.store.units import write_unfinished
 from ntklens.training.ensemble import Params, State, Trainer, initialise, run_states
 from ntklens.training.schedule import choose_sparse
@@ -88,7 +89,7 @@ class Pack:
         trainer, cfg = job.trainer, job.cfg
         self.state = initialise(trainer, [seeds[member] for member in padded], cfg.optimizer.learning_rate)
         self.recorder = Recorder(
-            Measurer(trainer.apply, trainer.loss, cfg.ntk.engine),
+            Measurer(trainer.apply, trainer.loss, cfg.ntk.engine, tuple(cfg.get("metrics") or ())),
             job.data,
             self.state.params,
             job.steps,
@@ -112,12 +113,18 @@ class Pack:
 
         params = stack("params", self.state.params)
         opt_state = stack("opt_state", self.state.opt_state)
-        self.recorder.restore(stack("best", params), [checkpoint.arrays["records"] for checkpoint in checkpoints])
+        records = [checkpoint.arrays["records"] for checkpoint in checkpoints]
         self.first_step = checkpoints[0].step
+        if missing := self.recorder.restore(stack("best", params), records):
+            print(
+                f"{self.job.run.name}: {_list_seeds(self.seeds)}: {', '.join(missing)} NaN up to update "
+                f"{self.first_step}: the checkpoint was written without",
+                file=sys.stderr,
+            )
         self.seconds_before = max(float(checkpoint.details["seconds"]) for checkpoint in checkpoints)
         self.state = self.state._replace(params=params, opt_state=opt_state, step=self.first_step)
 
-    def _keep(self, member: int, name: str, step: int, kernels: dict[str, jax.Array], params: Params) -> None:
+    def _keep(self, member: int, name: str, step: int, kernels: Mapping[str, jax.Array], params: Params) -> None:
         """Write a member's snapshot; a disk that does not take it stops the run, which was asked for it."""
         kernel, leaves = None, None
         if KERNEL in self.job.cfg.keep:
@@ -269,6 +276,20 @@ class Pack:
             publish_trajectory(trajectory, directory)
             finish_seed(directory, trajectory)
             job.tracker.finish(seed, directory)
+
+
+def describe_mismatch(trainer: Trainer, checkpoint: Checkpoint) -> str:
+    """Return why training cannot continue from a checkpoint that another version wrote; empty if it can."""
+    expected = jax.eval_shape(
+        lambda key: (params := trainer.init(key), trainer.optimizer(0.0).init(params)), jax.random.key(0)
+    )
+    shapes = dict(zip(("params", "opt_state"), expected, strict=True)) | {"best": expected[0]}
+    for name, tree in shapes.items():
+        stored = [np.shape(leaf) for leaf in checkpoint.arrays.get(name) or []]
+        if stored != [leaf.shape for leaf in jax.tree.leaves(tree)]:
+            return f"its {name} are of another structure"
+    missing = set(NEEDED) - checkpoint.arrays.get("records", {}).keys()
+    return f"it holds no {', '.join(sorted(missing))}" if missing else ""
 
 
 def describe_inputs(inputs: Any) -> dict[str, float]:

@@ -33,10 +33,30 @@ from ntklens.ntk.program import Program, trace_program
 from ntklens.ntk.signature import sign_program
 
 
-def layer_kernels(f: Function, params: Any, x: Array, x2: Array | None = None) -> dict[str, Array]:
+def ntk(f: Function, params: Any, x1: Array, x2: Array | None = None) -> Array:
+    """The neural tangent kernel, Θ[(i,c),(j,c')] = ∇_θ f_c(x1_i) · ∇_θ f_c'(x2_j). No division by N or C.
+
+    With concrete arrays it compiles once per program and shapes, see `ntk_by_layer`. `kernel` is the same function.
+
+    Args:
+        f: function f(params, x) → [N, C] that treats samples apart, or a `flax.linen.Module`.
+        params: pytree of parameters; for a Module what `module.init` returns.
+        x1: inputs [N, ...].
+        x2: inputs [N2, ...] of the second index; x1 itself if None.
+
+    Returns:
+        Array [N, C, N2, C].
+
+    Raises:
+        ValueError: as `ntk_by_layer`.
+    """
+    return _dispatch(_kernel, f, params, x1, x2)
+
+
+def ntk_by_layer(f: Function, params: Any, x1: Array, x2: Array | None = None) -> dict[str, Array]:
     """Each layer's share of the neural tangent kernel.
 
-    Θ_l[(i,c),(j,c')] = Σ_{θ in layer l} ∂f_c(x_i)/∂θ ∂f_c'(x2_j)/∂θ; their sum over l is Θ. No division by N or C.
+    Θ_l[(i,c),(j,c')] = Σ_{θ in layer l} ∂f_c(x1_i)/∂θ ∂f_c'(x2_j)/∂θ; their sum over l is Θ. No division by N or C.
 
     A layer is the path of a parameter leaf without its last component, joined by "/" and without flax's leading
     "params"; a path of one component names itself. Layers come in natural order (Dense_2 before Dense_10). What is a
@@ -45,43 +65,55 @@ def layer_kernels(f: Function, params: Any, x: Array, x2: Array | None = None) -
 
     May be called inside jit, vmap and lax.map (which sort the dictionaries they return). With concrete arrays it
     traces f anew at every call, so f may close over state that changes, and compiles once per program and shapes.
-    A function under `jax.jit` keeps what it closed over when JAX first traced it.
+    A function under `jax.jit` keeps what it closed over when JAX first traced it. `layer_kernels` is the same function.
 
     Args:
         f: function f(params, x) → [N, C] that treats samples apart, or a `flax.linen.Module`.
         params: pytree of parameters; for a Module what `module.init` returns.
-        x: inputs [N, ...].
-        x2: inputs [N2, ...] of the second index; x itself if None.
+        x1: inputs [N, ...].
+        x2: inputs [N2, ...] of the second index; x1 itself if None.
 
     Returns:
         {layer: array [N, C, N2, C]}, in float32, or float64 if a parameter is.
 
     Raises:
         ValueError: if f does not return [N, C], if its samples interact (as under batch normalisation; checked once per
-            compilation), if flax refuses the call (dropout without a key), if x2's samples are not like x's, if params
+            compilation), if flax refuses the call (dropout without a key), if x2's samples are not like x1's, if params
             holds no parameter, or a complex one.
     """
-    return _dispatch(_layer_kernels, f, params, x, x2)
+    return _dispatch(_layer_kernels, f, params, x1, x2)
 
 
-def kernel(f: Function, params: Any, x: Array, x2: Array | None = None) -> Array:
-    """The neural tangent kernel, Θ[(i,c),(j,c')] = ∇_θ f_c(x_i) · ∇_θ f_c'(x2_j). No division by N or C.
+def ntk_trace(f: Function, params: Any, x1: Array, x2: Array | None = None) -> Array:
+    """The trace of the kernel, Tr Θ = Σ_{i,c} ∇_θ f_c(x1_i) · ∇_θ f_c(x2_i), without a Gram matrix.
 
-    With concrete arrays it compiles once per program and shapes, see `layer_kernels`.
+    For x2 = x1 it is Σ_{i,c} |∇_θ f_c(x1_i)|². No division by N or C. `layer_traces` gives each layer's share.
 
     Args:
         f: function f(params, x) → [N, C] that treats samples apart, or a `flax.linen.Module`.
         params: pytree of parameters; for a Module what `module.init` returns.
-        x: inputs [N, ...].
-        x2: inputs [N2, ...] of the second index; x itself if None.
+        x1: inputs [N, ...].
+        x2: inputs [N, ...], as many, of the second index; x1 itself if None.
 
     Returns:
-        Array [N, C, N2, C].
+        Scalar array.
 
     Raises:
-        ValueError: as `layer_kernels`.
+        ValueError: as `ntk_by_layer`; if x1 and x2 differ in their number of samples.
     """
-    return _dispatch(_kernel, f, params, x, x2)
+    if x2 is not None and len(x1) != len(x2):
+        raise ValueError(f"x1 holds {len(x1)} samples, x2 {len(x2)}: only a square kernel has a trace")
+    return _dispatch(_trace, f, params, x1, x2)
+
+
+def kernel(f: Function, params: Any, x: Array, x2: Array | None = None) -> Array:
+    """Return `ntk(f, params, x, x2)`."""
+    return ntk(f, params, x, x2)
+
+
+def layer_kernels(f: Function, params: Any, x: Array, x2: Array | None = None) -> dict[str, Array]:
+    """Return `ntk_by_layer(f, params, x, x2)`."""
+    return ntk_by_layer(f, params, x, x2)
 
 
 def layer_traces(f: Function, params: Any, x: Array) -> dict[str, Array]:
@@ -95,10 +127,10 @@ def layer_traces(f: Function, params: Any, x: Array) -> dict[str, Array]:
         x: inputs [N, ...].
 
     Returns:
-        {layer: scalar array}, layers as in `layer_kernels`.
+        {layer: scalar array}, layers as in `ntk_by_layer`.
 
     Raises:
-        ValueError: as `layer_kernels`.
+        ValueError: as `ntk_by_layer`.
     """
     return _dispatch(_layer_traces, f, params, x)
 
@@ -239,27 +271,34 @@ def _sum_pairs(outer: OuterProducts, outer2: OuterProducts) -> Array:
     return jax.lax.fori_loop(0, t * t, add_pair, jnp.zeros((n, c, n2, c), a.dtype))
 
 
-def _layer_traces(problem: _Problem, x: Array, x2: None = None) -> dict[str, Array]:
-    gradients = problem.differentiate(x)
+def _trace(problem: _Problem, x: Array, x2: Array | None = None) -> Array:
+    return functools.reduce(operator.add, _layer_traces(problem, x, x2).values())
+
+
+def _layer_traces(problem: _Problem, x: Array, x2: Array | None = None) -> dict[str, Array]:
+    left = problem.differentiate(x)
+    right = left if x2 is None else problem.differentiate(x2)
     zero = jnp.zeros((), problem.dtype)
     return {
-        layer: sum((_leaf_trace(gradients, leaf) for leaf in problem.list_acting(layer)), zero)
+        layer: sum((_leaf_trace(left, right, leaf) for leaf in problem.list_acting(layer)), zero)
         for layer in problem.layers
     }
 
 
-def _leaf_trace(gradients: Gradients, leaf: int) -> Array:
-    """Σ_{i,c} |∂f_c(x_i)/∂leaf|²."""
-    outer = gradients.get_outer_products(leaf)
-    if outer is None:
-        return jnp.square(gradients.get_jacobian(leaf)).sum()
+def _leaf_trace(left: Gradients, right: Gradients, leaf: int) -> Array:
+    """Σ_{i,c} ∂f_c(x_i)/∂leaf · ∂f_c(x2_i)/∂leaf."""
+    outer = left.get_outer_products(leaf)
+    outer2 = outer if right is left else right.get_outer_products(leaf)
+    if outer is None or outer2 is None:
+        jacobian = left.get_jacobian(leaf)
+        return (jacobian * (jacobian if right is left else right.get_jacobian(leaf))).sum()
     if outer.positions == 1:
-        return jnp.square(outer.a).sum((1, 2)) @ jnp.square(outer.delta).sum((1, 2, 3))
+        return (outer.a * outer2.a).sum((1, 2)) @ (outer.delta * outer2.delta).sum((1, 2, 3))
     (_, t, k), (_, c, _, f) = outer.a.shape, outer.delta.shape
     if t * (k + c * f) > c * k * f:
-        return jnp.square(outer.sum_positions()).sum()
-    a_gram = jnp.einsum("ntk,nuk->ntu", outer.a, outer.a)
-    delta_gram = jnp.einsum("nctf,ncuf->ntu", outer.delta, outer.delta)
+        return (outer.sum_positions() * outer2.sum_positions()).sum()
+    a_gram = jnp.einsum("ntk,nuk->ntu", outer.a, outer2.a)
+    delta_gram = jnp.einsum("nctf,ncuf->ntu", outer.delta, outer2.delta)
     return (a_gram * delta_gram).sum()
 
 

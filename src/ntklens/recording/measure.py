@@ -1,7 +1,7 @@
 """State → record: losses, traces and what else is measured at every record."""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,22 +11,24 @@ import jax.numpy as jnp
 from ntklens.data import Dataset, Split
 from ntklens.ntk import reference, structured
 from ntklens.ntk.layers import name_layers
+from ntklens.recording.quantities import RECORD, Quantity, select_quantities
 from ntklens.training.ensemble import PRECISION, Params, map_members
 from ntklens.training.losses import Loss
 
 ENGINES = {"structured": structured, "neural_tangents": reference}
 EVALUATION_BATCH = 2048  # samples whose activations are held at once while a loss is evaluated
 CONSTANT_TOLERANCE = 1e-6  # logits that vary less than this over the probe, relative to their size, are constant
-Keep = Callable[[int, str, int, dict[str, jax.Array], Params], None]
+Keep = Callable[[int, str, int, Mapping[str, jax.Array], Params], None]
 
 
 class DeviceData(NamedTuple):
-    """The splits as (inputs, labels) pairs on the device, and the probe's inputs."""
+    """The splits as (inputs, labels) pairs on the device, and the probe's inputs and labels."""
 
     train: tuple[jax.Array, jax.Array]
     selection: tuple[jax.Array, jax.Array]
     test: tuple[jax.Array, jax.Array]
     probe: jax.Array
+    probe_labels: jax.Array
 
 
 def put_on_device(dataset: Dataset) -> DeviceData:
@@ -35,9 +37,9 @@ def put_on_device(dataset: Dataset) -> DeviceData:
     def pair(split: Split) -> tuple[jax.Array, jax.Array]:
         return split.convert(split.inputs), jnp.asarray(split.labels)
 
-    return DeviceData(
-        pair(dataset.train), pair(dataset.selection), pair(dataset.test), dataset.probe.convert(dataset.probe.inputs)
-    )
+    splits = (dataset.train, dataset.selection, dataset.test, dataset.probe)
+    train, selection, test, probe = map(pair, splits)
+    return DeviceData(train, selection, test, *probe)
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,18 @@ class Measurer:
       apply: (parameters, inputs (N, …)) → logits (N, C).
       loss: per-sample loss of logits (N, C) and labels (N,).
       engine: a key of `ENGINES`.
+      metrics: the optional quantities that are switched on.
     """
 
     apply: Callable[[Params, jax.Array], jax.Array]
     loss: Loss
     engine: str = "structured"
+    metrics: tuple[str, ...] = ()
+
+    @property
+    def quantities(self) -> dict[str, Quantity]:
+        """What is measured, by name."""
+        return select_quantities(self.metrics)
 
 
 def evaluate_split(
@@ -78,8 +87,56 @@ def evaluate_split(
     return total / size, correct.astype(dtype) / size
 
 
+@dataclass(frozen=True)
+class RecordView:
+    """What a quantity that is measured at every record sees of a member; traced, each part computed once.
+
+    Attributes:
+      measurer: what to measure with.
+      data: the splits and the probe.
+      params: the member's parameters.
+      initial: the same at the start.
+    """
+
+    measurer: Measurer
+    data: DeviceData
+    params: Params
+    initial: Params
+
+    @functools.cached_property
+    def train(self) -> tuple[jax.Array, jax.Array]:
+        """Mean loss and accuracy over the training set."""
+        return evaluate_split(self.measurer, self.params, self.data.train)
+
+    @functools.cached_property
+    def selection(self) -> tuple[jax.Array, jax.Array]:
+        """The same over the half of the test set that chooses the minimum."""
+        return evaluate_split(self.measurer, self.params, self.data.selection)
+
+    @functools.cached_property
+    def test(self) -> tuple[jax.Array, jax.Array]:
+        """The same over the other half."""
+        return evaluate_split(self.measurer, self.params, self.data.test)
+
+    @functools.cached_property
+    def logits(self) -> jax.Array:
+        """F on the probe, shape (N, C)."""
+        return self.measurer.apply(self.params, self.data.probe)
+
+    @functools.cached_property
+    def traces(self) -> jax.Array:
+        """The trace of each layer's share of Θ, shape (layers,)."""
+        engine = ENGINES[self.measurer.engine]
+        return jnp.stack(list(engine.layer_traces(self.measurer.apply, self.params, self.data.probe).values()))
+
+    @functools.cached_property
+    def layers(self) -> dict[str, list[int]]:
+        """Layers → the numbers of their leaves in `jax.tree.leaves(params)`."""
+        return name_layers(self.measurer.apply, self.params)
+
+
 def measure_record(measurer: Measurer, data: DeviceData, params: Params, initial: Params) -> dict[str, jax.Array]:
-    """Measure what a record of one member holds without a spectrum.
+    """Measure the quantities of one member that are due at every record.
 
     Args:
       measurer: what to measure with.
@@ -88,26 +145,14 @@ def measure_record(measurer: Measurer, data: DeviceData, params: Params, initial
       initial: the same at the start.
 
     Returns:
-      name of `VARIABLES` → scalar or (layers,); also `constant`: whether f is constant over the probe.
+      name of a quantity → scalar or (layers,); also `constant`: whether f is constant over the probe.
     """
-    train_loss, train_accuracy = evaluate_split(measurer, params, data.train)
-    selection_loss, _ = evaluate_split(measurer, params, data.selection)
-    test_loss, test_accuracy = evaluate_split(measurer, params, data.test)
-    logits = measurer.apply(params, data.probe)
-    traces = jnp.stack(list(ENGINES[measurer.engine].layer_traces(measurer.apply, params, data.probe).values()))
-    return {
-        "train_loss": train_loss,
-        "selection_loss": selection_loss,
-        "test_loss": test_loss,
-        "train_accuracy": train_accuracy,
-        "test_accuracy": test_accuracy,
-        "logit_norm": jnp.sqrt(jnp.mean(jnp.sum(logits**2, axis=-1))),
-        "trace": jnp.sum(traces),
-        "trace_layer": traces,
-        "weight_change": measure_weight_change(measurer.apply, params, initial),
-        "constant": (len(logits) > 1)
-        & (jnp.max(jnp.std(logits, axis=0)) <= CONSTANT_TOLERANCE * jnp.max(jnp.abs(logits))),
+    view = RecordView(measurer, data, params, initial)
+    values = {
+        name: one.measure(view) for name, one in measurer.quantities.items() if one.when == RECORD and one.measure
     }
+    spread, size = jnp.max(jnp.std(view.logits, axis=0)), jnp.max(jnp.abs(view.logits))
+    return values | {"constant": (len(view.logits) > 1) & (spread <= CONSTANT_TOLERANCE * size)}
 
 
 @functools.partial(jax.jit, static_argnames=("measurer",))
@@ -120,14 +165,3 @@ def measure_records(params: Params, initial: Params, data: DeviceData, *, measur
 def select_member(params: Params, member: jax.Array | int) -> Params:
     """Return one member's parameters out of stacked ones."""
     return jax.tree.map(lambda leaf: leaf[member], params)
-
-
-def measure_weight_change(apply: Callable, params: Params, initial: Params) -> jax.Array:
-    """Return |θ_l − θ_l(0)| / |θ_l(0)| per layer, shape (layers,)."""
-    now, then = jax.tree.leaves(params), jax.tree.leaves(initial)
-
-    def norm(leaves: Iterable[jax.Array]) -> jax.Array:
-        return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in leaves))
-
-    members = name_layers(apply, params).values()
-    return jnp.stack([norm(now[i] - then[i] for i in layer) / norm(then[i] for i in layer) for layer in members])

@@ -15,19 +15,26 @@ import numpy as np
 
 from ntklens.ntk.layers import name_layers
 from ntklens.recording.measure import DeviceData, Keep, Measurer, measure_records, select_member
+from ntklens.recording.quantities import PARAMETERS, PREVIOUS, QUANTITIES, list_needs
+from ntklens.recording.quantities import START as START_KERNEL
 from ntklens.recording.spectra import (
+    KernelView,
     SpectrumWorkers,
+    add_shares,
     compute_member_kernel,
     compute_member_kernels,
-    measure_layers,
-    measure_snapshot,
-    measure_spectrum,
+    measure_kernel,
 )
 from ntklens.store.snapshots import MINIMUM, START, name_crossing
-from ntklens.store.trajectory import LEVELS, VARIABLES
+from ntklens.store.trajectory import LEVELS
 from ntklens.training.ensemble import Params
 
 PENDING = "pending"  # where a record keeps the future of its spectrum
+# Without these an exported member cannot go on; any other quantity may be missing.
+NEEDED = (
+    *("step", "epoch", "train_loss", "selection_loss"),
+    *("crossings", "minimum_record", "minimum_loss", "active", "diverged_step"),
+)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -71,6 +78,10 @@ class Recorder:
         self.stop_after, self.workers, self.keep = stop_after, workers, keep
         self.initial, self.best = (jax.tree.map(jnp.copy, initial) for _ in range(2))
         self.layers = list(name_layers(measurer.apply, initial))
+        self.quantities, self.needs = measurer.quantities, list_needs(measurer.metrics)
+        self.names = list(self.quantities)  # of what is exported; a checkpoint may have more
+        self.start_kernels: dict[int, jax.Array] = {}  # member → Θ_0, where a quantity needs it
+        self.previous: dict[int, tuple[float, jax.Array]] = {}  # member → (epoch, Θ) of its last spectrum, likewise
         self.members = members = len(jax.tree.leaves(initial)[0])
         self.records: list[list[dict[str, Any]]] = [[] for _ in range(members)]
         self.crossings: list[dict[int, int]] = [{} for _ in range(members)]  # level → record
@@ -110,15 +121,14 @@ class Recorder:
         step = int(self.steps[index])
         record = {"step": step, "epoch": step / self.steps_per_epoch, **values}
         crossed = self._find_crossings(member, record)
-        if index == 0 or crossed:
-            measure = measure_layers if crossed else measure_snapshot
-            kernels = self._compute_kernels(params, member)
-            record[PENDING] = self.workers.submit(measure, kernels)
+        moment = "crossing" if crossed else "end" if index == 0 else "spectrum" if self.spectra[index] else ""
+        if moment:
+            view = self._view_kernel(member, step, params, moment)
+            if PREVIOUS in self.needs:
+                view.previous, self.previous[member] = self.previous.get(member), (view.epoch, view.kernel)
+            record[PENDING] = self.workers.submit(measure_kernel, self.quantities, moment, view)
             for name in [name_crossing(LEVELS[level]) for level in crossed] if index else [START]:
-                self._keep(member, name, step, kernels, params)
-        elif self.spectra[index]:
-            kernel = compute_member_kernel(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
-            record[PENDING] = self.workers.submit(measure_spectrum, kernel)
+                self._keep(member, name, step, view.shares, params)
         self.records[member].append(record)
         for level in crossed:
             self.crossings[member][level] = index
@@ -134,7 +144,22 @@ class Recorder:
             if number not in self.crossings[member] and started > level >= record["train_loss"]
         ]
 
-    def _keep(self, member: int, name: str, step: int, kernels: dict[str, jax.Array], params: Params) -> None:
+    def _view_kernel(self, member: int, step: int, params: Params, moment: str) -> KernelView:
+        """Compute a member's kernel, and collect what its quantities need beside it."""
+        view = KernelView(step / self.steps_per_epoch, self.data.probe_labels)
+        if moment == "spectrum":
+            view.theta = compute_member_kernel(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
+        else:
+            view.shares = self._compute_kernels(params, member)
+        if START_KERNEL in self.needs:
+            if member not in self.start_kernels:
+                self.start_kernels[member] = add_shares(self._compute_kernels(self.initial, member))
+            view.start = self.start_kernels[member]
+        if PARAMETERS in self.needs:
+            view.params = select_member(params, member)
+        return view
+
+    def _keep(self, member: int, name: str, step: int, kernels: Mapping[str, jax.Array], params: Params) -> None:
         if self.keep is not None:
             self.keep(member, name, step, kernels, select_member(params, member))
 
@@ -159,9 +184,10 @@ class Recorder:
         """
         minima = []
         for member in range(self.members):
-            kernels = self._compute_kernels(self.best, member)
-            minima.append(self.workers.submit(measure_snapshot, kernels))
-            self._keep(member, MINIMUM, int(self.steps[self.minimum_record[member]]), kernels, self.best)
+            step = int(self.steps[self.minimum_record[member]])
+            view = self._view_kernel(member, step, self.best, "end")
+            minima.append(self.workers.submit(measure_kernel, self.quantities, "end", view))
+            self._keep(member, MINIMUM, step, view.shares, self.best)
         return [self._finish_member(member, minimum) for member, minimum in enumerate(minima)]
 
     def _finish_member(
@@ -186,8 +212,11 @@ class Recorder:
         """Return, as arrays, what `restore` needs beside the best parameters; waits for the member's spectra."""
         records = self._wait_for_spectra(member) or [self._describe_unmeasured()]
         diverged = self.diverged_step[member]
+        epoch, kernel = self.previous.get(member, (None, None))
+        previous = {} if kernel is None else {"previous_epoch": np.array(epoch), "previous_kernel": np.asarray(kernel)}
         return {
             **self._stack(records),
+            **previous,
             "constant": np.array([bool(record.get("constant")) for record in records]),
             "crossings": np.array([self.crossings[member].get(level, -1) for level in range(len(LEVELS))]),
             "minimum_record": np.array(self.minimum_record[member]),
@@ -196,14 +225,25 @@ class Recorder:
             "diverged_step": np.array(-1 if diverged is None else diverged),
         }
 
-    def restore(self, best: Params, exported: Sequence[Mapping[str, np.ndarray]]) -> None:
-        """Go on from what `export_member` gave for every member, and their stacked best parameters."""
+    def restore(self, best: Params, exported: Sequence[Mapping[str, np.ndarray]]) -> list[str]:
+        """Go on from what `export_member` gave for every member, and their stacked best parameters.
+
+        Args:
+          best: stacked parameters.
+          exported: per member; has at least `NEEDED`. What else was not recorded before is NaN until now.
+
+        Returns:
+          The names of the quantities that were not recorded before.
+        """
         self.best = jax.tree.map(jnp.asarray, best)
+        self.names = [name for name in QUANTITIES if name in self.quantities or any(name in one for one in exported)]
         for member, arrays in enumerate(exported):
-            names = [*VARIABLES, "constant"]
+            names = [name for name in (*self.names, "constant") if name in arrays]
             self.records[member] = [
                 {name: arrays[name][index] for name in names} for index in range(len(arrays["step"]))
             ]
+            if "previous_kernel" in arrays and PREVIOUS in self.needs:
+                self.previous[member] = float(arrays["previous_epoch"]), jnp.asarray(arrays["previous_kernel"])
             self.crossings[member] = {
                 level: int(index) for level, index in enumerate(arrays["crossings"]) if index >= 0
             }
@@ -211,6 +251,7 @@ class Recorder:
             self.minimum_loss[member] = arrays["minimum_loss"]
             self.active[member] = arrays["active"]
             self.diverged_step[member] = int(arrays["diverged_step"]) if arrays["diverged_step"] >= 0 else None
+        return [name for name in self.quantities if any(name not in arrays for arrays in exported)]
 
     def _describe_unmeasured(self) -> dict[str, Any]:
         """Return the record of a member that was not finite before the first update: nothing of it was measured."""
@@ -218,15 +259,15 @@ class Recorder:
 
     def is_constant(self, member: int) -> bool:
         """Return whether the member's last recorded function is constant over the probe: it is dead."""
-        return bool(self.records[member] and self.records[member][-1]["constant"])
+        return bool(self.records[member] and self.records[member][-1].get("constant"))
 
     def _stack(self, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
         outputs = jax.eval_shape(self.measurer.apply, select_member(self.initial, 0), self.data.probe)
         sizes = {"layer": len(self.layers), "mode": outputs.size}
         dtype = np.dtype(outputs.dtype)
         stacked = {}
-        for name, (dims, _) in VARIABLES.items():
-            missing = np.full([sizes[dim] for dim in dims], np.nan, dtype)
+        for name in self.names:
+            missing = np.full([sizes[dim] for dim in QUANTITIES[name].dims], np.nan, dtype)
             stacked[name] = np.array([np.asarray(row.get(name, missing)) for row in rows]).reshape(-1, *missing.shape)
             stacked[name] = stacked[name].astype(np.float64 if name in ("step", "epoch") else dtype)  # steps pass 2^24
         return stacked

@@ -2,8 +2,9 @@
 
 import functools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -13,8 +14,9 @@ from threadpoolctl import threadpool_limits
 
 from ntklens.machine import count_cores
 from ntklens.ntk import metrics
-from ntklens.ntk.spectrum import eigenvalues
+from ntklens.ntk.spectrum import Kernel, eigenvalues, flatten_kernel
 from ntklens.recording.measure import ENGINES, Measurer, select_member
+from ntklens.recording.quantities import DUE, PREVIOUS, Quantity
 from ntklens.training.ensemble import Params
 
 
@@ -29,51 +31,74 @@ def compute_member_kernels(
 @functools.partial(jax.jit, static_argnames=("measurer",))
 def compute_member_kernel(params: Params, member: jax.Array, probe: jax.Array, *, measurer: Measurer) -> jax.Array:
     """Return Θ, shape (N, C, N, C), of one of the stacked members."""
-    return functools.reduce(jnp.add, compute_member_kernels(params, member, probe, measurer=measurer).values())
+    return add_shares(compute_member_kernels(params, member, probe, measurer=measurer))
 
 
-def measure_spectrum(kernel: jax.Array) -> dict[str, Any]:
-    """Return what a record holds of a kernel's spectrum.
+@dataclass
+class KernelView:
+    """What a quantity that is measured where a kernel is computed sees of a member; on the host, in float32 or float64.
+
+    Attributes:
+      epoch: passes over the training set.
+      labels: those of the probe, shape (N,).
+      theta: Θ, shape (N, C, N, C); None: the sum of `shares`.
+      shares: {layer: its share of Θ}; empty where none is due that needs them.
+      start: Θ at the start, where a quantity needs it.
+      previous: (epoch, Θ) where a kernel was computed before, where a quantity needs it; None: there was none.
+      params: the member's parameters, where a quantity needs them.
+    """
+
+    epoch: float
+    labels: np.ndarray | jax.Array
+    theta: jax.Array | None = None
+    shares: Mapping[str, jax.Array] = field(default_factory=dict)
+    start: jax.Array | None = None
+    previous: tuple[float, jax.Array] | None = None
+    params: Params | None = None
+
+    @functools.cached_property
+    def kernel(self) -> jax.Array:
+        """Θ, shape (N, C, N, C)."""
+        return add_shares(self.shares) if self.theta is None else self.theta
+
+    @functools.cached_property
+    def matrix(self) -> np.ndarray:
+        """Θ as a matrix in float64, shape (N·C, N·C)."""
+        return np.asarray(flatten_kernel(self.kernel), np.float64)
+
+    @functools.cached_property
+    def eigenvalues(self) -> np.ndarray:
+        """Eigenvalues of Θ, descending, shape (N·C,)."""
+        return eigenvalues(self.kernel)
+
+    def measure_rank(self, kernel: Kernel) -> float:
+        """Return the effective rank Γ of a kernel."""
+        return metrics.effective_rank_from_eigenvalues(
+            self.eigenvalues if kernel is self.kernel else eigenvalues(kernel)
+        )
+
+
+def add_shares(shares: Mapping[str, jax.Array]) -> jax.Array:
+    """Return Θ, the sum over the layers."""
+    return functools.reduce(jnp.add, shares.values())
+
+
+def measure_kernel(quantities: Mapping[str, Quantity], moment: str, view: KernelView) -> dict[str, Any]:
+    """Measure the quantities that are due where a kernel is computed.
 
     Args:
-      kernel: Θ, shape (N, C, N, C).
+      quantities: those of the run.
+      moment: a key of `DUE`.
+      view: the member.
 
     Returns:
-      `eigenvalues` (N·C,), `effective_rank`, `effective_rank_traced`.
+      name of a quantity → value; what compares with a kernel before is left out where there was none.
     """
-    spectrum = eigenvalues(kernel)
-    traced = eigenvalues(metrics.trace_outputs(kernel))
     return {
-        "eigenvalues": spectrum,
-        "effective_rank": metrics.effective_rank_from_eigenvalues(spectrum),
-        "effective_rank_traced": metrics.effective_rank_from_eigenvalues(traced),
+        name: one.measure(view)
+        for name, one in quantities.items()
+        if one.measure and one.when in DUE[moment] and (PREVIOUS not in one.needs or view.previous)
     }
-
-
-def measure_layers(kernels: dict[str, jax.Array]) -> dict[str, Any]:
-    """Return what a crossing holds beyond a record.
-
-    Args:
-      kernels: {layer: its share of Θ, shape (N, C, N, C)}.
-
-    Returns:
-      what `measure_spectrum` returns, and `effective_rank_layer` (layers,).
-    """
-    layers = [metrics.effective_rank_from_eigenvalues(eigenvalues(share)) for share in kernels.values()]
-    return {**measure_spectrum(functools.reduce(jnp.add, kernels.values())), "effective_rank_layer": np.array(layers)}
-
-
-def measure_snapshot(kernels: dict[str, jax.Array]) -> dict[str, Any]:
-    """Return what the start and the minimum hold beyond a record.
-
-    Args:
-      kernels: {layer: its share of Θ, shape (N, C, N, C)}.
-
-    Returns:
-      what `measure_layers` returns, and `effective_rank_centred`.
-    """
-    centred = eigenvalues(metrics.centre_kernel(functools.reduce(jnp.add, kernels.values())))
-    return {**measure_layers(kernels), "effective_rank_centred": metrics.effective_rank_from_eigenvalues(centred)}
 
 
 class SpectrumWorkers:
@@ -89,11 +114,11 @@ class SpectrumWorkers:
         self.waiting: deque[Future] = deque()
         self.limits = threadpool_limits(1, user_api="blas")
 
-    def submit(self, measure: Callable, kernels: Any) -> Future:
-        """Return the future of measure(kernels)."""
+    def submit(self, measure: Callable, *arguments: Any) -> Future:
+        """Return the future of measure(*arguments)."""
         while len(self.waiting) >= self.capacity:
             self.waiting.popleft().result()
-        self.waiting.append(self.pool.submit(measure, kernels))
+        self.waiting.append(self.pool.submit(measure, *arguments))
         return self.waiting[-1]
 
     def forget(self) -> None:

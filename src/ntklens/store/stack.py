@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from ntklens.config.identity import is_not_identity
+from ntklens.config.identity import is_not_identity, list_neutral
 from ntklens.errors import InputError
 from ntklens.store.same_data import identify
 from ntklens.store.separate import COORDINATE, label_data, split_runs
@@ -222,10 +222,11 @@ def sort_runs(configs: Mapping[str, dict[str, Any]]) -> list[str]:
 
 def find_swept(configs: Mapping[str, dict[str, Any]]) -> dict[str, tuple[str, np.ndarray]]:
     """Return the scientific parameters that differ between runs, as coordinates; null is NaN among numbers."""
+    neutral = list_neutral()  # what a configuration had in effect before there was such an option
     keys = dict.fromkeys(key for config in configs.values() for key in config)
     swept: dict[str, tuple[str, np.ndarray]] = {}
     for key in keys:
-        values = [config.get(key) for config in configs.values()]
+        values = [config.get(key, neutral.get(key)) for config in configs.values()]
         if is_not_identity(key) or all(value == values[0] for value in values):
             continue
         numbers = all(value is None or isinstance(value, int | float) for value in values)

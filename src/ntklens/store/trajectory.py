@@ -1,12 +1,11 @@
-"""What is recorded of one (configuration, seed): names, dimensions, attributes; written once, whole, and read back."""
+"""The file of one (configuration, seed): written once, whole, and read back."""
 
 import contextlib
 import errno
 import io
-import json
 import os
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,38 +19,11 @@ FILE_NAME = "trajectory.nc"
 ATTEMPT_PREFIX = "attempt-"  # of the directory in which one process writes a file before it is linked into place
 UNREADABLE = (OSError, KeyError, RuntimeError, AttributeError, TypeError, ValueError)  # what h5py says of damage
 LEVELS = (1.0, 0.3, 0.1)  # train losses whose first crossing is a snapshot
-# name → (dimensions beyond record, description). Snapshots hold the same names without the record dimension.
-VARIABLES: dict[str, tuple[tuple[str, ...], str]] = {
-    "step": ((), "updates done"),
-    "epoch": ((), "passes over the training set"),
-    "train_loss": ((), "mean loss over the training set"),
-    "selection_loss": ((), "mean loss over the first half of the test set, which chooses the minimum"),
-    "test_loss": ((), "mean loss over the other half of the test set"),
-    "train_accuracy": ((), "fraction of the training set classified correctly"),
-    "test_accuracy": ((), "fraction of the other half of the test set classified correctly"),
-    "logit_norm": ((), "root mean square over the probe of |f(x)|"),
-    "trace": ((), "Tr Θ, the sum of all N·C diagonal entries"),
-    "trace_layer": (("layer",), "a layer's share of Tr Θ"),
-    "weight_change": (("layer",), "|θ_l − θ_l(0)| / |θ_l(0)|"),
-    "effective_rank": ((), "Γ = exp(−Σ p ln p), p the normalised eigenvalues of Θ (N·C × N·C)"),
-    "effective_rank_traced": ((), "Γ of (1/C) Σ_c Θ[(i,c),(j,c)] (N × N)"),
-    "effective_rank_centred": ((), "Γ of Θ centred over samples"),
-    "effective_rank_layer": (("layer",), "Γ of a layer's share of Θ"),
-    "eigenvalues": (("mode",), "eigenvalues of Θ, descending"),
-}
 PREFIXES = {"": ("record",), "minimum_": (), "crossing_": ("level",)}  # of a name → its leading dimension
 BARE = ("record", "mode")  # dimensions without coordinates
-# Everything else in a file: name → (dimensions, attributes).
-SCHEMA: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
-    "layer": (("layer",), {}),
-    "level": (("level",), {"long_name": "train loss crossed"}),
-} | {
-    prefix + name: ((*leading, *dims), {"long_name": description})
-    for prefix, leading in PREFIXES.items()
-    for name, (dims, description) in VARIABLES.items()
-}
 FLOATS = {size: np.dtype(f"f{size}") for size in (2, 4, 8)}  # bytes → type
 _templates: dict[Any, bytes] = {}  # the last structure → a file of it
+_described: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {}  # variable → its dimensions and attributes
 
 
 class NewerSchema(InputError):
@@ -68,41 +40,6 @@ class Stored(NamedTuple):
     dims: tuple[str, ...]
     values: np.ndarray
     attrs: dict[str, str]
-
-
-def build_trajectory(
-    records: Mapping[str, np.ndarray],
-    minimum: Mapping[str, np.ndarray],
-    crossings: Mapping[str, np.ndarray],
-    layers: list[str],
-    attributes: Mapping[str, Any],
-) -> xr.Dataset:
-    """Put the measurements of one seed into the documented schema.
-
-    Args:
-      records: name of `VARIABLES` → array with a leading record dimension; NaN where not measured.
-      minimum: the same names at the minimum of the selection loss, without the record dimension.
-      crossings: the same names with a leading dimension over `LEVELS`; NaN where a level was not crossed.
-      layers: the names along `layer`.
-      attributes: what is needed to understand the numbers; nested values are stored as JSON.
-
-    Returns:
-      The trajectory.
-    """
-    data: dict[str, tuple] = {}
-    for prefix, values in zip(PREFIXES, (records, minimum, crossings), strict=True):
-        for name in VARIABLES:
-            dims, attrs = SCHEMA[prefix + name]
-            data[prefix + name] = (dims, values[name], attrs)
-    encoded = {key: _encode(value) for key, value in attributes.items()}
-    coords = {"layer": layers, "level": ("level", np.array(LEVELS), SCHEMA["level"][1])}
-    return xr.Dataset(data, coords, {"schema_version": SCHEMA_VERSION, **encoded})
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, bool):
-        return int(value)
-    return value if isinstance(value, str | int | float) else json.dumps(value, sort_keys=True)
 
 
 def publish_trajectory(trajectory: xr.Dataset, directory: Path) -> bool:
@@ -158,7 +95,9 @@ def _encode_anew(trajectory: xr.Dataset) -> bytes:
     sheltered: dict[Any, dict[str, Any]] = {
         name: {"fletcher32": True} for name, variable in trajectory.data_vars.items() if variable.ndim
     }
-    sheltered["eigenvalues"] |= {"zlib": True, "complevel": 1, "shuffle": True}
+    for name, variable in trajectory.data_vars.items():
+        if variable.dims == ("record", "mode"):
+            sheltered[name] |= {"zlib": True, "complevel": 1, "shuffle": True}
     buffer = io.BytesIO()
     trajectory.to_netcdf(buffer, engine="h5netcdf", encoding=sheltered)
     return buffer.getvalue()
@@ -199,7 +138,7 @@ def read_trajectory(path: Path) -> xr.Dataset:
       path: a trajectory.nc.
 
     Returns:
-      The trajectory, as `build_trajectory` made it.
+      The trajectory, as it was published.
 
     Raises:
       InputError: if the file cannot be read, or was written in a newer schema.
@@ -213,8 +152,8 @@ def read_trajectory(path: Path) -> xr.Dataset:
 def read_contents(path: Path, leave: str | None = None) -> tuple[dict[str, Any], dict[str, Stored]]:
     """Read one trajectory as plain arrays, also variables that this version of ntklens does not know.
 
-    With HDF5's own calls, and dimensions and descriptions from the schema: ten times faster than by what h5py offers
-    for looking them up in the file, which matters for thousands of files.
+    With HDF5's own calls, and dimensions and descriptions as the first file had them: ten times faster than by what
+    h5py offers for looking them up in each file, which matters for thousands of files.
 
     Args:
       path: a trajectory.nc.
@@ -267,8 +206,8 @@ def _open_trajectory(path: Path) -> Iterator[Any]:
 
 def _holds_values(file: Any, name: str) -> bool:
     """Return whether a name is of a variable, and not of a dimension without coordinates."""
-    if name in SCHEMA or name in BARE:
-        return name in SCHEMA
+    if name in _described or name in BARE:
+        return name not in BARE
     label = str(_decode(file[name].attrs.get("NAME", "")))
     return not label.startswith("This is a netCDF dimension but not a netCDF variable")
 
@@ -277,12 +216,12 @@ def _read_variable(file: Any, name: str, leave: str | None = None) -> Stored:
     import h5py
 
     node = h5py.h5d.open(file.id, name.encode())
-    dims, attrs = SCHEMA[name] if name in SCHEMA else _describe_variable(file[name])
-    # The schema's numbers are floats, and to ask for their size alone is quicker.
-    known = name in SCHEMA and name != "layer"
-    dtype, shape = FLOATS[node.get_type().get_size()] if known else node.dtype, node.shape
-    if len(dims) != len(shape):
-        raise ValueError(f"{name} has {len(shape)} dimensions, not {len(dims)}")
+    shape, kind = node.shape, node.get_type()
+    if name not in _described or len(_described[name][0]) != len(shape):
+        _described[name] = _describe_variable(file[name])
+    dims, attrs = _described[name]
+    # Nearly all are floats, and to ask for their size alone is quicker.
+    dtype = FLOATS[kind.get_size()] if kind.get_class() == h5py.h5t.FLOAT else node.dtype
     if leave in dims:
         return Stored(dims, np.broadcast_to(np.array(np.nan, dtype), shape), attrs)
     values = np.empty(shape, dtype)
@@ -325,6 +264,17 @@ def read_attributes(path: Path) -> dict[str, Any]:
             return {key: _decode(value) for key, value in file.attrs.items() if not key.startswith("_NC")}
     except UNREADABLE:
         return {}
+
+
+def list_variables(path: Path) -> set[str]:
+    """Return the names of a trajectory's variables; none if there is no file that can be read."""
+    import h5py
+
+    try:
+        with path.open("rb") as stream, h5py.File(stream, "r") as file:
+            return {name for name in file if _holds_values(file, name)}
+    except UNREADABLE:
+        return set()
 
 
 def read_state(path: Path) -> str | None:

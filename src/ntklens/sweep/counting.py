@@ -85,6 +85,6 @@ def count_workload(
     )
 
 
-def count_checkpoint_bytes(params: Any, opt_state: Any, records: int, modes: int) -> int:
-    """Return the bytes of a checkpoint: parameters twice, the optimiser's state, and the records so far."""
-    return 2 * count_bytes(params) + count_bytes(opt_state) + 4 * records * (modes + 64)
+def count_checkpoint_bytes(params: Any, opt_state: Any, records: int, modes: int, kernels: int = 0) -> int:
+    """Return the bytes of a checkpoint: parameters twice, the optimiser's state, the records so far, kept kernels."""
+    return 2 * count_bytes(params) + count_bytes(opt_state) + 4 * (records * (modes + 64) + kernels * modes**2)

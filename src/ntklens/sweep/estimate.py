@@ -11,6 +11,7 @@ from ntklens.data import Dataset
 from ntklens.data.check import load_checked
 from ntklens.errors import InputError
 from ntklens.jobs.build import build_trainer, describe_sample, estimate_need, make_record_steps
+from ntklens.recording.quantities import PREVIOUS, list_needs
 from ntklens.sweep.cost import Cost
 from ntklens.sweep.counting import count_checkpoint_bytes, count_operations, count_workload
 from ntklens.training.ensemble import trains_faster_alone
@@ -29,6 +30,7 @@ def estimate_cost(cfg: DictConfig) -> Cost:
     plain = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(plain, dict)
     relevant = {name: plain[name] for name in ("model", "dataset", "optimizer", "training", "schedule", "precision")}
+    relevant["metrics"] = plain.get("metrics") or []
     relevant["optimizer"]["learning_rate"] = 0.0
     relevant["dataset"]["data_seed"] = plain["dataset"]["data_seed"] and 0
     if relevant["model"].get("width"):
@@ -72,7 +74,8 @@ def _estimate(relevant: str) -> Cost:
     steps = make_record_steps(cfg, trainer, len(dataset.train))
     sample = describe_sample(dataset)
     sample = jax.ShapeDtypeStruct((1, *sample.shape), sample.dtype)
-    outputs = (len(dataset.probe), dataset.classes)
+    outputs, metrics = (len(dataset.probe), dataset.classes), list(cfg.metrics)
+    kernels = len(list_needs(metrics) & {PREVIOUS})
     workload = count_workload(
         count_operations(trainer.apply, params, sample),
         params,
@@ -85,7 +88,7 @@ def _estimate(relevant: str) -> Cost:
     )
     return Cost(
         workload,
-        estimate_need(trainer, dataset),
+        estimate_need(trainer, dataset, metrics),
         1 if trains_faster_alone(params) else None,
-        count_checkpoint_bytes(params, opt_state, len(steps), math.prod(outputs)),
+        count_checkpoint_bytes(params, opt_state, len(steps), math.prod(outputs), kernels),
     )

@@ -16,6 +16,7 @@ from ntklens.launch.carry_out import carry_out, count_pending
 from ntklens.launch.planning import make_plans
 from ntklens.launch.slurm.status import ask_slurm
 from ntklens.launch.slurm.submit import explain_refusal
+from ntklens.recording.trajectory import refuse_unrecorded
 from ntklens.report.console import make_console
 from ntklens.report.sweep_table import build_sweep_table, describe_failures, describe_jobs, describe_unfinished
 from ntklens.signals import Stop, stop_on_signals
@@ -56,6 +57,7 @@ def sweep(
         if not configuration.cfg.replace:
             places = [find_seed_directory(configuration.run, seed) for seed in finished]
             refuse_finished(configuration.cfg.keep, configuration.run, places)
+            refuse_unrecorded(configuration.cfg.metrics, configuration.run, places)
     console = make_console()
     _store(plans)
     for plan in plans:

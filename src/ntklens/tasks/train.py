@@ -20,6 +20,7 @@ from ntklens.jobs.finish import read_published
 from ntklens.jobs.tracker import tracked
 from ntklens.jobs.watcher import ProgressBar
 from ntklens.launch.datasets import check_launch_data
+from ntklens.recording.trajectory import refuse_unrecorded
 from ntklens.report.console import make_console
 from ntklens.report.run_summary import list_seeds, print_run
 from ntklens.signals import stop_on_signals
@@ -61,7 +62,9 @@ def train(cfg: DictConfig) -> int:
     replaced = there if cfg.replace else []
     check_launch_data(run.parent, [Configuration(cfg, run, compute_key(cfg), {}, seeds, [], units)])
     if not cfg.replace:
-        refuse_finished(cfg.keep, run, [find_seed_directory(run, seed) for seed in there])
+        places = [find_seed_directory(run, seed) for seed in there]
+        refuse_finished(cfg.keep, run, places)
+        refuse_unrecorded(cfg.metrics, run, places)
     command = format_command(_list_words())
     if replaced:
         console.print(f"replace=true: {len(there)} results are invalidated; type the line without it to continue later")

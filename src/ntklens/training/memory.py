@@ -34,7 +34,13 @@ def count_activation_bytes(apply: Callable, params: Any, inputs: jax.ShapeDtypeS
 
 
 def estimate_memory(
-    trainer: Trainer, sample: jax.ShapeDtypeStruct, train_size: int, held_out_size: int, probe_size: int, batch: int
+    trainer: Trainer,
+    sample: jax.ShapeDtypeStruct,
+    train_size: int,
+    held_out_size: int,
+    probe_size: int,
+    batch: int,
+    kept_kernels: int = 0,
 ) -> MemoryNeed:
     """Count the bytes that training and measuring need at their peak.
 
@@ -45,6 +51,7 @@ def estimate_memory(
       held_out_size: test and selection samples.
       probe_size: samples N of the kernel.
       batch: samples per evaluation batch.
+      kept_kernels: kernels that are kept of each member.
 
     Returns:
       Shared bytes (data, the kernel's workspace) and bytes per member (parameters, optimiser, snapshots, activations).
@@ -68,6 +75,7 @@ def estimate_memory(
     traces = 2 * outputs.shape[1] * activations(probe_size)
     working = max(working, traces, activations(min(batch, max(train_size, held_out_size))))
     kept = 3 * count_bytes(params) + 2 * count_bytes(opt_state)  # now, initial, best; the optimiser's update is a copy
+    kept += kept_kernels * outputs.size**2 * dtype.itemsize
     return MemoryNeed(data + kernel, kept + working)
 
 

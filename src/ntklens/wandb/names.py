@@ -12,22 +12,9 @@ import numpy as np
 import xarray as xr
 
 from ntklens.recording.observables import OBSERVABLES, list_observables
-from ntklens.store.trajectory import VARIABLES
+from ntklens.recording.quantities import QUANTITIES, name_metric
 from ntklens.sweep.plan import PLAN_NAME
 
-METRICS = {  # variable → metric; others are ntk/<variable>, and ntk/layer/<layer>/<variable>
-    "epoch": "epoch",
-    "step": "step",
-    "train_loss": "loss/train",
-    "selection_loss": "loss/selection",
-    "test_loss": "loss/test",
-    "train_accuracy": "accuracy/train",
-    "test_accuracy": "accuracy/test",
-    "logit_norm": "function/logit_norm",
-    "trace_layer": "ntk/layer/{layer}/trace",
-    "effective_rank_layer": "ntk/layer/{layer}/effective_rank",
-    "weight_change": "weights/layer/{layer}/change",
-}
 SPECTRUM = "ntk/log10_eigenvalues"  # a histogram
 LOG_LOSS = "log_train_loss"  # ln L_train, an axis
 PATH = "path/trace"  # Tr Θ once more, along ln L_train
@@ -161,13 +148,6 @@ def read_axes(sweep: Path) -> dict[str, set[str]]:
     return {axis: found for axis, found in values.items() if len(found) > 1}
 
 
-def name_metric(variable: str, layer: str | None = None) -> str:
-    """Return the metric of a variable, of a layer of it if it has layers."""
-    if layer is None:
-        return METRICS.get(variable, f"ntk/{variable}")
-    return METRICS.get(variable, f"ntk/layer/{{layer}}/{variable.removesuffix('_layer')}").format(layer=layer)
-
-
 def make_row(record: Mapping[str, Any], layers: Sequence[str]) -> dict[str, Any]:
     """Return one record as metrics; what was not measured, or is not finite, is left out.
 
@@ -176,10 +156,10 @@ def make_row(record: Mapping[str, Any], layers: Sequence[str]) -> dict[str, Any]
       layers: their names.
     """
     row: dict[str, Any] = {}
-    for variable, (dims, _) in VARIABLES.items():
+    for variable, one in QUANTITIES.items():
         if variable not in record:
             continue
-        values = np.asarray(record[variable])
+        values, dims = np.asarray(record[variable]), one.dims
         if dims == ("layer",):
             row |= {name_metric(variable, layer): float(v) for layer, v in zip(layers, values, strict=False)}
         elif dims == ("mode",):
@@ -205,7 +185,7 @@ def make_histogram(eigenvalues: np.ndarray) -> Histogram | None:
 def list_rows(trajectory: xr.Dataset) -> list[dict[str, Any]]:
     """Return every record of a trajectory as metrics."""
     layers = [str(layer) for layer in trajectory["layer"].values]
-    variables = {name: trajectory[name].values for name in VARIABLES if name in trajectory}
+    variables = {name: trajectory[name].values for name in QUANTITIES if name in trajectory}
     return [
         make_row({name: values[index] for name, values in variables.items()}, layers)
         for index in range(trajectory.sizes["record"])
@@ -217,7 +197,7 @@ def digest_records(trajectories: Sequence[xr.Dataset]) -> list[str]:
     found = []
     for trajectory in trajectories:
         digest = hashlib.sha256(str(trajectory.attrs.get("state")).encode())
-        for name in VARIABLES:
+        for name in QUANTITIES:
             if name in trajectory:
                 digest.update(name.encode() + trajectory[name].values.tobytes())
         found.append(digest.hexdigest()[:16])

@@ -1,0 +1,246 @@
+"""The table of recorded quantities: one entry makes a quantity measured, stored, continued, tracked and documented.
+
+A function sees a member through one of two objects: at every record a `measure.RecordView`, traced by JAX; where a
+kernel is computed a `spectra.KernelView`, on the host. JAX is imported where a function needs it: names and texts are
+also wanted where nothing is computed.
+
+To add a quantity, append an entry. `optional=True` leaves it out of a run unless `metrics=[<name>]` asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ntklens.errors import InputError
+
+if TYPE_CHECKING:
+    from ntklens.recording.measure import RecordView
+    from ntklens.recording.spectra import KernelView
+
+RECORD = "every record"
+SPECTRUM = "sparse, snapshots"
+SNAPSHOT = "snapshots"
+ENDS = "start, minimum"
+# Where a kernel is computed → when the quantities are due that are measured there.
+DUE = {"spectrum": (SPECTRUM,), "crossing": (SPECTRUM, SNAPSHOT), "end": (SPECTRUM, SNAPSHOT, ENDS)}
+START, PREVIOUS, PARAMETERS = "start", "previous", "parameters"  # what a quantity may need beside the kernel
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is recorded under one name.
+
+    Attributes:
+      name: of the variable in a trajectory; `minimum_<name>` and `crossing_<name>` hold it at the snapshots.
+      definition: in a line, with its normalisation; also the variable's `long_name`.
+      when: `RECORD`, `SPECTRUM`, `SNAPSHOT` or `ENDS`.
+      measure: for `RECORD` of a `RecordView`, else of a `KernelView` → a value of the shape of `dims`; None: the
+        recorder counts it.
+      dims: beyond record: (), ("layer",) or ("mode",).
+      metric: its name in Weights & Biases, with `{layer}` if it has layers; None: ntk/<name>,
+        ntk/layer/<layer>/<name without _layer>.
+      optional: whether it is measured only where `metrics` lists it.
+      needs: what is kept for it beside the kernel: of `START`, `PREVIOUS`, `PARAMETERS`.
+      source: where it is defined, if not by arXiv 2507.05035.
+    """
+
+    name: str
+    definition: str
+    when: str
+    measure: Callable[[Any], Any] | None
+    dims: tuple[str, ...] = ()
+    metric: str | None = None
+    optional: bool = False
+    needs: tuple[str, ...] = ()
+    source: str = ""
+
+
+def _measure_logit_norm(view: RecordView) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.sqrt(jnp.mean(jnp.sum(view.logits**2, axis=-1)))
+
+
+def _measure_weight_change(view: RecordView) -> Any:
+    import jax
+    import jax.numpy as jnp
+
+    now, start = jax.tree.leaves(view.params), jax.tree.leaves(view.initial)
+
+    def norm(leaves: Iterable[Any]) -> Any:
+        return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in leaves))
+
+    return jnp.stack(
+        [norm(now[i] - start[i] for i in layer) / norm(start[i] for i in layer) for layer in view.layers.values()]
+    )
+
+
+def _measure_traced(view: KernelView) -> float:
+    from ntklens.ntk.metrics import trace_outputs
+
+    return view.measure_rank(trace_outputs(view.kernel))
+
+
+def _measure_centred(view: KernelView) -> float:
+    from ntklens.ntk.metrics import centre_kernel
+
+    return view.measure_rank(centre_kernel(view.kernel))
+
+
+def _measure_participation(view: KernelView) -> Any:
+    from ntklens.ntk.metrics import participation_ratio
+
+    return participation_ratio(view.matrix)
+
+
+def _measure_distance(view: KernelView) -> float:
+    from ntklens.ntk.metrics import kernel_distance
+
+    assert view.start is not None
+    return kernel_distance(view.kernel, view.start)
+
+
+def _measure_velocity(view: KernelView) -> float:
+    from ntklens.ntk.metrics import kernel_distance
+
+    assert view.previous is not None
+    epoch, kernel = view.previous
+    return kernel_distance(view.kernel, kernel) / (view.epoch - epoch)
+
+
+def _measure_alignment(view: KernelView) -> float:
+    from ntklens.ntk.metrics import target_alignment
+
+    return target_alignment(view.kernel, view.labels)
+
+
+def _measure_layer_alignment(view: KernelView) -> list[float]:
+    from ntklens.ntk.metrics import target_alignment
+
+    return [target_alignment(share, view.labels) for share in view.shares.values()]
+
+
+_LAYER = ("layer",)
+_LIST = (
+    Quantity("step", "updates done", RECORD, None, metric="step"),
+    Quantity("epoch", "passes over the training set", RECORD, None, metric="epoch"),
+    Quantity("train_loss", "mean loss over the training set", RECORD, lambda view: view.train[0], metric="loss/train"),
+    Quantity(
+        "selection_loss", "mean loss over the first half of the test set, which chooses the minimum", RECORD,
+        lambda view: view.selection[0], metric="loss/selection",
+    ),
+    Quantity(
+        "test_loss", "mean loss over the other half of the test set", RECORD, lambda view: view.test[0],
+        metric="loss/test",
+    ),
+    Quantity(
+        "train_accuracy", "fraction of the training set classified correctly", RECORD, lambda view: view.train[1],
+        metric="accuracy/train",
+    ),
+    Quantity(
+        "test_accuracy", "fraction of the other half of the test set classified correctly", RECORD,
+        lambda view: view.test[1], metric="accuracy/test",
+    ),
+    Quantity(
+        "logit_norm", "root mean square over the probe of |f(x)|", RECORD, _measure_logit_norm,
+        metric="function/logit_norm",
+    ),
+    Quantity("trace", "Tr Θ, the sum of all N·C diagonal entries", RECORD, lambda view: view.traces.sum()),
+    Quantity("trace_layer", "a layer's share of Tr Θ", RECORD, lambda view: view.traces, _LAYER),
+    Quantity(
+        "weight_change", "|θ_l − θ_l(0)| / |θ_l(0)|, biases included", RECORD, _measure_weight_change, _LAYER,
+        "weights/layer/{layer}/change",
+    ),
+    Quantity(
+        "effective_rank", "Γ = exp(−Σ p ln p), p the eigenvalues of Θ (N·C × N·C), clipped at 0 and normalised to 1",
+        SPECTRUM, lambda view: view.measure_rank(view.kernel), source="Roy & Vetterli 2007",
+    ),
+    Quantity("effective_rank_traced", "Γ of (1/C) Σ_c Θ[(i,c),(j,c)] (N × N)", SPECTRUM, _measure_traced),
+    Quantity(
+        "effective_rank_centred", "Γ of H Θ H, centred over samples: H = 1 − (1/N) 1 1ᵀ", ENDS, _measure_centred
+    ),
+    Quantity(
+        "effective_rank_layer", "Γ of a layer's share of Θ", SNAPSHOT,
+        lambda view: [view.measure_rank(share) for share in view.shares.values()], _LAYER,
+    ),
+    Quantity("eigenvalues", "eigenvalues of Θ, descending", SPECTRUM, lambda view: view.eigenvalues, ("mode",)),
+    Quantity(
+        "participation_ratio", "(Tr Θ)² / ‖Θ‖², how many eigenvalues take part: 1 ≤ it ≤ rank Θ", SPECTRUM,
+        _measure_participation, optional=True, source="Roy & Vetterli 2007 compare it with Γ",
+    ),
+    Quantity(
+        "kernel_distance", "1 − cos(Θ, Θ_0) = 1 − ⟨Θ, Θ_0⟩ / (‖Θ‖ ‖Θ_0‖)", SPECTRUM, _measure_distance,
+        optional=True, needs=(START,), source="Fort et al. 2020, arXiv 2010.15110",
+    ),
+    Quantity(
+        "kernel_velocity",
+        "(1 − cos(Θ_t, Θ_s)) / (t − s) per epoch, s the time at which a spectrum was measured before", SPECTRUM,
+        _measure_velocity, optional=True, needs=(PREVIOUS,), source="Fort et al. 2020, arXiv 2010.15110",
+    ),
+    Quantity(
+        "alignment",
+        "yᵀ H Θ H y / (‖H Θ H‖ |H y|²), y the one-hot labels of the probe, H centring over samples: in [0, 1]",
+        SPECTRUM, _measure_alignment, optional=True,
+        source="Cristianini et al. 2001; Baratin et al. 2021, arXiv 2008.00938",
+    ),
+    Quantity(
+        "alignment_layer", "alignment of a layer's share of Θ", SNAPSHOT, _measure_layer_alignment, _LAYER,
+        optional=True, source="Baratin et al. 2021, arXiv 2008.00938",
+    ),
+)  # fmt: skip
+QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _LIST}
+# Of what every run records: name → (dimensions beyond record, definition).
+VARIABLES = {name: (one.dims, one.definition) for name, one in QUANTITIES.items() if not one.optional}
+
+
+def list_optional() -> tuple[str, ...]:
+    """Return the names that `metrics` may list."""
+    return tuple(name for name, one in QUANTITIES.items() if one.optional)
+
+
+def check_metrics(metrics: Iterable[str]) -> None:
+    """Raise InputError where `metrics` lists something else than optional quantities."""
+    known = list_optional()
+    if unknown := [str(name) for name in metrics if name not in known]:
+        always = ", ".join(name for name in unknown if name in QUANTITIES)
+        reason = f"{always} is always recorded" if always else f"must list none or some of {', '.join(known)}"
+        raise InputError(f"metrics=[{','.join(map(str, metrics))}]: {reason}")
+
+
+def select_quantities(metrics: Iterable[str] = ()) -> dict[str, Quantity]:
+    """Return, in the order of the table, what a run records.
+
+    Args:
+      metrics: the optional ones.
+    """
+    wanted = set(metrics)
+    return {name: one for name, one in QUANTITIES.items() if not one.optional or name in wanted}
+
+
+def list_needs(metrics: Iterable[str]) -> set[str]:
+    """Return what must be kept beside a kernel for what a run records: of `START`, `PREVIOUS`, `PARAMETERS`."""
+    return {need for one in select_quantities(metrics).values() for need in one.needs}
+
+
+def name_metric(name: str, layer: str | None = None) -> str:
+    """Return the name of a quantity in Weights & Biases, of a layer of it if it has layers."""
+    own = QUANTITIES[name].metric if name in QUANTITIES else None
+    if layer is None:
+        return own or f"ntk/{name}"
+    return (own or f"ntk/layer/{{layer}}/{name.removesuffix('_layer')}").format(layer=layer)
+
+
+def format_table() -> str:
+    """Return the table of docs/measurements.md."""
+    rows = ["| name | definition | measured at |", "|---|---|---|"]
+    for name, one in QUANTITIES.items():
+        text = one.definition.replace("|", "\\|") + (f" ({one.source})" if one.source else "")
+        text += ", per layer" if one.dims == _LAYER and "layer" not in text else ""
+        rows.append(f"| `{name}` | {text} | {one.when}{f'; `metrics=[{name}]`' if one.optional else ''} |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":  # python -m ntklens.recording.quantities: the table for docs/measurements.md
+    print(format_table())
