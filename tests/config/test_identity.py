@@ -1,7 +1,6 @@
 import json
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ def compose_config(*overrides):
     register_schemas()
     with initialize_config_dir(version_base="1.3", config_dir=str(find_config_directory())):
         cfg = compose("config", overrides=list(overrides))
-    if not any("_target_" in word for word in overrides):  # of a module that is nowhere
+    if not any("_target_" in word or word[0] == "+" for word in overrides):  # of what is not in this release
         type_groups(cfg)
     return cfg
 
@@ -43,19 +42,11 @@ def test_results_of_commit_0466374_keep_their_key_and_their_folder(words, direct
     assert compute_key(OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))) == directory.rpartition("-")[2]
 
 
-@dataclass
-class LaterMLPConfig(schemas.MLPConfig):
-    output_scale: float = schemas.added_later(neutral=1.0)
-    residual: bool = schemas.added_later(neutral=False)
-
-
 @pytest.fixture
 def later(monkeypatch):
     """Two options that the model got after results were published."""
-    monkeypatch.setitem(schemas.SCHEMAS, "mlp", LaterMLPConfig)
-    yield lambda *words: compose_config("model.output_scale=1", "model.residual=false", *words)
-    monkeypatch.undo()
-    register_schemas()
+    monkeypatch.setattr(schemas, "LATER_ARGUMENTS", {"model.output_scale": 1.0, "model.residual": False})
+    return lambda *words: compose_config("+model.output_scale=1", "+model.residual=false", *words)
 
 
 def test_a_later_option_changes_no_key_where_it_does_what_was_done_before(later):

@@ -3,7 +3,7 @@
 The schema holds types; the values live in conf/. A key that the schema lacks fails at composition.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ ALIASES = {
     **dict.fromkeys(("wandb", "logger", "logging"), "tracking"),
 }
 NEUTRAL = "neutral"  # of a field's metadata
+# The same of arguments of models, datasets and optimizers, by the override's name: {"model.residual": False}.
+LATER_ARGUMENTS: dict[str, Any] = {}
 KERNEL, PARAMETERS = "kernel", "parameters"
 KEPT = (KERNEL, PARAMETERS)  # what `keep` may list
 
@@ -127,8 +129,7 @@ EARLIER_SCHEMAS = ("mlp", "file_dataset", "synthetic", "adam", "adamw", "sgd", "
 def list_neutral() -> dict[str, Any]:
     """Return {override's name: neutral value} of the options that came later, see `added_later`."""
     places = [("", Config), *((f"{entry.name}.", entry.type) for entry in fields(Config) if is_dataclass(entry.type))]
-    places += [(f"{group}.", SCHEMAS[name]) for group, names in GROUP_SCHEMAS.items() for name in names]
-    return {
+    return LATER_ARGUMENTS | {
         f"{prefix}{entry.name}": entry.metadata[NEUTRAL]
         for prefix, schema in places
         for entry in fields(schema)
