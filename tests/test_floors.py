@@ -10,7 +10,7 @@ import ntklens
 
 # From the top down. Folders on one line stand side by side and do not import each other.
 FLOORS = (
-    ("run",),
+    ("run", "notebook"),
     ("cli",),
     ("tasks",),
     ("wandb",),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ntklens.analysis.study import Study as Study
     from ntklens.analysis.study import analyse as analyse
     from ntklens.errors import InputError as InputError
+    from ntklens.jobs.own_loop import Recorder as Recorder
+    from ntklens.notebook import train as train
     from ntklens.ntk.metrics import effective_rank as effective_rank
     from ntklens.ntk.metrics import trace as trace
     from ntklens.ntk.structured import kernel as kernel
@@ -51,6 +53,8 @@ _PUBLIC = {
     "layer_traces": "ntklens.ntk.structured",
     "neural_tangents": "ntklens._compat",
     # trajectories
+    "Recorder": "ntklens.jobs.own_loop",
+    "train": "ntklens.notebook",
     "load": "ntklens.store.load",
     "load_snapshots": "ntklens.store.snapshots",
     "Snapshot": "ntklens.store.snapshots",

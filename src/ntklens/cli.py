@@ -63,17 +63,22 @@ class SteadyStream:
         return getattr(self.stream, name)
 
 
-def run_command(hydra_main: Callable[[], None], argv: Sequence[str]) -> int:
+def run_command(hydra_main: Callable[[], None], argv: Sequence[str], raises: bool = False) -> int:
     """Call Hydra's main function with the words of a command line, and return the exit status of what happened.
 
     What it changes in this process and Hydra's state are as before afterwards, so that it can be called again.
+
+    Args:
+      hydra_main: Hydra's main function.
+      argv: the words after the command's name.
+      raises: whether bad input is raised, and not printed.
     """
     before = sys.argv, sys.stdout, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [before[0][0], *argv]  # where Hydra, and lines to type next, find them
     _statuses.clear()
     begin_tracking()
     try:
-        return _run_command(hydra_main)
+        return _run_command(hydra_main, raises)
     finally:
         sys.stdout.flush()
         sys.argv, sys.stdout, full_error = before
@@ -85,7 +90,7 @@ def run_command(hydra_main: Callable[[], None], argv: Sequence[str]) -> int:
         HydraConfig.instance().cfg = None
 
 
-def _run_command(hydra_main: Callable[[], None]) -> int:
+def _run_command(hydra_main: Callable[[], None], raises: bool) -> int:
     register_schemas()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by a shell's >&-
@@ -94,7 +99,7 @@ def _run_command(hydra_main: Callable[[], None]) -> int:
         if reconfigure := getattr(stream, "reconfigure", None):  # a notebook's output has none
             reconfigure(errors="replace")  # a terminal without Greek letters is no failure
     sys.stdout = SteadyStream(sys.stdout)
-    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    full_error = raises or os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would otherwise print in several lines
     try:
         current.words = tuple(order_words(sys.argv[1:], suggest_key))

@@ -7,7 +7,7 @@ import pytest
 from ntklens.recording import measure, spectra
 from ntklens.recording.measure import Measurer, evaluate_split, put_on_device
 from ntklens.recording.quantities import VARIABLES
-from ntklens.recording.recorder import Recorder
+from ntklens.recording.recorder import EnsembleRecorder
 from ntklens.recording.spectra import SpectrumWorkers
 from ntklens.store.trajectory import LEVELS
 from ntklens.training.ensemble import initialise, run_states
@@ -24,7 +24,7 @@ def record(trainer, data, seeds=(0, 1), epochs=60, stop_after=None, engine="stru
     steps = make_geometric_steps(epochs * per_epoch, 1.08)
     start = initialise(trainer, seeds, rate)
     measurer = Measurer(trainer.apply, trainer.loss, engine)
-    recorder = Recorder(
+    recorder = EnsembleRecorder(
         measurer, put_on_device(data), start.params, steps, choose_sparse(steps, 2.0), per_epoch, stop_after, WORKERS
     )
     params = []
@@ -156,7 +156,7 @@ def test_only_the_diverged_member_ends(mlp_problem):
     trainer, data = mlp_problem
     steps = np.arange(4)
     state = initialise(trainer, [0, 1], 1e-2)
-    recorder = Recorder(
+    recorder = EnsembleRecorder(
         Measurer(trainer.apply, trainer.loss), put_on_device(data), state.params, steps, steps == 0, 1, None, WORKERS
     )
     recorder.record(0, state.params)
@@ -170,7 +170,7 @@ def test_a_member_that_never_was_finite_has_one_empty_record(mlp_problem):
     trainer, data = mlp_problem
     state = initialise(trainer, [0], 1e-2)
     params = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
-    recorder = Recorder(
+    recorder = EnsembleRecorder(
         Measurer(trainer.apply, trainer.loss),
         put_on_device(data),
         params,
@@ -192,7 +192,7 @@ def test_dead_networks_are_recognised(mlp_problem):
     state = initialise(trainer, [0, 1], 1e-2)
     params = jax.tree.map(lambda leaf: leaf.at[0].set(-jnp.abs(leaf[0])), state.params)
     params["params"]["hidden_0"]["bias"] = params["params"]["hidden_0"]["bias"].at[0].set(-100.0)
-    recorder = Recorder(
+    recorder = EnsembleRecorder(
         Measurer(trainer.apply, trainer.loss),
         put_on_device(data),
         params,

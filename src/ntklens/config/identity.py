@@ -89,7 +89,12 @@ def _name_targets(node: Any) -> Any:
 
 def compute_key(cfg: DictConfig) -> str:
     """Return the run key: the first 16 hexadecimal digits of SHA-256 of the canonical JSON of identity and schema."""
-    identity = {"schema": SCHEMA_VERSION, "config": select_identity(cfg)}
+    return hash_identity(select_identity(cfg))
+
+
+def hash_identity(config: dict[str, Any]) -> str:
+    """Return the run key of what `select_identity` leaves of a configuration."""
+    identity = {"schema": SCHEMA_VERSION, "config": config}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

@@ -22,7 +22,7 @@ from ntklens.jobs.finish import finish_seed
 from ntklens.jobs.tracker import Tracker
 from ntklens.jobs.watcher import Watcher
 from ntklens.recording.measure import DeviceData, Measurer
-from ntklens.recording.recorder import NEEDED, PENDING, Recorder
+from ntklens.recording.recorder import NEEDED, PENDING, EnsembleRecorder
 from ntklens.recording.spectra import SpectrumWorkers
 from ntklens.recording.trajectory import build_trajectory
 from ntklens.signals import Stop
@@ -88,7 +88,7 @@ class Pack:
         padded = [*range(len(seeds)), *[len(seeds) - 1] * (size - len(seeds))]
         trainer, cfg = job.trainer, job.cfg
         self.state = initialise(trainer, [seeds[member] for member in padded], cfg.optimizer.learning_rate)
-        self.recorder = Recorder(
+        self.recorder = EnsembleRecorder(
             Measurer(trainer.apply, trainer.loss, cfg.ntk.engine, tuple(cfg.get("metrics") or ())),
             job.data,
             self.state.params,
@@ -263,14 +263,7 @@ class Pack:
             "seconds": seconds,
         }
         for member, (seed, (records, minimum, crossings)) in enumerate(zip(self.seeds, finished, strict=False)):
-            diverged_step = recorder.diverged_step[member]
-            attributes = {
-                "state": "done" if diverged_step is None else "diverged",
-                "seed": seed,
-                "constant_output": recorder.is_constant(member),
-                **({} if diverged_step is None else {"diverged_step": diverged_step}),
-                **shared,
-            }
+            attributes = {"seed": seed, **recorder.describe_member(member), **shared}
             trajectory = build_trajectory(records, minimum, crossings, recorder.layers, attributes)
             directory = find_seed_directory(job.run, seed)
             publish_trajectory(trajectory, directory)

@@ -144,11 +144,13 @@ def check_function(f: Function, params: Any, x: Array) -> None:
         x: inputs [N, ...]; whether samples interact shows for N > 1 only.
 
     Raises:
-        ValueError: as `layer_kernels`.
+        ValueError: as `ntk_by_layer`; if f does not depend on its parameters.
     """
     params, x, _ = _as_arrays(params, x, None)
     with jax.default_matmul_precision("highest"):
         problem = _take_apart(f, params, x)
+        if not any(map(problem.list_acting, problem.layers)):
+            raise ValueError("f(params, x) does not depend on params")
         _refuse_mixing(f, params, x, problem.task(_kernel), problem.program.list_captured())
 
 

@@ -51,12 +51,14 @@ class Measurer:
       loss: per-sample loss of logits (N, C) and labels (N,).
       engine: a key of `ENGINES`.
       metrics: the optional quantities that are switched on.
+      given: the quantities whose values the caller has; they are not measured.
     """
 
     apply: Callable[[Params, jax.Array], jax.Array]
     loss: Loss
     engine: str = "structured"
     metrics: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
 
     @property
     def quantities(self) -> dict[str, Quantity]:
@@ -148,9 +150,8 @@ def measure_record(measurer: Measurer, data: DeviceData, params: Params, initial
       name of a quantity → scalar or (layers,); also `constant`: whether f is constant over the probe.
     """
     view = RecordView(measurer, data, params, initial)
-    values = {
-        name: one.measure(view) for name, one in measurer.quantities.items() if one.when == RECORD and one.measure
-    }
+    due = {name: one for name, one in measurer.quantities.items() if one.when == RECORD and name not in measurer.given}
+    values = {name: one.measure(view) for name, one in due.items() if one.measure}
     spread, size = jnp.max(jnp.std(view.logits, axis=0)), jnp.max(jnp.abs(view.logits))
     return values | {"constant": (len(view.logits) > 1) & (spread <= CONSTANT_TOLERANCE * size)}
 

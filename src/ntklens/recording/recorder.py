@@ -45,7 +45,7 @@ def _keep_better(best: Params, params: Params, better: jax.Array) -> Params:
     return jax.tree.map(choose, best, params)
 
 
-class Recorder:
+class EnsembleRecorder:
     """Collects the records and snapshots of the members of one ensemble.
 
     Args:
@@ -90,19 +90,22 @@ class Recorder:
         self.active = np.ones(members, bool)
         self.diverged_step: list[int | None] = [None] * members
 
-    def record(self, index: int, params: Params) -> dict[str, np.ndarray]:
+    def record(
+        self, index: int, params: Params, given: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
         """Measure the members at `steps[index]`, and decide which of them go on.
 
         Args:
           index: number of the record.
           params: stacked parameters.
+          given: the values that the caller has of `measurer.given`, arrays (E,); those left out are NaN.
 
         Returns:
           What was measured of every member, finished ones included, arrays (E,) or (E, layers).
         """
         step = int(self.steps[index])
         measured = measure_records(params, self.initial, self.data, measurer=self.measurer)
-        values = {name: np.asarray(array) for name, array in measured.items()}
+        values = {name: np.asarray(array) for name, array in measured.items()} | dict(given or {})
         losses = np.stack([values[name] for name in ("train_loss", "selection_loss", "test_loss")])
         for member in np.flatnonzero(self.active & ~np.isfinite(losses).all(axis=0)):
             self.active[member], self.diverged_step[member] = False, step
@@ -123,15 +126,31 @@ class Recorder:
         crossed = self._find_crossings(member, record)
         moment = "crossing" if crossed else "end" if index == 0 else "spectrum" if self.spectra[index] else ""
         if moment:
-            view = self._view_kernel(member, step, params, moment)
-            if PREVIOUS in self.needs:
-                view.previous, self.previous[member] = self.previous.get(member), (view.epoch, view.kernel)
-            record[PENDING] = self.workers.submit(measure_kernel, self.quantities, moment, view)
+            view = self._measure_kernel(member, record, params, moment)
             for name in [name_crossing(LEVELS[level]) for level in crossed] if index else [START]:
                 self._keep(member, name, step, view.shares, params)
         self.records[member].append(record)
         for level in crossed:
             self.crossings[member][level] = index
+
+    def _measure_kernel(self, member: int, record: dict[str, Any], params: Params, moment: str) -> KernelView:
+        """Have a kernel measured for a record, and return what its quantities see."""
+        view = self._view_kernel(member, record["step"], params, moment)
+        if PREVIOUS in self.needs:
+            view.previous, self.previous[member] = self.previous.get(member), (view.epoch, view.kernel)
+        record[PENDING] = self.workers.submit(measure_kernel, self.quantities, moment, view)
+        return view
+
+    def measure_last(self, params: Params) -> None:
+        """Measure the spectra of the last record, if the schedule left them out.
+
+        Args:
+          params: the stacked parameters of that record.
+        """
+        for member in np.flatnonzero(self.active):
+            record = self.records[member][-1]
+            if PENDING not in record and "eigenvalues" not in record:
+                self._measure_kernel(int(member), record, params, "spectrum")
 
     def _find_crossings(self, member: int, record: dict[str, Any]) -> list[int]:
         """Return the levels that the train loss is now at or below for the first time, having started above."""
@@ -257,6 +276,15 @@ class Recorder:
         """Return the record of a member that was not finite before the first update: nothing of it was measured."""
         return {"step": int(self.steps[0]), "epoch": 0.0}
 
+    def describe_member(self, member: int) -> dict[str, Any]:
+        """Return how a member ended: attributes of its trajectory."""
+        step = self.diverged_step[member]
+        return {
+            "state": "done" if step is None else "diverged",
+            "constant_output": self.is_constant(member),
+            **({} if step is None else {"diverged_step": step}),
+        }
+
     def is_constant(self, member: int) -> bool:
         """Return whether the member's last recorded function is constant over the probe: it is dead."""
         return bool(self.records[member] and self.records[member][-1].get("constant"))
@@ -264,7 +292,7 @@ class Recorder:
     def _stack(self, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
         outputs = jax.eval_shape(self.measurer.apply, select_member(self.initial, 0), self.data.probe)
         sizes = {"layer": len(self.layers), "mode": outputs.size}
-        dtype = np.dtype(outputs.dtype)
+        dtype = np.dtype(jnp.promote_types(outputs.dtype, jnp.float32))  # of a kernel
         stacked = {}
         for name in self.names:
             missing = np.full([sizes[dim] for dim in QUANTITIES[name].dims], np.nan, dtype)

@@ -102,17 +102,21 @@ def measure_kernel(quantities: Mapping[str, Quantity], moment: str, view: Kernel
 
 
 class SpectrumWorkers:
-    """Measures spectra on all cores while training goes on: many at once with one LAPACK thread each.
+    """Measures spectra on all cores while training goes on.
 
     Few kernels wait at a time, so that memory stays bounded when training is faster.
+
+    Args:
+      at_once: whether many are measured at once, with one LAPACK thread each; or else one after another with as many
+        threads as the process has, whose number is then left as it is.
     """
 
-    def __init__(self) -> None:
-        cores = count_cores()
-        self.capacity = 2 * cores
-        self.pool = ThreadPoolExecutor(cores, "spectrum")
+    def __init__(self, at_once: bool = True) -> None:
+        threads = count_cores() if at_once else 1
+        self.capacity = 2 * threads
+        self.pool = ThreadPoolExecutor(threads, "spectrum")
         self.waiting: deque[Future] = deque()
-        self.limits = threadpool_limits(1, user_api="blas")
+        self.limits = threadpool_limits(1, user_api="blas") if at_once else None
 
     def submit(self, measure: Callable, *arguments: Any) -> Future:
         """Return the future of measure(*arguments)."""
@@ -130,4 +134,5 @@ class SpectrumWorkers:
     def close(self) -> None:
         """Drop what has not begun, and give the other threads back."""
         self.pool.shutdown(wait=True, cancel_futures=True)
-        self.limits.restore_original_limits()
+        if self.limits is not None:
+            self.limits.restore_original_limits()

@@ -37,6 +37,7 @@ PROVENANCE = (
     "data",
     "data_checksum",
     "data_published",
+    "training",
     "schema_version",
 )
 NESTED = ("packages", "data")  # those that are JSON
