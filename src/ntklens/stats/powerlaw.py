@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import chi2
@@ -11,6 +11,7 @@ from scipy.stats import t as student
 
 from ntklens.errors import InputError
 from ntklens.stats.forms import FORMS, Form
+from ntklens.stats.overview import describe_fit, describe_fit_html, describe_interval, describe_law, describe_law_html
 from ntklens.stats.profile import LEVEL, Profile, profile, solve_many, thin
 from ntklens.stats.samples import SEED, Samples, check_samples, floor_variance, solve_excess
 
@@ -27,13 +28,17 @@ STEEPEST = 20.0  # an exponent beyond is that of a regime outside the sweep: no 
 CANDIDATES = ("power", "affine", "offset_power", "plateau_power", "power_plateau", "crossover")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Interval:
     """A number with its 95 % interval, infinite where the data set no bound; all NaN if there is no number."""
 
     value: float = math.nan
     low: float = math.nan
     high: float = math.nan
+
+    def __repr__(self) -> str:
+        """Return value and ends to four digits."""
+        return f"Interval({describe_interval(self)})"
 
     def is_inside(self, low: float, high: float) -> bool:
         """Return whether the whole interval lies in [low, high]."""
@@ -47,7 +52,7 @@ class Interval:
 NOTHING = Interval()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fit:
     """One form, fitted.
 
@@ -73,11 +78,18 @@ class Fit:
     r2: float
     log_likelihood: float
     aicc: float
-    profile: Profile = field(repr=False)
+    profile: Profile
     holdout: float = math.nan
     without_top: Interval = NOTHING
     without_bottom: Interval = NOTHING
     bootstrap: Interval = NOTHING
+
+    def __repr__(self) -> str:
+        """Return one line; the attributes hold the rest."""
+        return describe_fit(self)
+
+    def _repr_html_(self) -> str:
+        return describe_fit_html(self)
 
     @property
     def x(self) -> np.ndarray:
@@ -124,7 +136,7 @@ class Fit:
         return np.exp(low), np.exp(high)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Law:
     """All forms fitted to one observable along one axis.
 
@@ -145,6 +157,13 @@ class Law:
     preferred: str | None
     refusals: dict[str, str]
     finding: str
+
+    def __repr__(self) -> str:
+        """Return one line; the attributes hold the rest."""
+        return describe_law(self)
+
+    def _repr_html_(self) -> str:
+        return describe_law_html(self)
 
 
 def fit_form(samples: Samples, form: str) -> Fit:

@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 from scipy.special import digamma, polygamma
 
 from ntklens.errors import InputError
+from ntklens.stats.overview import describe_samples, describe_samples_html
 
 SEED = "seed"  # drawn anew at every point of the axis; all other factors are shared by the points
 SAME_SEED = "same seed"  # the same networks at every point: along an axis that leaves the model as it is
@@ -17,7 +18,7 @@ LEAST_TREND = 3  # points beyond which variances may have a trend
 DRAW = "draw"  # of the training set: each has seeds of its own, while probes look at the same networks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Samples:
     """Means of an observable along an axis.
 
@@ -43,10 +44,17 @@ class Samples:
     values: np.ndarray
     factors: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """Return one line; the attributes hold the rest."""
+        return describe_samples(self)
+
+    def _repr_html_(self) -> str:
+        return describe_samples_html(self)
+
     @property
     def typical_error(self) -> float:
         """The median relative standard error of the means."""
-        return float(np.sqrt(np.median(self.variance)))
+        return float(np.sqrt(np.median(self.variance))) if len(self.x) else math.nan
 
     def select(self, chosen: np.ndarray) -> "Samples":
         """Return some of the points, chosen by a mask of shape (K,)."""

@@ -9,6 +9,7 @@ from scipy.optimize import least_squares
 from scipy.stats import t as student
 
 from ntklens.errors import InputError
+from ntklens.stats.overview import describe_joint_law
 from ntklens.stats.powerlaw import Interval
 from ntklens.stats.profile import LEVEL
 
@@ -17,7 +18,7 @@ DOMINANT = 3.0  # one term over the other: beyond this factor a limit holds
 STARTS = ((0.3, 0.3), (0.5, 0.5), (1.0, 0.5), (0.5, 1.0), (1.0, 1.0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Surface:
     """A joint law y(m, D).
 
@@ -48,6 +49,10 @@ class Surface:
     limited: tuple[str, ...]
     x: np.ndarray
     mean: np.ndarray
+
+    def __repr__(self) -> str:
+        """Return one line; the attributes hold the rest."""
+        return describe_joint_law(self)
 
 
 def _terms(theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ntklens.errors import InputError
 from ntklens.stats.forms import FORMS, SMOOTH
+from ntklens.stats.overview import describe_transition
 from ntklens.stats.powerlaw import NOTHING, Fit, Interval, fit_form
 from ntklens.stats.profile import solve_many, thin
 from ntklens.stats.samples import Samples, check_samples, floor_variance
@@ -29,7 +30,7 @@ EXACT = 1e-6  # residuals of ln y that are rounding of float32, and no departure
 THIN = 25  # values of ψ where each needs its own iteration
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Transition:
     """What an observable says of a transition.
 
@@ -58,6 +59,10 @@ class Transition:
     break_scale: Interval
     break_p: float
     sentence: str
+
+    def __repr__(self) -> str:
+        """Return one line; the attributes hold the rest."""
+        return describe_transition(self)
 
 
 def find_transition(
