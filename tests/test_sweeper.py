@@ -80,7 +80,7 @@ def test_composes_what_hydras_own_sweeper_does(sweeper, line):
             del expected["hydra"]
         OmegaConf.resolve(expected)
         assert OmegaConf.to_container(cfg) == OmegaConf.to_container(expected)
-        assert OmegaConf.get_type(cfg.model) is OmegaConf.get_type(expected.model)
+        assert OmegaConf.get_type(cfg.model) is not dict  # typed by the signature of its target
 
 
 def parse(*line):

@@ -6,6 +6,7 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 
 from ntklens.data import Dataset
+from ntklens.data.split import DEFAULTS
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 NAMES = ("cifar10", "digits", "fashion_mnist", "mnist", "synthetic")
@@ -26,7 +27,9 @@ def read_call(name):
 def test_file_is_the_constructor_call_with_its_defaults(name):
     load, values = read_call(name)
     assert load.__module__ == f"ntklens.data.{name}"
-    assert values == {key: parameter.default for key, parameter in inspect.signature(load).parameters.items()}
+    parameters = inspect.signature(load).parameters.values()
+    own = {each.name: each.default for each in parameters if each.kind is not each.VAR_KEYWORD}
+    assert values == dict(DEFAULTS) | {"train_size": values["train_size"]} | own
     assert values["name"] == name
 
 

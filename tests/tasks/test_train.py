@@ -47,7 +47,7 @@ def test_leaves_exactly_what_it_says(finished):
     folder, _ = finished
     files = list_files(find_run(folder))
     seeds = [f"seed={k}{rest}" for k in range(2) for rest in ("", "/status.json", "/trajectory.nc")]
-    assert files == sorted([".claims", "config.yaml", "trajectory.png", *seeds])
+    assert files == sorted([".claims", "command.txt", "config.yaml", "trajectory.png", *seeds])
 
 
 def test_says_what_was_found_where_it_lies_and_what_to_type_next(finished):
