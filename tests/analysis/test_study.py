@@ -129,6 +129,19 @@ def test_the_minimum_at_the_last_record_is_said():
     assert "35 of 35 seeds have their minimum at the last record" in told
 
 
+def test_a_minimum_at_the_last_record_asks_for_longer_training_alone():
+    """Training that stopped before update 30 has its minimum too early, but a smaller step would not help."""
+    data = make_sweep()
+    data["minimum_step"][:] = data.step.isel(record=-1)
+    data["step"][:] = data.step * (20 / data.step.max())
+    data["minimum_step"][:] = data.step.isel(record=-1)
+    data["minimum_step"][:2] = 3
+    diagnoses = analyse(data).diagnoses
+    told = " ".join(diagnosis.sentence for diagnosis in diagnoses)
+    assert "25 of 35 seeds have their minimum at the last record" in told
+    assert "10 of 35 seeds reach their minimum before update 30" in told
+
+
 @pytest.mark.slow
 def test_the_three_signatures_of_failure():
     rising = analyse(make_sweep(exponents=(-0.3, 0.3)))

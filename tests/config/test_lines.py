@@ -115,7 +115,7 @@ def test_the_line_that_continues_a_single_run_continues_it(tmp_path):
     )
     assert again.returncode == 0, again.stderr
     assert (lost / "trajectory.nc").exists()
-    assert "1 seeds in" in again.stdout
+    assert "1 seed in" in again.stdout
     assert len(list((tmp_path / "multirun" / name).glob("*-mlp-*"))) == 1
     (line,) = [line for line in again.stdout.splitlines() if line.startswith("next")]
     for word in ("--config-dir 'my conf'", "model=narrow", "ensemble=2", " -m ", "scaling=width"):

@@ -18,6 +18,8 @@ from ntklens.report.sweep_table import (
     build_plan_table,
     build_status_table,
     build_sweep_table,
+    describe_status,
+    describe_sweep_minima,
     format_mean,
     format_value,
 )
@@ -129,6 +131,34 @@ def test_no_number_of_a_run_is_cut(monkeypatch, width):
     )
     for name, one in OBSERVABLES.items():
         assert not one.main or format_mean([seed[name] for seed in seeds]) in text
+
+
+def make_unit(seed, step, last):
+    return Unit(seed, "done", {"observables": {"minimum_step": step}, "at_last_record": last})
+
+
+def test_minima_that_decide_nothing_are_counted_below_the_table():
+    units = [make_unit(0, 500, False), make_unit(1, 500, True), make_unit(2, 20, True), make_unit(3, 20, False)]
+    (configuration,) = make_configurations({"model.width": [64]})[:1]
+    configuration.units = [*units, Unit(4, "failed", {}), Unit(5, "done", {"observables": {"minimum_step": 3}})]
+    assert describe_sweep_minima([configuration]) == [
+        "in 2 of 4 seeds the minimum is the last record: raise training.epochs",
+        "in 1 of 4 seeds the minimum comes before update 30 (unresolved): lower optimizer.learning_rate",
+    ]
+    configuration.units = units[:1]
+    assert describe_sweep_minima([configuration]) == []
+
+
+def test_a_status_is_sorted_by_the_swept_values_whatever_is_complete():
+    ready, waiting = [Unit(0, "done", {})], [Unit(0, "queued", {})]
+    runs = [
+        RunStatus(str(width), {"model.width": width}, ready if width < 100 else waiting) for width in (128, 16, 64, 32)
+    ]
+    text = render(build_status_table(SweepStatus(Path("multirun/wide"), "", runs, 0)), 100)
+    assert [row[0] for row in read_rows(text)] == ["16", "32", "64", "128"]
+    one = SweepStatus(Path("multirun/wide"), "", runs[:1], 0)
+    assert describe_status(one)[0] == "1 queued of 1 seed"
+    assert "wide: 1 configuration\n" in render(build_status_table(one), 100)
 
 
 def test_headings_are_broken_behind_dots():

@@ -56,6 +56,9 @@ def test_says_what_it_will_do_and_what_it_found(finished):
     data = ntklens.load(folder / "multirun" / NAME)
     assert data["model.width"].values.tolist() == [3, 5, 8]
     assert (data.state == "done").all()
+    stopped = int((data.minimum_step >= data.step.max("record")).sum())
+    assert stopped
+    assert f"in {stopped} of 6 seeds the minimum is the last record: raise training.epochs" in result.stdout
 
 
 def test_a_second_launch_computes_nothing(copy):
@@ -75,8 +78,8 @@ def test_only_what_is_new_is_computed(copy):
     assert {path: time for path, time in stamp(copy).items() if path in before} == before
     status = call_ntklens("task=status", f"name={NAME}", cwd=copy)
     assert status.returncode == 0
-    assert "9 done of 9 units" in status.stdout
-    assert "1 other runs lie in" in status.stdout
+    assert "9 done of 9 seeds" in status.stdout
+    assert "1 other run lies in" in status.stdout
 
 
 def test_status_tells_states_and_what_to_type(copy):
@@ -87,14 +90,14 @@ def test_status_tells_states_and_what_to_type(copy):
     (second / "status.json").unlink()
     result = call_ntklens("task=status", f"name={NAME}", cwd=copy)
     assert result.returncode == 3
-    assert "4 done, 1 interrupted, 1 queued of 6 units" in result.stdout
+    assert "4 done, 1 interrupted, 1 queued of 6 seeds" in result.stdout
     assert "python -m ntklens.run -m scaling=width model.width=3,5,8" in result.stdout
     assert "next     python -m ntklens.run -m scaling=width" in result.stdout
     (third / "trajectory.nc").unlink()
     (third / "status.json").write_text(json.dumps({"state": "failed", "error": "RuntimeError: why"}))
     result = call_ntklens("task=status", f"name={NAME}", cwd=copy)
     assert result.returncode == 1
-    assert "failed   1 units: RuntimeError: why" in result.stdout
+    assert "failed   1 seed: RuntimeError: why" in result.stdout
     assert re.search(r"retry    python .* retry=true", result.stdout)
     described = json.loads(call_ntklens("task=status", f"name={NAME}", "task.format=json", cwd=copy).stdout)
     assert described["states"]["failed"] == 1
@@ -111,7 +114,7 @@ def test_files_that_say_nonsense_are_said(copy, text):
     result = call_ntklens("task=status", f"name={NAME}", cwd=copy)
     assert result.returncode == 3, result.stderr  # what was asked for is not known
     assert "plan.json cannot be read" in result.stderr
-    assert "6 done of 6 units" in result.stdout
+    assert "6 done of 6 seeds" in result.stdout
     result = call_ntklens(*SWEEP, cwd=copy)
     assert result.returncode == 0, result.stderr
     assert "2/2" in result.stdout
@@ -234,7 +237,7 @@ def test_a_failing_configuration_fails_alone_and_is_retried_on_request(tmp_path)
     words = (*SWEEP, "model._target_=broken_model.MLP")
     result = call_ntklens(*words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert result.returncode == 1
-    assert "failed   2 units: RuntimeError: no such luck" in result.stdout
+    assert "failed   2 seeds: RuntimeError: no such luck" in result.stdout
     assert "retry=true" in result.stdout
     states = {path: read_status(path) for path in find_seeds(tmp_path)}
     failed = [status for path, status in states.items() if "-w5-" in str(path)]

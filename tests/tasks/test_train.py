@@ -69,6 +69,17 @@ def test_says_what_was_found_where_it_lies_and_what_to_type_next(finished):
     assert result.stderr == ""  # quiet: not a terminal
 
 
+def test_a_minimum_at_the_last_record_is_said_below_the_table(finished):
+    folder, result = finished
+    trajectories = [read_trajectory(find_run(folder) / f"seed={seed}" / "trajectory.nc") for seed in range(2)]
+    stopped = sum(float(one.minimum_step) >= float(one.step.max()) for one in trajectories)
+    line = f"in {stopped} of 2 seeds the minimum is the last record: raise training.epochs"
+    assert (line in result.stdout) == (stopped > 0)
+    early = sum(float(one.step[0]) <= float(one.minimum_step) < min(30, float(one.step.max())) for one in trajectories)
+    assert (f"in {early} of 2 seeds the minimum comes before update 30" in result.stdout) == (early > 0)
+    assert stopped + early
+
+
 def test_the_trajectory_explains_itself(finished):
     folder, _ = finished
     attrs = read_trajectory(find_run(folder) / "seed=1" / "trajectory.nc").attrs

@@ -143,6 +143,8 @@ def _check_minima(observables: xr.Dataset) -> Iterator[Diagnosis]:
         if flag not in observables:
             continue
         chosen = done & (observables[flag].values > 0)
+        if flag == "unresolved" and "at_last_record" in observables:  # else a matter of longer training alone
+            chosen &= ~(observables["at_last_record"].values > 0)
         if chosen.any():
             yield Diagnosis(
                 severity, f"{int(chosen.sum())} of {total} seeds {text}{_name_runs(observables, chosen)}.", advice

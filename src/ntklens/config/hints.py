@@ -156,7 +156,7 @@ def _describe_wrong_kind(key: str, cause: ValidationError, text: str) -> str:
     if "is not a ListConfig" in str(cause):
         return f"{shown}: must be a list; type {key}=[{value}]"
     if kind in KINDS:
-        return f"{shown}: must be {KINDS[kind]} ({kind}), not {value!r}; type {key}={_find_example(kind)}"
+        return f"{shown}: must be {KINDS[kind]}, not {value!r}; type {key}={_find_example(kind)}"
     return f"{shown}: {str(cause).splitlines()[0]}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import xarray as xr
 
-from ntklens.recording.observables import compute_observables
+from ntklens.recording.observables import compute_observables, is_at_last_record
 from ntklens.store.checkpoint import remove_checkpoints
 from ntklens.store.layout import find_seed_directory
 from ntklens.store.same_data import identify_attributes
@@ -31,6 +31,7 @@ def finish_seed(directory: Path, trajectory: xr.Dataset) -> None:
         seconds=attrs["seconds"],
         packed=len(json.loads(attrs["packed_seeds"])),
         constant_output=bool(attrs["constant_output"]),
+        at_last_record=bool(is_at_last_record(trajectory) > 0),
         observables=observables,
         **describe_data(attrs),
     )

@@ -193,7 +193,7 @@
       const bar = m.band && m.points ? '<path d="M13 1v12" stroke="currentColor"/>' : "";
       const drawn = m.points ? `${bar}<circle cx="13" cy="7" r="${m.role === "seed" ? 2 : 3.5}" fill="${m.hollow ? "none" : "currentColor"}" stroke="currentColor" opacity="${faint}"/>`
         : `${band}<path d="M0 7h26" stroke="currentColor" stroke-width="2" stroke-dasharray="${dash}" opacity="${faint}"/>`;
-      item.innerHTML = `<svg viewBox="0 0 26 14" width="26" height="14" aria-hidden="true">${drawn}</svg>${m.label}`;
+      item.innerHTML = `<svg viewBox="0 0 26 14" width="26" height="14" aria-hidden="true">${drawn}</svg><b>${m.label}</b>`;
       list.append(item);
     }
     return list;

@@ -22,8 +22,9 @@ from ntklens.config.lines import (
 )
 from ntklens.jobs.watcher import ProgressBar
 from ntklens.report.figures import draw_run
-from ntklens.report.table import build_summary_table
+from ntklens.report.table import build_summary_table, describe_run_minima
 from ntklens.store.trajectory import FILE_NAME
+from ntklens.words import count
 
 FIGURE_NAME = "trajectory.png"
 
@@ -43,7 +44,7 @@ def print_run(
     if redraw or not figure.exists():  # of the seeds just asked for
         try:
             with ProgressBar("drawing the figure"):
-                draw_run(trajectories, f"{run.name}: {len(seeds)} seeds", figure)
+                draw_run(trajectories, f"{run.name}: {count(len(seeds), 'seed')}", figure)
         except OSError as error:
             print(f"{figure} cannot be written ({error.strerror})", file=sys.stderr)
     for own in _separate_data(trajectories):
@@ -51,12 +52,15 @@ def print_run(
             numbers = list_seeds([int(t.attrs["seed"]) for t in own])
             console.print(f"{numbers}: of other data than the rest (SHA-256 {own[0].attrs['data_checksum'][:12]})")
         console.print(build_summary_table(own))
+        for line in describe_run_minima(own):
+            console.print(line)
     if diverged:
-        console.print(f"{len(diverged)} of {len(seeds)} seeds diverged, kept out of the table: {list_seeds(diverged)}")
-    if constant:
         console.print(
-            f"{len(constant)} of {len(seeds)} networks are dead (constant over the probe): {list_seeds(constant)}"
+            f"{len(diverged)} of {count(len(seeds), 'seed')} diverged, kept out of the table: {list_seeds(diverged)}"
         )
+    if constant:
+        networks = f"{count(len(seeds), 'network')} {'is' if len(constant) == 1 else 'are'}"
+        console.print(f"{len(constant)} of {networks} dead (constant over the probe): {list_seeds(constant)}")
     lines = [f"results  {run}/seed=*/{FILE_NAME}"]
     lines += [f"figure   {figure}"] if figure.exists() else []
     lines += [f'load     ntklens.load("{run.parent}")', *_suggest_next(cfg, run)]

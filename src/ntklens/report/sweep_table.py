@@ -9,11 +9,12 @@ from typing import Any
 
 from ntklens.config.lines import format_task
 from ntklens.config.schemas import GIB
-from ntklens.recording.observables import OBSERVABLES, list_observables
+from ntklens.recording.observables import OBSERVABLES, UNRESOLVED_STEPS, list_observables
 from ntklens.report.fitted import Column, FittedTable
 from ntklens.store.units import FINISHED, Unit
 from ntklens.sweep.plan import Configuration, Plan
 from ntklens.sweep.status import COMPLETE, UNFINISHED, SweepStatus
+from ntklens.words import count
 
 SWEEP_COLUMNS = list_observables("tabled")
 MOST_ROWS = 60
@@ -49,22 +50,63 @@ def build_sweep_table(configurations: Sequence[Configuration]) -> FittedTable:
     return FittedTable("", columns, level_titles=[f"{title}; {fewer}" if fewer else title for title in titles])
 
 
+def describe_sweep_minima(configurations: Sequence[Configuration]) -> list[str]:
+    """Return what to know of the minima of a sweep before reading its table; nothing of seeds that do not record it.
+
+    Args:
+      configurations: with their units.
+    """
+    done = [unit.details for c in configurations for unit in c.units if unit.state == "done"]
+    known = [details for details in done if isinstance(details.get("at_last_record"), bool)]
+    steps = [(details.get("observables") or {}).get("minimum_step") for details in known]
+    early = [isinstance(step, int | float) and step < UNRESOLVED_STEPS for step in steps]
+    return describe_minima([details["at_last_record"] for details in known], early)
+
+
+def describe_minima(last: Sequence[bool], early: Sequence[bool]) -> list[str]:
+    """Return a line on seeds that stopped before their minimum, and one on those whose minimum comes too early.
+
+    Args:
+      last: of each seed that is done, whether its minimum is the last record.
+      early: whether it comes before update 30; one that is also the last record is a matter of longer training alone.
+    """
+    stopped, unresolved = sum(last), sum(soon and not end for soon, end in zip(early, last, strict=True))
+    total = count(len(last), "seed")
+    lines = []
+    if stopped:
+        lines.append(f"in {stopped} of {total} the minimum is the last record: raise training.epochs")
+    if unresolved:
+        lines.append(
+            f"in {unresolved} of {total} the minimum comes before update {UNRESOLVED_STEPS} (unresolved): lower "
+            f"optimizer.learning_rate"
+        )
+    return lines
+
+
 def build_status_table(status: SweepStatus) -> FittedTable:
-    """Return one row per configuration with its units by state, those that are not complete first.
+    """Return one row per configuration with its units by state, sorted by the swept values.
+
+    Of very many configurations those that are not complete are shown first.
 
     Args:
       status: of a sweep.
     """
-    states = [state for state, count in status.count_states().items() if count]
+    states = [state for state, number in status.count_states().items() if number]
     order = sorted(status.runs, key=lambda run: all(unit.state in FINISHED for unit in run.units))
-    shown = order[:MOST_ROWS]
+    shown = sorted(order[:MOST_ROWS], key=lambda run: [_rank(value) for value in run.axes.values()])
     columns = _list_keys([run.axes for run in shown], [run.run for run in shown])
     for state in states:
         counts = [sum(unit.state == state for unit in run.units) for run in shown]
-        columns.append(Column(state, [str(count) if count else "" for count in counts]))
+        columns.append(Column(state, [str(number) if number else "" for number in counts]))
     columns.append(Column("progress", [format_progress(run.units) for run in shown]))
-    more = f"and {len(status.runs) - len(shown)} more configurations" if len(shown) < len(status.runs) else ""
-    return FittedTable(f"{status.folder.name}: {len(status.runs)} configurations", columns, more)
+    more = f"and {count(len(status.runs) - len(shown), 'more configuration')}" if len(shown) < len(status.runs) else ""
+    return FittedTable(f"{status.folder.name}: {count(len(status.runs), 'configuration')}", columns, more)
+
+
+def _rank(value: Any) -> tuple[bool, float, str]:
+    """Return what sorts swept values: numbers by size, then all else by name."""
+    number = isinstance(value, int | float) and not math.isnan(value)
+    return not number, float(value) if number else 0.0, "" if number else str(value)
 
 
 def _list_keys(axes: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> list[Column]:
@@ -113,8 +155,8 @@ def build_plan_table(plan: Plan) -> FittedTable:
             )
         )
     keys = _list_keys([c.axes for c in shown], [c.run.name for c in shown])
-    columns = [*keys, *(Column(name, cells) for name, cells in zip(names, zip(*rows, strict=True), strict=True))]
-    more = f"and {len(plan.configurations) - len(shown)} more configurations"
+    columns = [*keys, *(Column(name, [row[place] for row in rows]) for place, name in enumerate(names))]
+    more = f"and {count(len(plan.configurations) - len(shown), 'more configuration')}"
     return FittedTable(f"plan of {plan.name}", columns, more if len(shown) < len(plan.configurations) else "")
 
 
@@ -130,12 +172,13 @@ def describe_plan(plan: Plan) -> list[str]:
     done = counts["done"] + counts["diverged"]
     pending = {(c.run.name, seed) for c in plan.configurations for seed in c.find_pending()}
     todo, left = len(pending - plan.submitted), len(pending & plan.submitted)
-    parts = [f"{seeds:,} seeds", f"{done:,} done", f"{todo:,} to run"]
+    parts = [count(seeds, "seed"), f"{done:,} done", f"{todo:,} to run"]
     if counts["failed"] and not plan.configurations[0].cfg.retry:
         parts.append(f"{counts['failed']:,} failed before, left alone without retry=true")
-    lines = [f"plan     {len(plan.configurations):,} configurations, {', '.join(parts)}"]
+    lines = [f"plan     {count(len(plan.configurations), 'configuration')}, {', '.join(parts)}"]
     if left:
-        lines.append(f"         {left:,} seeds wait or are computed already, and are left to their jobs")
+        verb = "waits or is" if left == 1 else "wait or are"
+        lines.append(f"         {count(left, 'seed')} {verb} computed already, left to their jobs")
     if plan.tasks:
         packs = plan.calibration.packs
         basis = f"from {packs} measured here" if packs else "from counted operations alone"
@@ -147,12 +190,15 @@ def describe_plan(plan: Plan) -> list[str]:
             each = max(task.memory for task in plan.tasks)
             aside = f" if {plan.workers} run side by side" if plan.workers > 1 else ""
             lines.append(
-                f"         {len(plan.tasks):,} SLURM tasks, {time}{aside} {trust}, {format_gib(each)} GiB at most"
+                f"         {count(len(plan.tasks), 'SLURM task')}, {time}{aside} {trust}, "
+                f"{format_gib(each)} GiB at most"
             )
         else:
-            processes = f"{plan.workers} process{'es' if plan.workers > 1 else ''}"
+            processes = f"{plan.workers} process{'' if plan.workers == 1 else 'es'}"
             memory = format_gib(plan.memory)
-            lines.append(f"         {len(plan.tasks):,} tasks in {processes}, {time} {trust}, peak memory {memory} GiB")
+            lines.append(
+                f"         {count(len(plan.tasks), 'task')} in {processes}, {time} {trust}, peak memory {memory} GiB"
+            )
     if plan.memory > plan.available > 0:
         lines.append(
             f"         more than the {format_gib(plan.available)} GiB that may be used here: not for this machine"
@@ -162,12 +208,15 @@ def describe_plan(plan: Plan) -> list[str]:
 
 def describe_status(status: SweepStatus) -> list[str]:
     """Return the lines below the table: counts, failures, and what to type next."""
-    counts = {state: count for state, count in status.count_states().items() if count}
+    counts = {state: number for state, number in status.count_states().items() if number}
     going = "; a launch is at work" if status.launched else ""
-    told = ", ".join(f"{count:,} {state}" for state, count in counts.items())
-    lines = [f"{told} of {status.count_units():,} units{going}"]
+    told = ", ".join(f"{number:,} {state}" for state, number in counts.items())
+    lines = [f"{told} of {count(status.count_units(), 'seed')}{going}"]
     if status.others:
-        lines.append(f"{status.others} other runs lie in {status.folder}: not part of the latest sweep of this name")
+        verb = "lies" if status.others == 1 else "lie"
+        lines.append(
+            f"{count(status.others, 'other run')} {verb} in {status.folder}: not part of the latest sweep of this name"
+        )
     lines += describe_jobs(status)
     lines += describe_failures(status)
     if status.exit_status == UNFINISHED and not status.is_going():
@@ -182,29 +231,30 @@ def describe_jobs(status: SweepStatus) -> list[str]:
     """Return what SLURM says of a sweep's jobs: those that wait and why, those that run and where, those it lost."""
     lines = []
     waiting = Counter(job.reason for job in status.jobs if job.pends)
-    for reason, count in waiting.most_common():
-        lines.append(f"slurm    {count} tasks wait ({reason})")
+    for reason, number in waiting.most_common():
+        lines.append(f"slurm    {count(number, 'task')} {'waits' if number == 1 else 'wait'} ({reason})")
     if running := [job for job in status.jobs if not job.pends]:
         nodes = sorted({job.node for job in running if job.node})
         named = ", ".join(nodes[:6]) + (" …" if len(nodes) > 6 else "")
+        verb = "runs" if len(running) == 1 else "run"
         longest = max((job.elapsed for job in running), key=lambda elapsed: (len(elapsed), elapsed))
-        lines.append(f"slurm    {len(running)} tasks run on {named}, the longest for {longest}")
+        lines.append(f"slurm    {count(len(running), 'task')} {verb} on {named}, the longest for {longest}")
     if status.lost:
         run, unit = status.lost[0]
         lines += [
-            f"lost     {len(status.lost)} seeds are computed by processes that SLURM does not know, such as job "
+            f"lost     {count(len(status.lost), 'seed')} computed by processes that SLURM does not know, such as job "
             f"{unit.details['job']} on {unit.details.get('host')} ({run}, seed {unit.seed})",
             "         if they live they will end by themselves; if not, they count as interrupted within 5 minutes: "
             "launch again then",
         ]
-    for user, count in Counter(user for _, _, user in status.unseen).most_common():
-        lines.append(f"slurm    {count} seeds: not known to squeue (jobs of user {find_user_name(user)})")
+    for user, number in Counter(user for _, _, user in status.unseen).most_common():
+        lines.append(f"slurm    {count(number, 'seed')}: not known to squeue (jobs of user {find_user_name(user)})")
     if status.vanished:
         job, how, logs = status.vanished[0]
         many = f"{len(status.vanished)} jobs" if len(status.vanished) > 1 else "a job"
         lines.append(f"slurm    {many} ended before anything was computed: {job} {how}; what it said is in {logs}")
     ends = Counter(status.ended)
-    lines += [f"slurm    {count} jobs of interrupted seeds ended {end}" for end, count in ends.most_common()]
+    lines += [f"slurm    {count(number, 'job')} of interrupted seeds ended {end}" for end, number in ends.most_common()]
     return lines
 
 
@@ -219,7 +269,7 @@ def find_user_name(number: int) -> str:
 def describe_unfinished(status: SweepStatus) -> list[str]:
     """Return why units were interrupted, where something is known of it, and the line that continues."""
     errors = [unit.details["error"] for _, unit in status.list_units("interrupted") if unit.details.get("error")]
-    lines = [f"stopped  {errors.count(error)} units: {error}" for error in dict.fromkeys(errors)]
+    lines = [f"stopped  {count(errors.count(error), 'seed')}: {error}" for error in dict.fromkeys(errors)]
     commands = status.list_commands("interrupted", "queued")
     return lines + (_list_lines("next", commands) or ["next     type the line that started it: it was not recorded"])
 
@@ -228,7 +278,7 @@ def _list_lines(label: str, commands: Sequence[str]) -> list[str]:
     """Return lines to type, each whole behind its label: nothing follows that a shell would read."""
     lines = [f"{label:<8} {command}" for command in commands[:MOST_LINES]]
     more = len(commands) - MOST_LINES
-    return lines + ([f"         and {more} more runs, each with its line in command.txt"] if more > 0 else [])
+    return lines + ([f"         and {count(more, 'more run')}, each with its line in command.txt"] if more > 0 else [])
 
 
 def describe_failures(status: SweepStatus) -> list[str]:
@@ -240,9 +290,9 @@ def describe_failures(status: SweepStatus) -> list[str]:
     lines = []
     for error, units in sorted(groups.items(), key=lambda item: -len(item[1])):
         runs = sorted({run for run, _, _ in units})
-        others = f" and {len(runs) - 1} other runs" if len(runs) > 1 else ""
+        others = f" and {count(len(runs) - 1, 'other run')}" if len(runs) > 1 else ""
         lines += [
-            f"failed   {len(units)} units: {error}",
+            f"failed   {count(len(units), 'seed')}: {error}",
             f"         {runs[0]}{others}; traceback in {units[0][2]}",
         ]
     if lines:

@@ -9,6 +9,7 @@ from ntklens.launch.slurm.client import cancel_jobs
 from ntklens.launch.slurm.submissions import ask_for_jobs, find_submitted, read_submissions
 from ntklens.store.locks import lock_submission
 from ntklens.sweep.status import COMPLETE, read_sweep
+from ntklens.words import count
 
 
 def cancel(cfg: DictConfig) -> int:
@@ -38,5 +39,5 @@ def _cancel(folder: Path) -> int:
         return COMPLETE
     if not cancel_jobs(mine):
         raise InputError(f"task=cancel: scancel {' '.join(mine[:5])}{' …' if len(mine) > 5 else ''} did not succeed")
-    print(f"{len(mine)} tasks cancelled; they save what they have, launch the sweep again to continue")
+    print(f"{count(len(mine), 'task')} cancelled; they save what they have, launch the sweep again to continue")
     return COMPLETE

@@ -18,7 +18,13 @@ from ntklens.launch.slurm.status import ask_slurm
 from ntklens.launch.slurm.submit import explain_refusal
 from ntklens.recording.trajectory import refuse_unrecorded
 from ntklens.report.console import make_console
-from ntklens.report.sweep_table import build_sweep_table, describe_failures, describe_jobs, describe_unfinished
+from ntklens.report.sweep_table import (
+    build_sweep_table,
+    describe_failures,
+    describe_jobs,
+    describe_sweep_minima,
+    describe_unfinished,
+)
 from ntklens.signals import Stop, stop_on_signals
 from ntklens.store.layout import find_seed_directory
 from ntklens.store.locks import lock_launch, lock_seeds
@@ -28,6 +34,7 @@ from ntklens.sweep.plan import PLAN_NAME, Configuration, Plan, look_up_units, wr
 from ntklens.sweep.status import COMPLETE, FAILED, UNFINISHED, read_sweep
 from ntklens.tasks.plan import print_plan_summary
 from ntklens.wandb.catch_up import track_published
+from ntklens.words import count
 
 
 def sweep(
@@ -146,6 +153,8 @@ def _print_end(plan: Plan, console: Console) -> int:
         if finish_late(configuration.run, configuration.units):
             configuration.units = find_units(configuration.run, configuration.seeds)
     console.print(build_sweep_table(plan.configurations))
+    for line in describe_sweep_minima(plan.configurations):
+        console.print(line)
     status = ask_slurm(read_sweep(plan.folder, plan.configurations))
     for line in [*describe_jobs(status), *describe_failures(status)]:
         console.print(line)
@@ -154,7 +163,7 @@ def _print_end(plan: Plan, console: Console) -> int:
         for line in describe_unfinished(status):
             console.print(line)
     if counts["diverged"]:
-        console.print(f"{counts['diverged']} seeds diverged, kept out of the table")
+        console.print(f"{count(counts['diverged'], 'seed')} diverged, kept out of the table")
     if status.exit_status == COMPLETE:
         console.print(f"report   {format_task('report', plan.folder)}")
     console.print(f"results  {plan.folder}/*/seed=*/trajectory.nc")

@@ -31,6 +31,7 @@ from ntklens.store.units import FINISHED, find_units, select_pending
 from ntklens.sweep.plan import Configuration
 from ntklens.sweep.status import COMPLETE, FAILED, UNFINISHED
 from ntklens.wandb.catch_up import track_published
+from ntklens.words import count
 
 WAIT_SECONDS = 0.5  # between two looks at what another process computes
 
@@ -73,9 +74,10 @@ def train(cfg: DictConfig) -> int:
     if pending:
         construct(cfg.tracking).check()
     if pending and there:
-        console.print(f"{len(there)} of {len(seeds)} seeds are there already")
+        console.print(f"{len(there)} of {count(len(seeds), 'seed')} {'is' if len(there) == 1 else 'are'} there already")
     elif len(there) == len(seeds):
-        console.print(f"all {len(seeds)} seeds are there already: nothing to compute")
+        all_seeds = "the seed is" if len(seeds) == 1 else f"all {len(seeds)} seeds are"
+        console.print(f"{all_seeds} there already: nothing to compute")
     with tracked():
         status = _train(cfg, run, seeds, pending, replaced, console, command)
     if status != UNFINISHED:  # a full disk
@@ -100,7 +102,7 @@ def _train(
             line = f"retry    {command} retry=true" if status == FAILED else f"next     {command}"
             console.print(line)
             return status
-        console.print(f"{len(pending)} seeds in {time.perf_counter() - started:.1f} s")
+        console.print(f"{count(len(pending), 'seed')} in {time.perf_counter() - started:.1f} s")
     if failed := [unit for unit in find_units(run, seeds) if unit.state == "failed"]:
         error = failed[0].details.get("error", "")
         numbers = list_seeds([unit.seed for unit in failed])

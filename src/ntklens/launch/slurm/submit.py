@@ -21,6 +21,7 @@ from ntklens.launch.slurm.client import cancel_jobs, find_max_array, hide_own_jo
 from ntklens.launch.slurm.settings import SlurmSettings
 from ntklens.launch.slurm.submissions import Submission, open_submission
 from ntklens.sweep.plan import Plan, Task
+from ntklens.words import count
 
 CUDA_BYTES = 3 * GIB  # of the machine's memory, for CUDA's libraries and what is on its way to a GPU
 START_MINUTES = 10  # for a job's start: imports, data, compiling
@@ -159,7 +160,7 @@ def submit_plan(
         done += len(tasks)
         minutes, memory = ask_for_minutes(tasks, settings, plan.calibration.error), ask_for_memory(tasks, settings)
         asked = f"{minutes} min, {memory:g} GB each" + (f", {settings.gpus} GPU" if settings.gpus else "")
-        console.print(f"job      {submission.job}: {len(tasks)} tasks, {asked}", highlight=False)
+        console.print(f"job      {submission.job}: {count(len(tasks), 'task')}, {asked}", highlight=False)
     return True
 
 
