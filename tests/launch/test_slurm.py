@@ -321,7 +321,7 @@ def test_another_users_seeds_are_not_lost(tmp_path, monkeypatch, tools):
     beat = {"heartbeat": time.time(), "host": "node1"}
     write_status(tmp_path / "sweep" / "run" / "seed=1", "running", seed=1, **beat)
     status = ask_slurm(read_sweep(tmp_path / "sweep"))
-    assert "lost     1 seeds" in describe_jobs(status)[0]
+    assert "lost     1 seed" in describe_jobs(status)[0]
     monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
     status = ask_slurm(read_sweep(tmp_path / "sweep"))
     assert not status.lost

@@ -260,7 +260,7 @@ def test_a_failing_configuration_fails_alone_in_our_states_and_in_slurms(tmp_pat
     assert "RuntimeError: no such luck" in read_log(tmp_path)
     status = call_ntklens("task=status", "name=on slurm", cwd=tmp_path)
     assert status.returncode == 1
-    assert "4 done, 2 failed of 6 units" in status.stdout
+    assert "4 done, 2 failed of 6 seeds" in status.stdout
     done = stamp(tmp_path)
     (tmp_path / "fail").unlink()
     assert run_ntklens(*words, cwd=tmp_path, PYTHONPATH=str(tmp_path)).returncode == 1

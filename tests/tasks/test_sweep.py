@@ -199,7 +199,7 @@ def test_a_plan_writes_nothing(tmp_path):
     assert sorted(piece[0] for piece in planned) == [0, 1, 2]
     single = call_ntklens(*TOY, "task=plan", cwd=tmp_path)
     assert single.returncode == 0, single.stderr
-    assert "1 configurations, 2 seeds" in single.stdout
+    assert "1 configuration, 2 seeds" in single.stdout
     assert not list(tmp_path.iterdir())
 
 
