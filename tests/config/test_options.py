@@ -12,7 +12,7 @@ from commands import call_ntklens
 from contract import FOLDERS, OWN, configure, list_options
 from ntklens.config import signatures
 from ntklens.config.identity import compute_key
-from ntklens.config.options import GROUPS, find_arguments
+from ntklens.config.options import GROUPS, describe_unknown_key, find_arguments
 from ntklens.config.signatures import read_arguments
 
 # Keys as they were when the types of each option were written out by hand: no result may be orphaned.
@@ -167,3 +167,9 @@ def test_the_example_of_the_documents_runs(tmp_path):
     assert result.returncode == 0, result.stderr
     assert len(list(tmp_path.glob("multirun/digits/*/seed=0/trajectory.nc"))) == 1
     assert {"cnn"} <= set(list_options("model"))
+
+
+def test_an_unknown_key_is_answered_where_no_command_was_typed(monkeypatch):
+    """As in a notebook whose process was started without words."""
+    monkeypatch.setattr("ntklens.config.options.get_words", list)
+    assert "model.width" in describe_unknown_key("model.widht", ["width", "depth"])

@@ -23,7 +23,7 @@ from ntklens.recording.quantities import (
     list_optional,
     name_metric,
 )
-from ntklens.recording.recorder import NEEDED, Recorder
+from ntklens.recording.recorder import NEEDED, EnsembleRecorder
 from ntklens.recording.spectra import SpectrumWorkers
 from ntklens.recording.trajectory import build_trajectory
 from ntklens.store.trajectory import PREFIXES
@@ -41,7 +41,7 @@ def record(trainer, data, metrics=(), epochs=40, member=0):
     steps = make_geometric_steps(epochs, 1.08)
     start = initialise(trainer, (0, 1), 1e-2)
     measurer = Measurer(trainer.apply, trainer.loss, metrics=tuple(metrics))
-    recorder = Recorder(
+    recorder = EnsembleRecorder(
         measurer, put_on_device(data), start.params, steps, choose_sparse(steps, 3.0), 1, None, SpectrumWorkers()
     )
     params = []

@@ -98,7 +98,7 @@ def _describe_unknown(group: str, target: str, name: str, known: Iterable[str]) 
 def list_options(group: str) -> dict[str, set[str]]:
     """Return option → keys of its file, of conf/ and of a folder given by --config-dir."""
     words = get_words()
-    pairs = zip(words, [*words[1:], ""], strict=True)
+    pairs = zip(words, [*words[1:], ""], strict=False)  # in a notebook there are none
     own = [word.partition("=")[2] or value for word, value in pairs if word.startswith(("--config-dir", "-cd"))]
     folders = [find_config_directory(), *map(Path, own)]
     files = [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
