@@ -122,6 +122,35 @@ def test_seeds_are_not_added_on_other_data(two_roots, old):
     launch(f"dataset.root={other}", "ensemble=3")
 
 
+def refuse(*words):
+    with pytest.raises(InputError) as refusal:
+        launch(*words)
+    return str(refusal.value)
+
+
+def test_replace_is_offered_only_with_the_seeds_that_it_has_to_reach(two_roots):
+    first, other = two_roots
+    launch(f"dataset.root={first}", "ensemble=2")
+    line = refuse(f"dataset.root={other}", "seed=2")
+    assert "type name=… to compute apart, seed=0 ensemble=3 replace=true to compute anew what is there, or" in line
+    line = refuse(f"dataset.root={other}", "seed=2", "replace=true")
+    assert line.endswith("or seed=0 ensemble=3 replace=true to compute anew what is there: replace=true replaces only "
+                         "what the line asks for, and this is left")  # fmt: skip
+    line = refuse(f"dataset.root={other}", "seed=5")  # no range that reaches them holds these seeds alone
+    assert "replace=true" not in line
+    assert "type name=… to compute apart, or bring back the data of before" in line
+    launch(f"dataset.root={other}", "seed=0", "ensemble=3", "replace=true")
+
+
+def test_replace_is_not_offered_where_other_runs_of_the_sweep_are_left(two_roots):
+    first, other = two_roots
+    for width in (3, 4):
+        launch(f"dataset.root={first}", f"model.width={width}")
+    assert "replace=true" not in refuse(f"dataset.root={other}", "model.width=5")
+    assert "replace=true" not in refuse(f"dataset.root={other}", "model.width=3", "ensemble=2")
+    assert "replace=true to" not in refuse(f"dataset.root={other}", "model.width=3", "ensemble=2", "replace=true")
+
+
 @pytest.mark.parametrize("old", [False, True], ids=["new results", "results of an earlier version"])
 @pytest.mark.parametrize("word", ["model.width=4", "dataset.train_size=21"])
 def test_a_sweep_is_not_continued_on_other_data(two_roots, word, old):

@@ -3,7 +3,7 @@
 import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,40 @@ def check_run_data(cfg: DictConfig, run: Path, data: DataIdentity, replaced: Seq
     """
     for computed in find_computed(run, leave=replaced, checkpoints=not cfg.replace):
         if not data.has_arrays_of(computed.data):
-            raise Unavailable(describe_difference(cfg, data, computed))
+            asked = range(cfg.seed, cfg.seed + cfg.ensemble)
+            words = describe_replacement(list_differing(run, data, asked), asked)
+            raise Unavailable(describe_difference(cfg, data, computed, words))
 
 
-def describe_difference(cfg: DictConfig, data: DataIdentity, computed: Computed) -> str:
-    """Return the line for data that are not those of a result."""
+def list_differing(run: Path, data: DataIdentity, asked: Collection[int]) -> list[int]:
+    """Return the finished seeds of a run beside those asked for that were computed on other data."""
+    left = find_computed(run, leave=asked, checkpoints=False)
+    return [computed.seed for computed in left if not data.has_arrays_of(computed.data)]
+
+
+def describe_replacement(left: Collection[int], asked: Collection[int]) -> str:
+    """Return the overrides that compute anew the seeds that are left and those asked for; empty if no range does.
+
+    Args:
+      left: seeds on other data that `replace=true` alone does not reach.
+      asked: the seeds that a line asks for.
+    """
+    if not left:
+        return "replace=true"
+    seeds = {*left, *asked}
+    whole = max(seeds) - min(seeds) + 1 == len(seeds)
+    return f"seed={min(seeds)} ensemble={len(seeds)} replace=true" if whole else ""
+
+
+def describe_difference(cfg: DictConfig, data: DataIdentity, computed: Computed, replacement: str) -> str:
+    """Return the line for data that are not those of a result.
+
+    Args:
+      cfg: the configuration.
+      data: what was loaded.
+      computed: a result on other data.
+      replacement: the overrides that compute anew all that is there on other data; empty if none do.
+    """
     node = cfg.dataset
     if "root" not in node:
         place = f"dataset.name={node.get('name')}"
@@ -60,10 +89,15 @@ def describe_difference(cfg: DictConfig, data: DataIdentity, computed: Computed)
         place = f"dataset.root={'null' if node.root is None else node.root}"
     there = f", from {computed.data.source}" if computed.data.source and computed.data.source != data.source else ""
     where = f"{computed.run.parent.name}/{computed.run.name}/seed={computed.seed}"
-    ways = "name=… to compute apart, replace=true to compute anew what is there, or bring back the data of before"
-    if cfg.replace:
-        ways = "name=… to compute apart: replace=true replaces only what the line asks for, and this is left"
+    ways = ["name=… to compute apart"]
+    if replacement:
+        ways += [f"{replacement} to compute anew what is there"]
+    if not cfg.replace:
+        ways += ["bring back the data of before"]
+    alone = cfg.replace and replacement != "replace=true"
+    remark = ": replace=true replaces only what the line asks for, and this is left" if alone else ""
+    listed = ", or ".join([", ".join(ways[:-1]), ways[-1]] if ways[1:] else ways)
     return (
         f"{place}: these are other data than those of {where} (SHA-256 {computed.data.checksum[:12]}{there}; now "
-        f"{data.checksum[:12]}), and results of both would be mixed; type {ways}"
+        f"{data.checksum[:12]}), and results of both would be mixed; type {listed}{remark}"
     )

@@ -10,9 +10,24 @@ from omegaconf import OmegaConf
 from ntklens.data.check import load_checked
 from ntklens.data.files import find_root
 from ntklens.errors import InputError
-from ntklens.jobs.datasets import describe_difference, identify_dataset, load_cached, load_dataset
+from ntklens.jobs.datasets import (
+    describe_difference,
+    describe_replacement,
+    identify_dataset,
+    list_differing,
+    load_cached,
+    load_dataset,
+)
 from ntklens.store.layout import find_seed_directory
-from ntklens.store.same_data import Computed, DataIdentity, find_computed, find_finished, identify, read_identity
+from ntklens.store.same_data import (
+    Computed,
+    DataIdentity,
+    find_computed,
+    find_finished,
+    identify,
+    list_seeds,
+    read_identity,
+)
 from ntklens.store.trajectory import FILE_NAME, read_attributes
 from ntklens.sweep.plan import Configuration
 
@@ -35,7 +50,7 @@ def check_launch_data(folder: Path, configurations: Sequence[Configuration]) -> 
     load_cached.cache_clear()  # of a launch before in this process, whose files may have been rewritten
     pending = [configuration for configuration in configurations if configuration.find_pending()]
     if not pending:
-        _check_finished_data(configurations)
+        _check_finished_data(folder, configurations)
         return
     _note_unpublished(pending)
     known = {str(c.run): c for c in pending}
@@ -44,7 +59,7 @@ def check_launch_data(folder: Path, configurations: Sequence[Configuration]) -> 
         for computed in find_computed(configuration.run, leave, checkpoints=not configuration.cfg.replace):
             data = _identify(configuration)
             if not data.has_arrays_of(computed.data):
-                raise InputError(describe_difference(configuration.cfg, data, computed))
+                raise _refuse(folder, configurations, configuration, data, computed)
     others = list(find_finished(folder, {Path(run).name for run in known}))
     others += [Computed(c.run, c.find_pending()[0], _identify(c)) for c in _list_sources(pending)[1:]]
     seen: set[tuple] = set()
@@ -56,10 +71,37 @@ def check_launch_data(folder: Path, configurations: Sequence[Configuration]) -> 
             seen.add(place)
             data = _identify(configuration)
             if data.differs(computed.data) or _differs_when_loaded(configuration, data, computed):
-                raise InputError(describe_difference(configuration.cfg, data, computed))
+                raise _refuse(folder, configurations, configuration, data, computed)
 
 
-def _check_finished_data(configurations: Sequence[Configuration]) -> None:
+def _refuse(
+    folder: Path,
+    configurations: Sequence[Configuration],
+    configuration: Configuration,
+    data: DataIdentity,
+    computed: Computed,
+) -> InputError:
+    words = _find_replacement(folder, configurations)
+    return InputError(describe_difference(configuration.cfg, data, computed, words))
+
+
+def _find_replacement(folder: Path, configurations: Sequence[Configuration]) -> str:
+    """Return the overrides with which the line computes anew all that its sweep has on other data; empty if none do."""
+    others = list(find_finished(folder, {c.run.name for c in configurations}))
+    others += [Computed(c.run, c.seeds[0], _identify(c)) for c in _list_sources(configurations)[1:]]
+    for computed in others:
+        for configuration in _find_comparable(configurations, computed):
+            data = _identify(configuration)
+            if data.differs(computed.data) or _differs_when_loaded(configuration, data, computed):
+                return ""
+    left: set[int] = set()
+    for configuration in configurations:
+        if set(list_seeds(configuration.run)) - set(configuration.seeds):
+            left |= set(list_differing(configuration.run, _identify(configuration), configuration.seeds))
+    return describe_replacement(left, {seed for configuration in configurations for seed in configuration.seeds})
+
+
+def _check_finished_data(folder: Path, configurations: Sequence[Configuration]) -> None:
     """Refuse to present finished results as those of data that changed since."""
     firsts: dict[tuple, Configuration] = {}
     for configuration in configurations:
@@ -75,7 +117,7 @@ def _check_finished_data(configurations: Sequence[Configuration]) -> None:
         except InputError:  # nothing is to be computed: results do not need their data
             continue
         if not data.has_arrays_of(known):
-            raise InputError(describe_difference(configuration.cfg, data, Computed(configuration.run, seed, known)))
+            raise _refuse(folder, configurations, configuration, data, Computed(configuration.run, seed, known))
 
 
 def _may_have_changed(configuration: Configuration, known: DataIdentity, directory: Path) -> bool:
