@@ -317,4 +317,4 @@ def test_a_dashboard_does_not_wait_for_a_process_of_wandbs_that_stands_still(fol
     assert launch.returncode == 3, errors
     assert errors.startswith("wandb: ")
     assert len(errors.splitlines()) == 1
-    assert not stopped.is_running()
+    assert not stopped.is_running() or stopped.status() == psutil.STATUS_ZOMBIE  # ended; its new parent reaps it
