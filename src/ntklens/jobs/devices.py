@@ -34,7 +34,7 @@ def check_device() -> None:
 
 
 def check_device_apart() -> None:
-    """Refuse the same in a process of its own: whoever plans must not take a device from those who compute.
+    """Refuse the same in a process of its own: the planning process must not hold a device that jobs compute on.
 
     Raises:
         Unavailable: naming what to set.

@@ -57,7 +57,7 @@ def finish_late(run: Path, units: Iterable[Unit]) -> bool:
         directory = find_seed_directory(run, unit.seed)
         try:
             finish_seed(directory, read_trajectory(directory / FILE_NAME))
-        except (UnreadableTrajectory, OSError):  # read again, and said, by whoever needs its numbers
+        except (UnreadableTrajectory, OSError):  # reported where its numbers are needed
             continue
     return bool(late)
 

@@ -33,7 +33,7 @@ from ntklens.store.stack import flatten_config
 from ntklens.store.trajectory import FILE_NAME, encode_trajectory, publish_trajectory
 from ntklens.training.ensemble import PRECISION, Params
 
-GIVEN = ("train_loss", "selection_loss", "test_loss", "train_accuracy", "test_accuracy")  # by whoever trains
+GIVEN = ("train_loss", "selection_loss", "test_loss", "train_accuracy", "test_accuracy")  # by the training loop
 NAME_LENGTH = 100  # of a run's directory, without its key
 
 

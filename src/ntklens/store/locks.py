@@ -42,7 +42,7 @@ def lock_seeds(run: Path, seeds: Collection[int]) -> Iterator[list[int]]:
     name = os.path.realpath(run)
     try:
         locked = {seed for seed in seeds if _try_lock(descriptor, seed)}
-        for _ in range(TRIES):  # whoever only looks (`find_locked`) holds a lock for a moment
+        for _ in range(TRIES):  # `find_locked` holds a lock for a moment
             if len(locked) < len(seeds):
                 time.sleep(0.02)
                 locked |= {seed for seed in seeds if seed not in locked and _try_lock(descriptor, seed)}
