@@ -733,7 +733,7 @@ def count_memory(width: int, samples: int, bytes_of: dict) -> dict:
     trainer, shapes, _ = build_wide(width)
     probe = jax.ShapeDtypeStruct((samples, INPUTS), jnp.float32)
     row: dict[str, Any] = {"parameter_bytes": sum(4 * leaf.size for leaf in jax.tree.leaves(shapes))}
-    need = estimate_memory(trainer, (INPUTS,), 100, 4000, samples, 2048)
+    need = estimate_memory(trainer, jax.ShapeDtypeStruct((INPUTS,), jnp.float32), 100, 4000, samples, 2048)
     row["estimate"] = {"shared_bytes": need.shared, "per_member_bytes": need.per_member}
     kernel = functools.partial(ntklens.kernel, trainer.apply)
     traces = functools.partial(ntklens.layer_traces, trainer.apply)

@@ -18,8 +18,8 @@ LOSS = "ntklens.blocks.find(b => b.section.id === 'figure-trajectories').plots[0
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    axes = {"model.width": [16, 32, 64, 128, 256], "model.depth": [1, 2]}
-    study = make_study(axes, names=["width × depth"], states={"done": 30, "missing": 2})
+    axes = {"model.width": [16, 32, 64, 128, 256], "model.depth": [1, 2, 3]}
+    study = make_study(axes, names=["width × depth"], states={"done": 45, "missing": 2})
     return write_report(study, tmp_path_factory.mktemp("multirun") / "joint" / "report")
 
 
@@ -117,10 +117,11 @@ def test_a_mouse_over_a_curve_reads_its_value(browser):
 def test_another_group_is_chosen(browser):
     browser.execute_script("""
         const select = document.querySelector('#figure-trajectories select.variant');
-        select.value = '2'; select.dispatchEvent(new Event('change'));
+        select.value = [...select.options].find(o => o.text.startsWith('along the depth')).value;
+        select.dispatchEvent(new Event('change'));
     """)
-    wait_for(browser, f"{LOSS}.data?.length")
-    assert set(list_traces(browser, "mean")) == {"1", "2"}
+    wait_for(browser, f"{LOSS}.data?.some(t => t.meta?.key === '3')")
+    assert set(list_traces(browser, "mean")) == {"1", "2", "3"}
 
 
 def test_dark_changes_page_and_plots(browser):
