@@ -19,6 +19,7 @@ from ntklens.analysis.claims import (
     name_protocol,
     summarise_claims,
 )
+from ntklens.analysis.claims.arxiv_2507_05035 import PAPER
 from ntklens.analysis.claims.judge import list_missing, measure_coverage
 from ntklens.analysis.claims.paper import widen
 from ntklens.analysis.diagnostics import diagnose
@@ -33,6 +34,12 @@ from ntklens.stats.transition import Transition
 
 WHOLE = 2.0 ** np.arange(5, 14)  # 32 … 8192
 NONE = Interval()
+
+
+@pytest.fixture(autouse=True)
+def only_this_paper(monkeypatch):
+    """The verdicts below are those on one paper, however many there are files of."""
+    monkeypatch.setattr("ntklens.analysis.claims.judge.find_papers", lambda: (PAPER,))
 
 
 def study_quickly(data, transitions=()):
@@ -174,7 +181,7 @@ def test_no_verdict_on_what_the_paper_does_not_state(config, why):
     assert loss.measured.value == pytest.approx(-0.5, abs=0.05)
     assert f"no verdict on the paper: {why}" in loss.reason
     assert f"not met ({why}" in loss.conditions
-    (group,) = {condition.advice.partition("=")[0] for condition in find_papers()[0].conditions
+    (group,) = {condition.advice.partition("=")[0] for condition in PAPER.conditions
                 if condition.advice.startswith(why.partition("=")[0] + "=")}  # fmt: skip
     assert f"a verdict needs {group}=" in loss.advice
 
@@ -204,9 +211,9 @@ def test_data_files_that_are_not_the_published_ones_have_no_verdict():
 def test_departures_are_named_and_what_is_not_stated_is_none():
     changed = configure(optimizer___target_="optax.sgd", optimizer__learning_rate=0.3, training__loss="mse")
     data = make_law(**changed)
-    assert name_protocol(data, list(data.run.values)) == "paper, training.loss=mse, optimizer=optax.sgd"
+    assert name_protocol(data, list(data.run.values), PAPER) == "paper, training.loss=mse, optimizer=optax.sgd"
     assert find(judge_sweep(data), "L_min falls with width").verdict == "supported"
-    assert name_protocol(make_law(), None) == "paper"
+    assert name_protocol(make_law(), None, PAPER) == "paper"
     assert find(judge_sweep(make_law(**configure(size=250))), "χ is").protocol == "paper, dataset.train_size=250"
     deeper = make_law(**configure(model__depth=4, optimizer__learning_rate=0.02, training__epochs=7))
     assert {claim.protocol for claim in judge_sweep(deeper)} == {"paper"}
@@ -233,19 +240,23 @@ def test_an_axis_that_was_not_swept_has_no_verdict_and_a_command():
 
 
 def list_commands():
-    return [(axis, data, words) for paper in find_papers() for (axis, data), words in paper.commands.items()]
+    return [
+        pytest.param(paper, axis, data, words, id=f"{paper.name}-{axis}-{data}")
+        for paper in find_papers()
+        for (axis, data), words in paper.commands.items()
+    ]
 
 
-@pytest.mark.parametrize(("axis", "data", "command"), list_commands())
-def test_every_command_that_is_advised_can_be_typed_and_covers_enough(axis, data, command):
-    (paper,) = find_papers()
+@pytest.mark.parametrize(("paper", "axis", "data", "command"), list_commands())
+def test_every_command_that_is_advised_can_be_typed_and_covers_enough(paper, axis, data, command):
     register_schemas()
     words = command.removeprefix("python -m ntklens.run -m ").split()
     with initialize_config_dir(version_base="1.3", config_dir=str(find_config_directory())):
         cfg = compose("config", [word for word in words if word.count(",") == 0], return_hydra_config=True)
-    swept = dict(cfg.hydra.sweeper.params) | dict(word.split("=") for word in words if "," in word)
+    swept = dict(cfg.hydra.sweeper.params or {}) | dict(word.split("=") for word in words if "," in word)
     values = [float(value) for value in str(swept[axis]).split(",")]
-    assert cfg.dataset.name == (data or "mnist")
+    assert data in ("", cfg.dataset.name)
+    assert data or paper is not PAPER or cfg.dataset.name == "mnist"
     assert measure_coverage(min(values), max(values), paper.ranges[axis, cfg.dataset.name]) >= 0.75
 
 
@@ -369,9 +380,10 @@ def test_a_second_paper_is_one_more_file(monkeypatch, tmp_path):
         " {}, {}, {}, 'all else', {})\n"
     )
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path)])
+    monkeypatch.setattr("ntklens.analysis.claims.judge.find_papers", find_papers)
     find_papers.cache_clear()
     try:
-        assert [paper.name for paper in find_papers()] == ["arXiv 2507.05035", "Someone 2030"]
+        assert {PAPER.name, "Someone 2030"} <= {paper.name for paper in find_papers()}
         claim = find(judge_sweep(make_law(**configure("digits"))), "Γ_0 grows")
         assert (claim.paper, claim.verdict) == ("Someone 2030", "supported")
         assert math.isnan(claim.coverage)

@@ -97,6 +97,7 @@ REFUSED = [
     ("optimizer=clipped_sgd optimizer.maxnorm=1", "optimizer.maxnorm", "did you mean optimizer.max_norm"),
     ("model._target_=own_model.CNN", "model._target_=own_model.CNN", "takes no argument"),
     ("model._target_=own_model.RNN", "model._target_=own_model.RNN", "there is no such class"),
+    ("model._target_=nowhere.CNN", "model._target_=nowhere.CNN", "if it is your own, type PYTHONPATH=FOLDER"),
 ]
 
 

@@ -9,11 +9,11 @@ from ntklens.data import Dataset
 from ntklens.data.split import DEFAULTS
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
-NAMES = ("cifar10", "digits", "fashion_mnist", "mnist", "synthetic")
+NAMES = tuple(sorted(path.stem for path in CONF.glob("*.yaml")))
 
 
-def test_every_dataset_has_a_file_and_every_file_a_test():
-    assert tuple(sorted(path.stem for path in CONF.iterdir())) == NAMES
+def test_the_published_datasets_have_a_file():
+    assert set(NAMES) >= {"cifar10", "digits", "fashion_mnist", "mnist", "synthetic"}
 
 
 def read_call(name):

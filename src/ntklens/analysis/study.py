@@ -47,7 +47,7 @@ class Study:
       transitions: of β and Γ_min in every group.
       surfaces: joint laws, if two axes are swept.
       diagnoses: what may be wrong, and what to do.
-      claims: the statements of arXiv 2507.05035, judged.
+      claims: the statements of papers, judged.
       states: state → how many units there are in it.
       summary: sentences.
     """

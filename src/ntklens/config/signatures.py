@@ -73,7 +73,7 @@ def _inspect(target: str) -> Arguments:
     except pydoc.ErrorDuringImport as error:
         raise InputError(f"_target_={target}: {error}") from error
     if not callable(found):
-        raise InputError(f"_target_={target}: there is no such class or function")
+        raise InputError(f"_target_={target}: there is no such class or function{_explain_missing(target)}")
     try:
         signature = inspect.signature(found)
     except (TypeError, ValueError):  # written in C
@@ -93,6 +93,16 @@ def _inspect(target: str) -> Arguments:
     if isinstance(found, type) and any(f"{base.__module__}.{base.__name__}" in FLAX_MODULES for base in found.__mro__):
         named = {name: argument for name, argument in named.items() if name not in FLAX_FIELDS}
     return Arguments(named, others)
+
+
+def _explain_missing(target: str) -> str:
+    """Return what to do where Python does not find the module that a target begins with; empty where it does."""
+    package = target.partition(".")[0]
+    try:
+        found = not package or importlib.util.find_spec(package) is not None
+    except ValueError:  # a module without a spec, such as __main__
+        found = True
+    return "" if found else f" (no module {package}: if it is your own, type PYTHONPATH=FOLDER before the command)"
 
 
 def _list_keys(annotation: Any) -> dict[str, Any]:

@@ -276,9 +276,7 @@ def _is_published(data: xr.Dataset, group: Group) -> bool:
     return all(published.get(str(one), True) for one in data["data_checksum"].sel(run=group.runs).values)
 
 
-def name_protocol(
-    data: xr.Dataset, runs: Sequence[str] | None, paper: Paper | None = None, group: Group | None = None
-) -> str:
+def name_protocol(data: xr.Dataset, runs: Sequence[str] | None, paper: Paper, group: Group | None = None) -> str:
     """Return the arm that runs belong to: `paper`, and every setting in which they depart from what it states.
 
     What the paper does not state is no departure.
@@ -286,10 +284,9 @@ def name_protocol(
     Args:
       data: with the runs' configurations.
       runs: their names; None: all.
-      paper: which; None: the first.
+      paper: whose protocol.
       group: the axis along which they are read.
     """
-    paper = paper or find_papers()[0]
     configs = read_configs(data, runs)
     departures = []
     for key, value in {**paper.protocol, **(paper.along.get(group.axis, {}) if group else {})}.items():
