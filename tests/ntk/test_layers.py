@@ -155,6 +155,41 @@ def test_dropout_of_nnx_without_a_key_is_one_line():
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("call", [structured.kernel, structured.layer_traces, structured.check_function])
+def test_a_function_that_fails_for_one_sample_is_shown_what_it_was_given(call):
+    w, x = jnp.ones((5, 2)), jnp.ones((6, 5))
+    variables, inputs = make_variables()
+    one = r"; f is traced for one sample, x of shape \({}\): .*\(one sample alone: x\[None\]\)"
+    for f, params, given, words in (
+        (lambda p, x: x.reshape(6, -1) @ p, w, x, r"fails \(TypeError: .*" + one.format("1, 5")),
+        (lambda p, x: (x @ p) * (1 / (len(x) - 1)), w, x, r"fails \(ZeroDivisionError: .*" + one.format("1, 5")),
+        (Normalised(), variables, inputs[0], r"fails in flax \(.*" + one.format("1,")),
+        (lambda p, x: x @ p, w, x[0], r"fails \(.*" + one.format("1,")),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"^f\(params, x\) {words}") as caught:
+            call(f, params, given)
+        assert "\n" not in str(caught.value)
+
+
+def test_outputs_of_another_shape_are_answered_with_what_f_was_given():
+    w, x = jnp.ones((5, 2)), jnp.ones((6, 5))
+    with pytest.raises(ValueError, match=r"x of shape \(1, 5\), it returned \(1,\); add \[:, None\]"):
+        structured.kernel(lambda p, x: (x @ p).sum(1), w, x)
+    with pytest.raises(ValueError, match=r"x of shape \(1, 5\), it returned \(5, 2\)"):
+        structured.kernel(lambda p, x: x.reshape(5, -1) * p, w, x)
+
+
+def test_arguments_in_another_order_and_a_class_are_named():
+    variables, x = make_variables()
+    for params in (variables, list(jax.tree.leaves(variables))):
+        with pytest.raises(
+            ValueError, match=r"x must be one array .*params and x swapped\? The order is f, params, x"
+        ):
+            structured.kernel(Normalised(), x, params)
+    with pytest.raises(ValueError, match=r"^f is the class Normalised: pass an instance of it, Normalised\(\.\.\.\)"):
+        structured.kernel(Normalised, variables, x)
+
+
 def test_arguments_of_another_kind_are_named():
     variables, x = make_variables()
     with pytest.raises(ValueError, match=r"takes what its init returns"):

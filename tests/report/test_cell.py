@@ -44,6 +44,34 @@ def test_a_study_of_one_run_and_one_of_many_groups_are_short_too():
     assert f"{len(many.laws) - 20} more laws" in repr(many)
 
 
+def test_a_row_without_a_fit_gives_the_reason():
+    short = make_study(axes={"model.width": [16, 32, 64]}, names=())
+    lines = repr(short).splitlines()
+    assert lines[0].startswith("Study: 3 runs")
+    row = next(line for line in lines if line.startswith("minimum_loss "))
+    assert row.endswith("no fit  needs 4 points along the axis, there are 3")
+    assert "<td>no fit</td><td>needs 4 points along the axis, there are 3</td>" in short._repr_html_()
+
+
+def test_a_study_is_named_by_the_sweeps_that_were_loaded(study):
+    loaded = study.data.assign_attrs(sweeps='["w", "d"]')
+    assert repr(ntklens.analyse(loaded)).startswith("Study of w + d: 5 runs")
+    assert repr(ntklens.analyse(loaded, ["mine"])).startswith("Study of mine: 5 runs")
+
+
+def test_what_was_not_loaded_is_a_sentence(study):
+    for call in (ntklens.analyse, ntklens.measure_observables):
+        with pytest.raises(InputError, match=r"here a path: ntklens\.load\('multirun/w'\)$"):
+            call("multirun/w")
+        with pytest.raises(InputError, match=r"takes what ntklens\.load\(path\) returns; here a list$"):
+            call([study.data])
+        with pytest.raises(InputError, match=r"no dimension run, which .*; \.isel\(run=\[0\]\) keeps it"):
+            call(study.data.isel(run=0))
+        with pytest.raises(InputError, match=r"no dimension seed"):
+            call(study.data.isel(seed=0))
+    assert ntklens.analyse(study.data.isel(run=[0], seed=[0])).laws == []
+
+
 def test_the_readmes_line_draws_against_epoch(study):
     matplotlib.use("agg")
     readme = Path(__file__).parents[2] / "README.md"

@@ -136,6 +136,14 @@ def test_arrays_in_the_place_of_samples_are_answered_with_how_to_make_them():
             call()
 
 
+@pytest.mark.parametrize("call", [fit_law, find_transition])
+def test_a_law_without_names_is_answered_with_both(call):
+    samples = summarise(WIDTHS, np.ones((len(WIDTHS), 5)))
+    for names in ((), ("minimum_loss",)):
+        with pytest.raises(InputError, match=rf'as in {call.__name__}\(samples, "minimum_loss", "model\.width"\)'):
+            call(samples, *names)
+
+
 def test_one_value_at_each_point_is_one_seed():
     y = 3 * WIDTHS**-0.5
     fit = fit_form(summarise(WIDTHS, y), "power")

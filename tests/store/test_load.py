@@ -113,13 +113,23 @@ def test_a_name_alone_is_answered_with_the_folder_it_means(tmp_path, monkeypatch
     (tmp_path / "multirun" / "digit").mkdir()  # holds nothing
     monkeypatch.chdir(tmp_path)
     for name in ("digits", "digit", "multirun/digts"):
-        with pytest.raises(InputError, match=r"does not exist; did you mean multirun/digits\?$"):
+        with pytest.raises(InputError, match=rf"does not exist in {tmp_path}; did you mean multirun/digits\?$"):
             ntklens.load(name)
-    with pytest.raises(InputError, match=r"other: does not exist$"):
+    with pytest.raises(InputError, match=rf"other: does not exist in {tmp_path}$"):
         ntklens.load("other")
+    with pytest.raises(InputError, match=r"other: does not exist$"):  # an absolute path says where it is
+        ntklens.load(tmp_path / "other")
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(InputError, match=r"notes\.txt: is no trajectory\.nc$"):
         ntklens.load("notes.txt")
+
+
+def test_the_sweeps_are_named(tmp_path):
+    for sweep in ("first", "second"):
+        write(tmp_path / sweep, "a", 0)
+    assert json.loads(ntklens.load(tmp_path / "first").attrs["sweeps"]) == ["first"]
+    assert json.loads(ntklens.load(tmp_path / "first" / "a").attrs["sweeps"]) == ["first"]
+    assert json.loads(ntklens.load(tmp_path).attrs["sweeps"]) == ["first", "second"]
 
 
 def test_nothing_there(tmp_path):

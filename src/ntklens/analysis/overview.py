@@ -37,8 +37,8 @@ def describe_study_html(study: "Study") -> str:
 def _describe_sweep(study: "Study") -> str:
     sizes = study.data.sizes
     states = ", ".join(f"{count} {state}" for state, count in study.states.items() if count)
-    name = " + ".join(study.names) or "unnamed"
-    return f"Study of {name}: {sizes.get('run', 0)} runs × {sizes.get('seed', 0)} seeds ({states or 'no trajectory'})"
+    name = f" of {' + '.join(study.names)}" if study.names else ""
+    return f"Study{name}: {sizes.get('run', 0)} runs × {sizes.get('seed', 0)} seeds ({states or 'no trajectory'})"
 
 
 def _list_laws(study: "Study") -> list[tuple[str, ...]]:
@@ -47,9 +47,11 @@ def _list_laws(study: "Study") -> list[tuple[str, ...]]:
 
 def _describe_law(law: "Law") -> tuple[str, ...]:
     fit = law.fits.get(law.preferred or "")
-    exponent = fit.parameters.get("exponent") if fit is not None else None
+    if fit is None:
+        return law.observable, law.axis, law.group, "no fit", law.finding.removeprefix("no fit: ")
+    exponent = fit.parameters.get("exponent")
     numbers = "" if exponent is None else f"{exponent.value:.3f} [{exponent.low:.3f}, {exponent.high:.3f}]"
-    return law.observable, law.axis, law.group, law.preferred or "no fit", numbers
+    return law.observable, law.axis, law.group, fit.form, numbers
 
 
 def _describe_rest(study: "Study") -> list[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,12 +83,15 @@ def analyse(
 
     Args:
       data: as `ntklens.load` returns it.
-      names: of the sweeps.
+      names: of the sweeps; none: those that `ntklens.load` noted.
       states: state → units, if more is known than the trajectories tell (seeds that failed, run, or wait).
       failures: one line for each kind of failure.
 
     Returns:
       The study.
+
+    Raises:
+      InputError: if `data` is not what `ntklens.load` returns.
     """
     observables = measure_observables(data)
     groups = find_groups(observables)
@@ -105,7 +109,17 @@ def analyse(
     diagnoses = diagnose(data, observables, groups, laws, transitions, counted, failures)
     summary = _summarise(data, groups, laws, transitions, surfaces, counted, claims)
     return Study(
-        list(names), data, observables, groups, laws, transitions, surfaces, diagnoses, claims, counted, summary
+        list(names) or json.loads(data.attrs.get("sweeps", "[]")),
+        data,
+        observables,
+        groups,
+        laws,
+        transitions,
+        surfaces,
+        diagnoses,
+        claims,
+        counted,
+        summary,
     )
 
 

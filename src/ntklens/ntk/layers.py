@@ -32,6 +32,8 @@ COLLECTIONS = {
 
 def as_function(f: Any) -> Function:
     """The function itself, or for a `flax.linen.Module` its `apply`."""
+    if inspect.isclass(f):
+        raise ValueError(f"f is the class {f.__name__}: pass an instance of it, {f.__name__}(...)")
     return f.apply if _is_linen_module(f) else f
 
 
@@ -47,11 +49,12 @@ def call_function(f: Any, params: Any, x: Any) -> Any:
         What f returns.
 
     Raises:
-        ValueError: if flax refuses the call: dropout without a key, batch normalisation in training mode, a collection
-            that is missing.
+        ValueError: if f is a class; if flax refuses the call: dropout without a key, batch normalisation in training
+            mode, a collection that is missing.
     """
+    function = as_function(f)
     try:
-        return as_function(f)(params, x)
+        return function(params, x)
     except Exception as error:
         reason = _explain(error)
         if reason is None:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.extend.core import Jaxpr, Literal, Primitive, Var
 
-from ntklens.ntk.layers import call_function
+from ntklens.ntk.layers import as_function, call_function
 
 # Primitives that do nothing but call a jaxpr, and the parameter that holds it.
 CALLS = {
@@ -121,19 +121,28 @@ def trace_program(f: Callable[..., Any], params: Any, x: Any) -> Program:
         The program; slot k holds leaf k of `jax.tree.leaves(params)`.
 
     Raises:
-        ValueError: if f does not return one real array [N, C].
+        ValueError: if f fails, or does not return one real array [N, C].
     """
     leaves, tree = jax.tree.flatten(params)
 
     def apply_to_one(leaves: list[Any], sample: Any) -> Any:
-        y = call_function(f, jax.tree.unflatten(tree, leaves), sample[None])
+        one = sample[None]
+        try:
+            y = call_function(f, jax.tree.unflatten(tree, leaves), one)
+        except Exception as error:  # f is anyone's
+            raise _explain_failure(error, one.shape, x.shape) from error
         if not isinstance(y, jax.Array | np.ndarray) or y.ndim != 2 or y.shape[0] != 1:
             got = getattr(y, "shape", type(y).__name__)
-            raise ValueError(f"f(params, x) must return one array [N, C]; for one sample it returned {got}")
+            advice = "; add [:, None] to what it returns" if got == (1,) else ""
+            raise ValueError(
+                f"f(params, x) must return one array [N, C]; for one sample, x of shape {one.shape}, it returned "
+                f"{got}{advice}"
+            )
         if not np.issubdtype(y.dtype, np.floating) and y.dtype != jax.numpy.bfloat16:
             raise ValueError(f"f(params, x) must return real floating-point outputs, not {y.dtype}")
         return y[0]
 
+    as_function(f)  # a class is refused
     sample = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
     closed = jax.make_jaxpr(apply_to_one)(leaves, sample)
     flat = _Flattener()
@@ -141,6 +150,20 @@ def trace_program(f: Callable[..., Any], params: Any, x: Any) -> Program:
     (output,) = flat.inline(closed.jaxpr, closed.consts, inputs)
     captured = tuple(flat.captured)
     return Program(tuple(flat.equations), inputs[-1], output, flat.constants, tuple(flat.avals), captured)
+
+
+def _explain_failure(error: Exception, one: tuple[int, ...], shape: tuple[int, ...]) -> ValueError:
+    """Return an error that adds what f was called with: its own words speak of shapes that nobody passed."""
+    text = str(error).strip()
+    line = text.splitlines()[0] if text else ""
+    if not (type(error) is ValueError and text.startswith("f(params, x) fails")):
+        text = f"f(params, x) fails ({type(error).__name__}{': ' if line else ''}{line})"
+    elif "); " in text:  # advice of its own
+        return ValueError(text)
+    return ValueError(
+        f"{text}; f is traced for one sample, x of shape {one}: it has to take any number of them, and x, here "
+        f"{shape}, has the batch axis first (one sample alone: x[None])"
+    )
 
 
 def apply_equation(equation: Equation, operands: Iterable[Any]) -> list[Any]:

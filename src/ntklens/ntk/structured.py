@@ -340,15 +340,18 @@ def _as_arrays(params: Any, x: Any, x2: Any) -> tuple[Any, Array, Array | None]:
         if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(f"params may hold arrays and numbers only, and {name} is of type {type(leaf).__name__}")
+    is_swapped = isinstance(params, Array | np.ndarray) and not isinstance(x, Array | np.ndarray)
+    order = "; or are params and x swapped? The order is f, params, x" if is_swapped else ""
     for name, value in (("x", x), ("x2", x2)):
         if isinstance(value, Mapping):
             raise ValueError(
                 f"{name} must be one array [N, ...], not a dictionary: pass the array that the network acts on and let "
-                "f close over the rest"
+                f"f close over the rest{order}"
             )
     params, x, x2 = jax.tree.map(jnp.asarray, (params, x, x2))
     if not isinstance(x, Array) or x.ndim == 0:
-        raise ValueError(f"x must be one array [N, ...], not {type(x).__name__}")
+        kind = "a single number" if isinstance(x, Array) else type(x).__name__
+        raise ValueError(f"x must be one array [N, ...], not {kind}{order}")
     if x2 is not None and (x2.shape[1:], x2.dtype) != (x.shape[1:], x.dtype):
         raise ValueError(f"x2 holds samples {x2.dtype}{list(x2.shape[1:])}, x others: {x.dtype}{list(x.shape[1:])}")
     return params, x, x2

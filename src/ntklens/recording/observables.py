@@ -6,10 +6,13 @@ Every function takes one trajectory or many: a Dataset whose variables end in th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from os import PathLike
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+
+from ntklens.errors import InputError
 
 UNRESOLVED_STEPS = 30  # fewer updates to the minimum are no trajectory
 PLATEAU = 0.01  # of the selection loss: what is so close to the minimum is as good as it
@@ -347,7 +350,11 @@ def measure_observables(data: xr.Dataset) -> xr.Dataset:
     Returns:
       Dataset of variables (run, seed), NaN where missing, with `symbol` and `long_name` as attributes, and the
       coordinates of `data` along run and seed.
+
+    Raises:
+      InputError: if `data` is not what `ntklens.load` returns.
     """
+    _check_loaded(data)
     shape = ("run", "seed")
     coords = {name: value for name, value in data.coords.items() if set(value.dims) <= set(shape)}
     found: dict[str, tuple] = {
@@ -361,6 +368,18 @@ def measure_observables(data: xr.Dataset) -> xr.Dataset:
                 label, (shape, values, {"symbol": label, "long_name": variable.attrs.get("long_name", "")})
             )
     return xr.Dataset(found, coords)
+
+
+def _check_loaded(data: Any) -> None:
+    if isinstance(data, str | PathLike):
+        raise InputError(f"data: takes what ntklens.load(path) returns; here a path: ntklens.load({str(data)!r})")
+    if not isinstance(data, xr.Dataset):
+        raise InputError(f"data: takes what ntklens.load(path) returns; here a {type(data).__name__}")
+    for dim in ("run", "seed"):
+        if dim not in data.dims:
+            raise InputError(
+                f"data: has no dimension {dim}, which .isel({dim}=0) removes; .isel({dim}=[0]) keeps it, with one {dim}"
+            )
 
 
 def _is_measurable(observable: Observable, data: xr.Dataset) -> bool:

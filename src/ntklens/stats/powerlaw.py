@@ -13,7 +13,7 @@ from ntklens.errors import InputError
 from ntklens.stats.forms import FORMS, Form
 from ntklens.stats.overview import describe_fit, describe_fit_html, describe_interval, describe_law, describe_law_html
 from ntklens.stats.profile import LEVEL, Profile, profile, solve_many, thin
-from ntklens.stats.samples import SEED, Samples, check_samples, floor_variance, solve_excess
+from ntklens.stats.samples import SEED, Samples, check_names, check_samples, floor_variance, solve_excess
 
 OCTAVE = 2.0
 THIN = 40  # values of ψ in a bootstrap
@@ -420,7 +420,7 @@ def choose_form(fits: dict[str, Fit]) -> str | None:
 
 
 def fit_law(
-    samples: Samples, observable: str, axis: str, group: str = "", rng: np.random.Generator | None = None
+    samples: Samples, observable: str = "", axis: str = "", group: str = "", rng: np.random.Generator | None = None
 ) -> Law:
     """Fit every form, compare them, and say what was found.
 
@@ -432,9 +432,10 @@ def fit_law(
       rng: random numbers of the bootstrap; None: a fixed generator, so that a report is the same twice.
 
     Raises:
-      InputError: if `samples` are not what `summarise` returns.
+      InputError: if `samples` are not what `summarise` returns; without the names of observable and axis.
     """
     check_samples(samples)
+    check_names("fit_law", observable, axis)
     rng = rng or np.random.default_rng(0)
     fits: dict[str, Fit] = {}
     refusals: dict[str, str] = {}

@@ -137,6 +137,15 @@ def check_samples(samples: Any) -> None:
         raise InputError(f"samples: takes what ntklens.summarise(x, y) returns, x [K] and y [K, seeds]; here a {kind}")
 
 
+def check_names(function: str, observable: str, axis: str) -> None:
+    """Raise an InputError where a law would have no name of its observable or axis."""
+    if not observable or not axis:
+        raise InputError(
+            f"{function}(samples, observable, axis): name the observable and the axis that was swept, "
+            f'as in {function}(samples, "minimum_loss", "model.width")'
+        )
+
+
 def _average_within_levels(values: np.ndarray, dimension: int) -> np.ndarray:
     """Return the means within each level of a factor, shape (K, levels), NaN where there is none."""
     rows = np.moveaxis(values, dimension, 1).reshape(len(values), values.shape[dimension], -1)

@@ -21,7 +21,7 @@ from ntklens.stats.forms import FORMS, SMOOTH
 from ntklens.stats.overview import describe_transition
 from ntklens.stats.powerlaw import NOTHING, Fit, Interval, fit_form
 from ntklens.stats.profile import solve_many, thin
-from ntklens.stats.samples import Samples, check_samples, floor_variance
+from ntklens.stats.samples import Samples, check_names, check_samples, floor_variance
 
 ALTERNATIVES = {"plateau_power": "plateau → power", "power_plateau": "power → plateau"}
 ERROR = 0.05  # of the first kind
@@ -66,7 +66,7 @@ class Transition:
 
 
 def find_transition(
-    samples: Samples, observable: str, axis: str, group: str = "", rng: np.random.Generator | None = None
+    samples: Samples, observable: str = "", axis: str = "", group: str = "", rng: np.random.Generator | None = None
 ) -> Transition:
     """Look for a crossover, a maximum and a break of an observable along an axis.
 
@@ -78,9 +78,10 @@ def find_transition(
       rng: random numbers of the bootstrap tests; None: a fixed generator.
 
     Raises:
-      InputError: if `samples` are not what `summarise` returns.
+      InputError: if `samples` are not what `summarise` returns; without the names of observable and axis.
     """
     check_samples(samples)
+    check_names("find_transition", observable, axis)
     rng = rng or np.random.default_rng(0)
     fits = fit_all(samples, ("power", *ALTERNATIVES))
     if len(fits) < 3:

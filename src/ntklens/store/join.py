@@ -34,7 +34,7 @@ def join_sweeps(datasets: Mapping[Path, xr.Dataset]) -> xr.Dataset:
       called `<sweep>/<run>`. What is read when it is used remains so.
     """
     parts = list(datasets.values())
-    sweeps = _name_sweeps(list(datasets))
+    sweeps = name_sweeps(list(datasets))
     labels = {
         "run": _name_runs(sweeps, parts),
         "seed": np.unique(np.concatenate([part.seed.values for part in parts])),
@@ -60,7 +60,7 @@ def join_sweeps(datasets: Mapping[Path, xr.Dataset]) -> xr.Dataset:
     return xr.Dataset(data, coords, _join_attributes(sweeps, parts))
 
 
-def _name_sweeps(folders: Sequence[Path]) -> list[str]:
+def name_sweeps(folders: Sequence[Path]) -> list[str]:
     """Return the folders' names, with their parents' where that is needed to tell them apart."""
     for depth in range(1, max(len(folder.parts) for folder in folders)):
         names = ["/".join(folder.parts[-depth:]) for folder in folders]

@@ -12,7 +12,7 @@ import xarray as xr
 
 from ntklens.errors import InputError
 from ntklens.store.combined import COMBINED_NAME, load_combined
-from ntklens.store.join import join_sweeps
+from ntklens.store.join import join_sweeps, name_sweeps
 from ntklens.store.separate import COORDINATE
 from ntklens.store.stack import Source, read_members, stack_members
 from ntklens.store.trajectory import FILE_NAME
@@ -42,7 +42,7 @@ def load(path: str | Path | Sequence[str | Path], cache: bool = True) -> xr.Data
       also `sweep`, and runs of the same name are called `<sweep>/<run>`. Results of one dataset that were computed on
       different data are runs of their own, told apart by the coordinate `dataset.checksum`. The attributes are JSON:
       `unreadable`, [{path, reason}] of the files that are left out, and `provenance`, {name: every value that it has in
-      some file}.
+      some file}, and `sweeps`, their names.
 
     Raises:
       InputError: if there is no trajectory, or none that can be read.
@@ -63,6 +63,7 @@ def load(path: str | Path | Sequence[str | Path], cache: bool = True) -> xr.Data
         for folder, sources in sweeps.items()
     }
     dataset = next(iter(datasets.values())) if len(datasets) == 1 else join_sweeps(datasets)
+    dataset = dataset.assign_attrs(sweeps=json.dumps(name_sweeps(list(datasets))))
     _warn_of_unreadable(paths, dataset)
     _warn_of_different_data(paths, dataset)
     return dataset
@@ -73,7 +74,8 @@ def _describe_absence(path: Path) -> str:
     if path.is_dir():
         trouble = f"no {FILE_NAME} below it"
     else:
-        trouble = f"is no {FILE_NAME}" if path.exists() else "does not exist"
+        below = "" if path.is_absolute() else f" in {Path.cwd()}"
+        trouble = f"is no {FILE_NAME}" if path.exists() else f"does not exist{below}"
     found: dict[str, Path] = {}
     for place in (path.parent / RESULTS, path.parent):
         if place.is_dir():
