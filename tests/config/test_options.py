@@ -86,7 +86,7 @@ REFUSED = [
     ("model=cnn model.channels=abc", "model.channels", "must be an integer"),
     ("model=cnn model.chanels=3", "model.chanels", "did you mean model.channels"),
     ("model=cnn model.width=3", "model.width", "type model=mlp model.width=3"),
-    ("model=cnn +model.classes=3", "model.classes", "unknown key"),
+    ("model=cnn +model.classes=3", "model.classes", "ntklens passes classes; remove it"),
     ("-m model=cnn model.channels=4,abc", "model.channels", "must be an integer"),
     ("dataset=rings dataset.noise=abc", "dataset.noise", "must be a number"),
     ("dataset=rings dataset.train_size=abc", "dataset.train_size", "must be an integer"),
@@ -118,6 +118,20 @@ def test_files_without_what_every_run_needs_are_refused(tmp_path):
         result = call_ntklens("--config-dir", "conf", f"optimizer={option}", cwd=tmp_path)
         assert result.returncode == 2
         assert result.stderr.startswith(f"error: {answer}")
+
+
+def test_a_dataset_of_two_keys_is_planned(tmp_path):
+    """A loader need not take `data_seed`, nor any other key of ours."""
+    (tmp_path / "conf" / "dataset").mkdir(parents=True)
+    (tmp_path / "conf" / "dataset" / "bare.yaml").write_text("_target_: bare_data.load\nname: bare\n")
+    (tmp_path / "bare_data.py").write_text(
+        "from ntklens.data import digits\n"
+        "def load(name: str):\n"
+        "    return digits.load(name=name, train_size=20, test_size=20, probe_size=4)\n"
+    )
+    words = ("dataset=bare", "-m", "model.width=3,4", "training.epochs=2", "task=plan", "tracking=none")
+    result = call_ntklens("--config-dir", "conf", *words, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_types_of_signatures(tmp_path, monkeypatch):

@@ -51,6 +51,8 @@ def _type_group(cfg: DictConfig, group: str, node: DictConfig) -> None:
     target = str(node._target_)
     arguments = find_arguments(group, target)
     names = [str(name) for name in node if name != "_target_"]
+    if given := [name for name in names if name in GROUPS[group]]:
+        raise InputError(f"{group}.{given[0]}: ntklens passes {given[0]}; remove it")
     if not arguments.others and (unknown := [name for name in names if name not in arguments.named]):
         raise InputError(_describe_unknown(group, target, unknown[0], arguments.named))
     kinds = {name: _choose_kind(group, name, arguments) for name in names}

@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+from typing import Any
 
 import jax
 from omegaconf import DictConfig, OmegaConf
@@ -32,7 +33,7 @@ def estimate_cost(cfg: DictConfig) -> Cost:
     relevant = {name: plain[name] for name in ("model", "dataset", "optimizer", "training", "schedule", "precision")}
     relevant["metrics"] = plain.get("metrics") or []
     relevant["optimizer"]["learning_rate"] = 0.0
-    relevant["dataset"]["data_seed"] = plain["dataset"]["data_seed"] and 0
+    relevant["dataset"] = _choose_any(plain["dataset"])
     if relevant["model"].get("width"):
         relevant["model"]["width"] = round_up(relevant["model"]["width"])
     try:
@@ -52,9 +53,13 @@ def round_up(width: int) -> int:
 
 def load_dataset_sizes(cfg: DictConfig) -> Dataset:
     """Return a dataset of the configuration's sizes; which samples it holds (`data_seed`) may differ."""
-    plain = OmegaConf.to_container(cfg.dataset, resolve=True)
-    assert isinstance(plain, dict)
-    return _load(json.dumps(plain | {"data_seed": plain["data_seed"] and 0}, sort_keys=True))
+    plain: dict[str, Any] = OmegaConf.to_container(cfg.dataset, resolve=True)  # type: ignore[assignment]
+    return _load(json.dumps(_choose_any(plain), sort_keys=True))
+
+
+def _choose_any(node: dict[str, Any]) -> dict[str, Any]:
+    """Return a dataset's settings without which samples are drawn, where its loader takes a `data_seed`."""
+    return node | {"data_seed": 0} if node.get("data_seed") else node
 
 
 @functools.lru_cache(maxsize=4)
