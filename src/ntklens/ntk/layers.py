@@ -73,9 +73,10 @@ def find_parameters(f: Any, params: Any) -> dict[int, str]:
         {number of a leaf in `jax.tree.leaves(params)`: its layer}, see `name_layers`.
 
     Raises:
-        ValueError: if a parameter is complex: ∂f/∂θ would depend on how real and imaginary parts are taken; if f is a
-            Module and `params` has no collection "params".
+        ValueError: if f is a class; if a parameter is complex: ∂f/∂θ would depend on how real and imaginary parts are
+            taken; if f is a Module and `params` has no collection "params".
     """
+    as_function(f)  # a class is refused
     fixed = _find_fixed_collections(f, params)
     found: dict[int, str] = {}
     number = 0

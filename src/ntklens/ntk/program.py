@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.extend.core import Jaxpr, Literal, Primitive, Var
 
-from ntklens.ntk.layers import as_function, call_function
+from ntklens.ntk.layers import call_function
 
 # Primitives that do nothing but call a jaxpr, and the parameter that holds it.
 CALLS = {
@@ -142,7 +142,6 @@ def trace_program(f: Callable[..., Any], params: Any, x: Any) -> Program:
             raise ValueError(f"f(params, x) must return real floating-point outputs, not {y.dtype}")
         return y[0]
 
-    as_function(f)  # a class is refused
     sample = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
     closed = jax.make_jaxpr(apply_to_one)(leaves, sample)
     flat = _Flattener()
