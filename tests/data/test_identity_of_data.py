@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -26,6 +27,7 @@ from ntklens.jobs.watcher import Watcher
 from ntklens.launch import datasets as launch_datasets
 from ntklens.launch.datasets import check_launch_data
 from ntklens.signals import Stop
+from ntklens.store.same_data import read_identity
 from ntklens.store.separate import COORDINATE
 from ntklens.store.trajectory import FILE_NAME, publish_trajectory, read_trajectory
 from ntklens.store.units import find_units, read_status, write_status
@@ -177,13 +179,16 @@ def test_files_that_are_packed_otherwise_are_the_same_data(two_roots):
         assert COORDINATE not in ntklens.load(run.parent).coords
 
 
-def test_a_rewritten_file_is_noticed_even_if_nothing_is_to_be_computed(two_roots, small_mnist, formats):
+@pytest.mark.parametrize("old", [False, True], ids=["written now", "copied with an old date"])
+def test_a_rewritten_file_is_noticed_even_if_nothing_is_to_be_computed(two_roots, small_mnist, formats, old):
     first, other = two_roots
     launch(f"dataset.root={first}")
     with pytest.raises(InputError, match=f"^dataset.root={other}"):
         launch(f"dataset.root={other}")
     launch(f"dataset.root={first.parent / 'nowhere'}")  # finished results do not need their data
     write_images(first / "mnist", formats, 255 - small_mnist.images)
+    for file in (first / "mnist").iterdir() if old else ():
+        os.utime(file, (0, 0))
     datasets.load_cached.cache_clear()
     with pytest.raises(InputError, match=f"^dataset.root={first}"):
         launch(f"dataset.root={first}")
@@ -195,6 +200,15 @@ def test_finished_results_are_looked_at_without_loading_data(two_roots, monkeypa
     monkeypatch.setattr(datasets, "load_checked", None)
     datasets.load_cached.cache_clear()
     launch(f"dataset.root={two_roots[0]}")
+
+
+def test_the_folder_where_the_program_runs_is_no_source(small_mnist):
+    """A loader need not say where its samples came from."""
+    run = launch(f"dataset.root={small_mnist.root}")
+    configuration = make_configuration(configure("dataset.root=null"))
+    known = read_identity(run, 0)._replace(source="")
+    Path("younger").touch()
+    assert not launch_datasets._may_have_changed(configuration, known, run / "seed=0")
 
 
 class Ending(Watcher):
@@ -320,3 +334,16 @@ def test_checksums_do_not_depend_on_how_tokens_are_stored():
     tokens = np.arange(6).reshape(3, 2)
     labels = np.zeros(3, np.int32)
     assert compute_checksum(Split(tokens, labels)) == compute_checksum(Split(tokens.astype(np.int32), labels))
+
+
+def test_checksums_tell_large_integers_apart_and_stay_what_they_were():
+    from ntklens.data import Split
+    from ntklens.data.split import compute_checksum
+
+    labels = np.zeros(1, np.int32)
+    large = [np.array([[2**24 + more]]) for more in (0, 1)]
+    first, second = (compute_checksum(Split(inputs, labels)) for inputs in large)
+    assert first != second
+    assert second == compute_checksum(Split(large[1].astype(np.uint32), labels))
+    for inputs in (large[0], np.array([[-7]], np.int16), np.array([[255]], np.uint8), np.array([[0.1]])):  # as before
+        assert compute_checksum(Split(inputs, labels)) == compute_checksum(Split(inputs.astype(np.float32), labels))

@@ -11,6 +11,7 @@ from ntklens.data.dataset import Dataset, Split
 from ntklens.errors import InputError
 
 DEFAULT_TEST_SIZE = 2000
+EXACT_IN_FLOAT32 = 2**24  # all integers up to it are
 
 
 class SplitOptions(TypedDict, total=False):
@@ -249,7 +250,10 @@ def order_balanced(labels: np.ndarray, classes: int, generator: np.random.Genera
 
 
 def compute_checksum(*splits: Split) -> str:
-    """SHA-256 over the shapes and bytes of all inputs and labels, in order.
+    """SHA-256 over the shapes and bytes of all inputs and labels, in order; inputs count as float32.
+
+    Integers that float32 does not tell apart, beyond 2^24, count as int32. A difference between float64 inputs that is
+    below float32 changes no run in float32; it does not count in float64 either.
 
     Args:
         splits: the splits, in the order in which they count.
@@ -259,10 +263,17 @@ def compute_checksum(*splits: Split) -> str:
     """
     digest = hashlib.sha256()
     for split in splits:
-        for array, dtype in ((split.inputs, "<f4"), (split.labels, "<i4")):
+        kind = "<i4" if _exceeds_float32(np.asarray(split.inputs)) else "<f4"
+        for array, dtype in ((split.inputs, kind), (split.labels, "<i4")):
             digest.update(str(array.shape).encode())
             digest.update(np.ascontiguousarray(array, dtype=dtype).data)
     return digest.hexdigest()
+
+
+def _exceeds_float32(inputs: np.ndarray) -> bool:
+    """Return whether these are integers that float32 does not hold exactly."""
+    large = inputs.dtype.kind in "iu" and inputs.dtype.itemsize > 2 and inputs.size > 0
+    return large and max(int(inputs.max()), -int(inputs.min())) > EXACT_IN_FLOAT32
 
 
 def check_positive(field: str, value: Any) -> None:

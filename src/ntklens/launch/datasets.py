@@ -121,20 +121,27 @@ def _check_finished_data(folder: Path, configurations: Sequence[Configuration]) 
 
 
 def _may_have_changed(configuration: Configuration, known: DataIdentity, directory: Path) -> bool:
-    """Return whether other data are where a result's came from, or its files are younger than the result."""
+    """Return whether other data are where a result's came from, or a file of theirs was put there after the result."""
     source = Path(known.source)
-    places = [Path(value) for value in configuration.cfg.dataset.values() if isinstance(value, str) and value]
-    if root := configuration.cfg.dataset.get("root"):
+    if known.source and (root := configuration.cfg.dataset.get("root")):
         moved = [find_root(root) / part for part in source.parts[-2:] if find_root(root) not in source.parents]
         if any(place.is_dir() and any(place.iterdir()) for place in moved):
             return True
-    places.append(source)
+    # A root holds the source, where there is one, beside files of other data.
+    named = [value for name, value in configuration.cfg.dataset.items() if name != "root" or not known.source]
+    places = [Path(value) for value in (known.source, *named) if value and isinstance(value, str)]
     try:
         finished = (directory / FILE_NAME).stat().st_mtime
         files = [file for place in places for file in (place.iterdir() if place.is_dir() else [place])]
-        return any(file.stat().st_mtime > finished for file in files if file.is_file())
+        return any(_find_date(file) > finished for file in files if file.is_file())
     except OSError:
         return False
+
+
+def _find_date(file: Path) -> float:
+    """Return when a file was written or put in its place: a copy may keep an older date of writing."""
+    facts = file.stat()
+    return max(facts.st_mtime, facts.st_ctime)
 
 
 def _identify(configuration: Configuration) -> DataIdentity:
