@@ -25,7 +25,9 @@ from ntklens.jobs.datasets import load_dataset
 from ntklens.jobs.slices import compute_slice
 from ntklens.jobs.watcher import Watcher
 from ntklens.launch import datasets as launch_datasets
+from ntklens.launch import planning
 from ntklens.launch.datasets import check_launch_data
+from ntklens.launch.planning import make_plans
 from ntklens.signals import Stop
 from ntklens.store.same_data import read_identity
 from ntklens.store.separate import COORDINATE
@@ -200,6 +202,22 @@ def test_finished_results_are_looked_at_without_loading_data(two_roots, monkeypa
     monkeypatch.setattr(datasets, "load_checked", None)
     datasets.load_cached.cache_clear()
     launch(f"dataset.root={two_roots[0]}")
+
+
+def test_a_sweep_of_which_all_is_done_is_checked_too(two_roots, small_mnist, formats):
+    first, other = two_roots
+    launch(f"dataset.root={first}")
+
+    def plan(root):
+        return make_plans([planning.make_configuration(configure(f"dataset.root={root}"), [], {})], ["-m"], None)
+
+    assert [len(one.tasks) for one in plan(first)] == [0]
+    with pytest.raises(InputError, match=f"^dataset.root={other}: .*name=") as refusal:
+        plan(other)
+    assert "\n" not in str(refusal.value)
+    write_images(first / "mnist", formats, 255 - small_mnist.images)
+    with pytest.raises(InputError, match=f"^dataset.root={first}"):
+        plan(first)
 
 
 def test_the_folder_where_the_program_runs_is_no_source(small_mnist):

@@ -50,8 +50,7 @@ def make_plans(
     for folder, members in groups.items():
         look_up_units(members)
         pending = any(configuration.find_pending() for configuration in members)
-        if pending:
-            check_launch_data(folder, members)
+        check_launch_data(folder, members)
         if pending and refuse:
             construct(members[0].cfg.tracking).check()
         plan = make_plan(folder, command, members, launch if pending else None, refuse)
