@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ntklens.config.lines import format_override
 from ntklens.config.options import describe_unknown_key, type_groups
 from ntklens.config.schemas import KEPT
 from ntklens.config.task import find_task
@@ -50,6 +51,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "dataset.train_size": _at_least(1),
     "dataset.test_size": _at_least(2),
     "dataset.probe_size": _at_least(1),
+    "dataset.probe_seed": _at_least(0),
     "dataset.data_seed": _at_least(0),
     "dataset.input_dim": _at_least(1),
     "dataset.classes": _at_least(2),
@@ -88,7 +90,10 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda value: 0 <= value < 2**32, "must be an integer from 0 to 2^32 - 1"),
     "ensemble": _at_least(1),
     "precision": _one_of("float32", "float64"),
-    "keep": (lambda value: set(value) <= set(KEPT), f"must list none, one or both of {', '.join(KEPT)}"),
+    "keep": (
+        lambda value: set(value) <= set(KEPT),
+        f"must list none, one or both of {', '.join(KEPT)}, as in keep=[{','.join(KEPT)}]",
+    ),
     "paths.results": (bool, "must name a folder"),
     "name": (
         lambda value: all(_is_folder_name(name) for name in list_names(value)) and bool(list_names(value)),
@@ -105,6 +110,11 @@ def _holds(rule: Callable[[Any], bool], value: Any) -> bool:
         return OmegaConf.is_list(value) and all(_holds(rule, one) for one in value)
 
 
+def _show(key: str, value: Any) -> str:
+    """Return the override that gives this value."""
+    return format_override(key, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+
+
 def validate(cfg: DictConfig) -> None:
     """Check every value that a type cannot express.
 
@@ -119,7 +129,7 @@ def validate(cfg: DictConfig) -> None:
     if not OmegaConf.is_list(cfg.name):
         cfg.name = str(cfg.name)
     elif not find_task(cfg.task._target_).several_names:
-        raise InputError(f"name={list_names(cfg.name)}: several names are for task=report; name one sweep")
+        raise InputError(f"{_show('name', cfg.name)}: several names are for task=report; name one sweep")
     for group in ("model", "dataset", "optimizer", "tracking", "task"):
         if not OmegaConf.is_dict(cfg[group]):
             raise InputError(f"{group}={cfg[group]}: must be one of conf/{group}")
@@ -141,7 +151,7 @@ def validate(cfg: DictConfig) -> None:
         node = cfg[group] if group else cfg
         value = node.get(leaf) if leaf in node else None
         if value is not None and not _holds(holds, value):
-            raise InputError(f"{key}={value}: {rule}")
+            raise InputError(f"{_show(key, value)}: {rule}")
     last_seed = cfg.seed + cfg.ensemble - 1
     if last_seed >= 2**32:
         raise InputError(f"seed={cfg.seed}: with ensemble={cfg.ensemble} the last seed is above 2^32 - 1")
