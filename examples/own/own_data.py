@@ -17,7 +17,8 @@ def load(
         noise: standard deviation of the radius, where neighbouring rings lie 1 apart.
         samples: number of samples to train on at most, and as many held out.
         name: name in messages and results.
-        **options: which samples to take: train_size, test_size, probe_size, data_seed, standardize.
+        **options: which samples to take: train_size, test_size, probe_size, probe_seed, data_seed,
+            standardize.
     """
     generator = np.random.default_rng(0)
 

@@ -430,7 +430,9 @@ def test_a_ratio_that_does_not_fall_is_no_fault_under_mup():
 
 @pytest.mark.parametrize("size", [128, 48])
 def test_another_probe_is_advised_where_one_can_be_drawn(size):
-    for config, there in ((configure(), False), (configure(dataset__probe_seed=None), True)):
+    own = configure(dataset___target_="own_data.load")
+    settable = configure(dataset___target_="own_data.load", dataset__probe_seed=None)
+    for config, there in ((own, False), (settable, True), (configure(), True)):
         data = make_law(**config)
         data["N"] = (("run", "seed"), np.full(data.state.shape, float(size)))
         (own,) = [one for one in list_diagnoses(data) if "one probe" in one.sentence]

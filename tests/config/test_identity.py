@@ -121,7 +121,8 @@ def test_what_does_not_change_a_result_does_not_change_the_key(override):
     [
         "model.width=129", "model.depth=3", "model.bias=false", "model.activation=tanh", "dataset=synthetic",
         "dataset.train_size=100", "dataset.probe_size=64", "dataset.data_seed=0", "dataset.standardize=true",
-        "dataset.test_size=500", "optimizer=sgd", "optimizer.learning_rate=2e-3", "optimizer.b1=0.8",
+        "dataset.test_size=500", "dataset.probe_seed=0",
+        "optimizer=sgd", "optimizer.learning_rate=2e-3", "optimizer.b1=0.8",
         "training.epochs=7", "training.loss=mse", "training.batch_size=10", "training.stop_after=5",
         "precision=float64", "schedule.record_ratio=1.05", "schedule.spectrum_ratio=2",
     ],

@@ -70,6 +70,35 @@ def test_held_out_samples_depend_on_nothing_but_their_sizes():
         assert get_numbers(getattr(plain, part)) == get_numbers(getattr(other, part))
 
 
+@pytest.mark.parametrize("held_out", [200, 3000])
+def test_a_probe_seed_changes_the_probe_alone(held_out):
+    plain, first, again, other = (build(held_out=held_out, probe_seed=seed) for seed in (None, 0, 0, 1))
+    for part in ("train", "selection", "test"):
+        rows = [get_numbers(getattr(dataset, part)) for dataset in (plain, first, other)]
+        assert rows[0] == rows[1] == rows[2]
+    probes = [get_numbers(dataset.probe) for dataset in (plain, first, again, other)]
+    assert probes[1] == probes[2]
+    assert len({tuple(probe) for probe in probes}) == 3
+    assert len({dataset.provenance["checksum"] for dataset in (plain, first, again, other)}) == 3
+    for probe in probes:
+        assert len(set(probe)) == 128
+        assert set(probe) <= set(range(10_000, 10_000 + held_out))
+
+
+@pytest.mark.parametrize("probe_seed", [None, 0, 7])
+def test_a_smaller_probe_is_the_beginning_of_a_larger_one(probe_seed):
+    every = get_numbers(build(probe_size=500, probe_seed=probe_seed).probe)
+    for size in (1, 64, 128, 499):
+        assert get_numbers(build(probe_size=size, probe_seed=probe_seed).probe) == every[:size]
+
+
+def test_probes_are_drawn_from_all_held_out_samples():
+    means = [np.mean(get_numbers(build(probe_seed=seed).probe)) - 10_000 for seed in range(50)]
+    assert abs(np.mean(means) - 1499.5) < 60  # the means of 128 have a deviation of 75, that of 50 of them one of 11
+    pairs = [len({*get_numbers(build(probe_seed=seed).probe)} & set(range(10_000, 10_128))) for seed in range(20)]
+    assert np.mean(pairs) < 10  # 5.5 by chance
+
+
 @pytest.mark.parametrize("data_seed", [None, 0, 7])
 def test_fewer_samples_are_the_beginning_of_more(data_seed):
     labels = np.random.default_rng(0).integers(0, 10, 500)
@@ -170,9 +199,10 @@ def test_sizes_must_be_positive_integers(field, value, shown):
 
 
 @pytest.mark.parametrize(("value", "shown"), [(-1, "-1"), (0.0, "0.0"), (False, "false"), ("x", "x")])
-def test_data_seed_must_be_a_whole_number(value, shown):
-    with pytest.raises(InputError, match=f"^dataset.data_seed={re.escape(shown)}: must be a whole number from 0$"):
-        build(data_seed=value)
+@pytest.mark.parametrize("field", ["data_seed", "probe_seed"])
+def test_seeds_must_be_whole_numbers(field, value, shown):
+    with pytest.raises(InputError, match=f"^dataset.{field}={re.escape(shown)}: must be a whole number from 0$"):
+        build(**{field: value})
 
 
 def test_provenance_is_plain_and_complete():
@@ -186,7 +216,8 @@ def test_provenance_is_plain_and_complete():
 
 def test_checksum_tells_every_change_of_what_is_used():
     plain = build()
-    changes = ({"train_size": 99}, {"test_size": 1998}, {"probe_size": 127}, {"data_seed": 0}, {"standardize": True})
+    changes = ({"train_size": 99}, {"test_size": 1998}, {"probe_size": 127}, {"data_seed": 0}, {"standardize": True},
+               {"probe_seed": 0})  # fmt: skip
     checksums = {build(**change).provenance["checksum"] for change in changes} | {plain.provenance["checksum"]}
     assert len(checksums) == 1 + len(changes)
     parts = (plain.train, plain.selection, plain.test, plain.probe)

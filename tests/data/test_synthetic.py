@@ -49,6 +49,21 @@ def test_held_out_samples_depend_on_the_teacher_alone():
     assert not is_beginning(plain.probe, other.probe)
 
 
+def test_a_probe_seed_draws_a_probe_of_new_samples():
+    plain, first, other = (synthetic.load(**SIZES, data_seed=0, probe_seed=seed) for seed in (None, 0, 1))
+    for part in ("train", "selection", "test"):
+        assert is_beginning(getattr(plain, part), getattr(first, part))
+        assert is_beginning(getattr(first, part), getattr(other, part))
+    drawn = [dataset.probe for dataset in (plain, first, other)]
+    drawn += [plain.train, plain.selection, plain.test]
+    rows = np.concatenate([split.inputs for split in drawn])
+    assert len(np.unique(rows, axis=0)) == len(rows)
+    for seed, probe in ((0, first.probe), (None, plain.probe)):
+        larger = synthetic.load(**SIZES | {"probe_size": 40}, probe_seed=seed).probe
+        assert is_beginning(probe, larger)
+        assert len(larger) == 40
+
+
 def test_same_call_gives_the_same_bytes():
     assert synthetic.load(**SIZES).provenance == synthetic.load(**SIZES).provenance
     checksums = {

@@ -182,9 +182,7 @@ def test_outputs_of_another_shape_are_answered_with_what_f_was_given():
 def test_arguments_in_another_order_and_a_class_are_named():
     variables, x = make_variables()
     for params in (variables, list(jax.tree.leaves(variables))):
-        with pytest.raises(
-            ValueError, match=r"x must be one array .*params and x swapped\? The order is f, params, x"
-        ):
+        with pytest.raises(ValueError, match=r"x must be one array .*params and x swapped\? The order is f, params, x"):
             structured.kernel(Normalised(), x, params)
     with pytest.raises(ValueError, match=r"^f is the class Normalised: pass an instance of it, Normalised\(\.\.\.\)"):
         structured.kernel(Normalised, variables, x)

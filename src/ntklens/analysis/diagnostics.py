@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ntklens.analysis.groups import RANDOM, Group, describe_value, list_swept, select_good
-from ntklens.analysis.settings import list_values, read_configs
+from ntklens.analysis.settings import is_ours, list_values, read_configs
 from ntklens.analysis.transitions import compare_transitions
 from ntklens.recording.observables import OBSERVABLES, STRAIGHT, UNRESOLVED_STEPS
 from ntklens.stats.forms import FORMS
@@ -296,6 +296,11 @@ def _has(data: xr.Dataset, key: str) -> bool:
     return any(key in config for config in read_configs(data))
 
 
+def _is_of_ours(data: xr.Dataset) -> bool:
+    """Return whether the data are of a loader of ntklens, whose samples `SplitOptions` choose."""
+    return any(is_ours(config.get("dataset._target_")) for config in read_configs(data))
+
+
 def _check_random(data: xr.Dataset, observables: xr.Dataset, groups: Sequence[Group]) -> Iterator[Diagnosis]:
     if not groups:
         return
@@ -331,7 +336,7 @@ def _check_random(data: xr.Dataset, observables: xr.Dataset, groups: Sequence[Gr
             f"of Γ holds for this probe alone.",
             "Sweep dataset.probe_seed=0,1,2,3 as well: it draws other probes, and is taken as a random factor. "
             "A probe of another dataset.probe_size is nested in this one, or holds it."
-            if _has(data, "dataset.probe_seed")
+            if _has(data, "dataset.probe_seed") or _is_of_ours(data)
             else "A probe of another dataset.probe_size is nested in this one, or holds it: it shows how Γ depends on "
             "N, not on which inputs were drawn.",
         )  # fmt: skip

@@ -115,6 +115,8 @@ def _describe_data(configs: Sequence[Mapping[str, object]]) -> str:
     draws = [seed for seed in list_values(configs, "dataset.data_seed") if seed is not None]
     if draws:
         parts.append(f"{len(draws)} balanced draw{'s' if len(draws) > 1 else ''}")
+    if len(probes := list_values(configs, "dataset.probe_seed")) > 1:
+        parts.append(f"{len(probes)} probes")
     if True in list_values(configs, "dataset.standardize"):
         parts.append("inputs standardised")
     return ", ".join(parts)

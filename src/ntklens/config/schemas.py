@@ -33,7 +33,7 @@ ALIASES = {
 }
 NEUTRAL = "neutral"  # of a field's metadata
 # The same of arguments of models, datasets and optimizers, by the override's name: {"model.residual": False}.
-LATER_ARGUMENTS: dict[str, Any] = {}
+LATER_ARGUMENTS: dict[str, Any] = {"dataset.probe_seed": None}
 KERNEL, PARAMETERS = "kernel", "parameters"
 KEPT = (KERNEL, PARAMETERS)  # what `keep` may list
 

@@ -39,7 +39,9 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What an experiment is fed with. No held-out sample stands in two splits.
+    """What an experiment is fed with.
+
+    No held-out sample stands in two splits, but for those that `probe_seed` draws into a probe.
 
     Attributes:
         name: what the samples are called in messages and results.
@@ -49,8 +51,8 @@ class Dataset:
         probe: where the tangent kernel is measured; the same for all seeds.
         classes: number of classes C.
         provenance: plain values for a result's attributes: `source`, `files` (SHA-256 of each), sizes, `data_seed`,
-            `standardize`, and `checksum`, the SHA-256 of the arrays above, order included. Of published files also
-            `content`, the SHA-256 of all that they hold, and `published`, whether it is what was published.
+            `probe_seed`, `standardize`, and `checksum`, the SHA-256 of the arrays above, order included. Of published
+            files also `content`, the SHA-256 of all that they hold, and `published`, whether it is what was published.
     """
 
     name: str

@@ -3,7 +3,7 @@
 import hashlib
 import numbers
 from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from ntklens.errors import InputError
 
 DEFAULT_TEST_SIZE = 2000
 EXACT_IN_FLOAT32 = 2**24  # all integers up to it are
+SEEDS: tuple[Literal["data_seed"], Literal["probe_seed"]] = ("data_seed", "probe_seed")
+PROBE_DRAW = 1  # beside probe_seed: other random numbers than those of the same data_seed
 
 
 class SplitOptions(TypedDict, total=False):
@@ -22,6 +24,8 @@ class SplitOptions(TypedDict, total=False):
         test_size: number of test samples, both halves together; None means 2000, or all that is left if fewer.
         probe_size: number of samples the kernel is measured on; 128 by default.
         data_seed: None takes the first `train_size` samples; a number takes a random, class-balanced subset.
+        probe_seed: None measures the kernel on the first `probe_size` held-out samples; a number draws as many from
+            all held-out samples, those of the test halves among them. It changes no other split.
         standardize: subtract the mean and divide by the standard deviation of the training subset's inputs; both are
             scalars, taken over all of its samples and pixels.
     """
@@ -30,6 +34,7 @@ class SplitOptions(TypedDict, total=False):
     test_size: int | None
     probe_size: int
     data_seed: int | None
+    probe_seed: int | None
     standardize: bool
 
 
@@ -38,6 +43,7 @@ DEFAULTS: SplitOptions = {
     "test_size": None,
     "probe_size": 128,
     "data_seed": None,
+    "probe_seed": None,
     "standardize": False,
 }
 
@@ -66,8 +72,9 @@ def complete_options(options: SplitOptions, train_size: int | None = None) -> Sp
         check_positive("test_size", test_size)
         if test_size < 2:
             raise InputError(f"dataset.test_size={test_size}: needs 2, one to choose the minimum and one to report")
-    if complete["data_seed"] is not None:
-        check_seed("data_seed", complete["data_seed"])
+    for field in SEEDS:
+        if complete[field] is not None:
+            check_seed(field, complete[field])
     if not isinstance(complete["standardize"], bool):
         raise InputError(f"dataset.standardize={_show(complete['standardize'])}: must be true or false")
     return complete
@@ -96,8 +103,8 @@ def build_dataset(
 ) -> Dataset:
     """Choose the samples of an experiment from what a source holds.
 
-    The probe is the first `probe_size` held-out samples; the `test_size` samples after it are the selection half and
-    the test half.
+    The `test_size` held-out samples after the first `probe_size` are the selection half and the test half. These first
+    are the probe, or `probe_seed` draws another one.
 
     Args:
         name: name of the data, for messages and provenance.
@@ -137,6 +144,7 @@ def build_dataset(
         train=train,
         train_rows=select_rows(train.labels, classes, size, complete["data_seed"]),
         held_out=held_out,
+        probe_rows=select_probe(len(held_out), probe_size, complete["probe_seed"]),
         classes=classes,
         scale=scale,
         source=source,
@@ -151,6 +159,7 @@ def assemble_dataset(
     train: Pool,
     train_rows: np.ndarray,
     held_out: Pool,
+    probe_rows: np.ndarray,
     classes: int,
     scale: float,
     source: dict[str, Any],
@@ -164,11 +173,12 @@ def assemble_dataset(
         train: the pool of training samples.
         train_rows: int [n], the rows of it to train on, in order.
         held_out: the pool of held-out samples, at least `probe_size + test_size`.
+        probe_rows: int [probe_size], the rows of it that are the probe, in order.
         classes: number of classes C.
         scale: inputs are divided by it.
         source: for the provenance.
         test_size: number of test samples, both halves together.
-        options: complete; of the sizes only the probe's counts.
+        options: complete; `train_size` and `test_size` do not count.
 
     Returns:
         The Dataset.
@@ -176,13 +186,13 @@ def assemble_dataset(
     Raises:
         InputError: `standardize` where the training inputs are all the same.
     """
-    probe_size, data_seed, standardize = options["probe_size"], options["data_seed"], options["standardize"]
+    probe_size, standardize = options["probe_size"], options["standardize"]
     middle, end = probe_size + test_size // 2, probe_size + test_size
     splits = {
         "train": _convert(train, train_rows, scale),
         "selection": _convert(held_out, slice(probe_size, middle), scale),
         "test": _convert(held_out, slice(middle, end), scale),
-        "probe": _convert(held_out, slice(0, probe_size), scale),
+        "probe": _convert(held_out, probe_rows, scale),
     }
     statistics = {}
     if standardize:
@@ -200,7 +210,7 @@ def assemble_dataset(
         "train_size": len(splits["train"]),
         "test_size": test_size,
         "probe_size": probe_size,
-        "data_seed": None if data_seed is None else int(data_seed),
+        **{name: None if (seed := options[name]) is None else int(seed) for name in SEEDS},
         "standardize": standardize,
         **statistics,
         "checksum": compute_checksum(*splits.values()),
@@ -225,6 +235,22 @@ def select_rows(labels: np.ndarray, classes: int, size: int, data_seed: int | No
     generator = np.random.default_rng(data_seed)
     shuffled = generator.permutation(len(labels))
     return shuffled[order_balanced(np.asarray(labels)[shuffled], classes, generator)[:size]]
+
+
+def select_probe(count: int, size: int, probe_seed: int | None) -> np.ndarray:
+    """Choose the held-out rows of the probe; for one `probe_seed` a smaller choice is the beginning of a larger one.
+
+    Args:
+        count: number of held-out rows n.
+        size: number of rows to choose, at most n.
+        probe_seed: None takes the first rows; a number draws rows at random.
+
+    Returns:
+        int [size] row numbers.
+    """
+    if probe_seed is None:
+        return np.arange(size)
+    return np.random.default_rng([probe_seed, PROBE_DRAW]).permutation(count)[:size]
 
 
 def order_balanced(labels: np.ndarray, classes: int, generator: np.random.Generator) -> np.ndarray:

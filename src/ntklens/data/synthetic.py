@@ -100,8 +100,8 @@ def load(
 ) -> Dataset:
     """Draw Gaussian inputs, x ~ N(0, I_d), and label them by a random teacher network (`Teacher`).
 
-    The held-out samples depend on the teacher, `input_dim` and `classes` alone. The training samples are the first of
-    an endless sequence: fewer are the beginning of more, for each `data_seed`.
+    The held-out samples depend on the teacher, `input_dim` and `classes` alone, the probe on `probe_seed`, too. The
+    training samples are the first of an endless sequence: fewer are the beginning of more, for each `data_seed`.
 
     Args:
         input_dim: dimension d of the inputs.
@@ -112,7 +112,7 @@ def load(
         name: name in messages and results.
         **options: see `SplitOptions`; by default 1000 training samples. There is no end of samples: `train_size` is a
             number, a `test_size` of None means 2000, and a number as `data_seed` takes another sequence, its classes in
-            turn.
+            turn. A number as `probe_seed` draws new samples.
 
     Returns:
         Dataset with inputs [n, d].
@@ -138,7 +138,14 @@ def load(
 
     teacher_draw, held_out_draw, train_draw = np.random.SeedSequence(teacher_seed).spawn(3)
     teacher = Teacher(input_dim, classes, teacher_width, teacher_depth, np.random.default_rng(teacher_draw))
-    held_out = Stream(teacher, input_dim, np.random.default_rng(held_out_draw)).take(complete["probe_size"] + test_size)
+    probe_size, probe_seed = complete["probe_size"], complete["probe_seed"]
+    held_out = Stream(teacher, input_dim, np.random.default_rng(held_out_draw)).take(probe_size + test_size)
+    probe_rows = np.arange(probe_size)
+    if probe_seed is not None:
+        # As many words of entropy as for a data_seed, another last one.
+        draw = np.random.default_rng([teacher_seed, probe_seed, 2])
+        probe_rows += len(held_out)
+        held_out = _append(held_out, Stream(teacher, input_dim, draw).take(probe_size))
     if data_seed is None:
         train = Stream(teacher, input_dim, np.random.default_rng(train_draw)).take(train_size)
         rows = np.arange(train_size)
@@ -153,12 +160,17 @@ def load(
         train=train,
         train_rows=rows,
         held_out=held_out,
+        probe_rows=probe_rows,
         classes=classes,
         scale=1,
         source=source,
         test_size=test_size,
         options=complete,
     )
+
+
+def _append(pool: Pool, other: Pool) -> Pool:
+    return Pool(np.concatenate([pool.inputs, other.inputs]), np.concatenate([pool.labels, other.labels]))
 
 
 def _draw_balanced(

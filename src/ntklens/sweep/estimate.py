@@ -52,14 +52,14 @@ def round_up(width: int) -> int:
 
 
 def load_dataset_sizes(cfg: DictConfig) -> Dataset:
-    """Return a dataset of the configuration's sizes; which samples it holds (`data_seed`) may differ."""
+    """Return a dataset of the configuration's sizes; which samples it holds (`data_seed`, `probe_seed`) may differ."""
     plain: dict[str, Any] = OmegaConf.to_container(cfg.dataset, resolve=True)  # type: ignore[assignment]
     return _load(json.dumps(_choose_any(plain), sort_keys=True))
 
 
 def _choose_any(node: dict[str, Any]) -> dict[str, Any]:
-    """Return a dataset's settings without which samples are drawn, where its loader takes a `data_seed`."""
-    return node | {"data_seed": 0} if node.get("data_seed") else node
+    """Return a dataset's settings with one choice of the samples that it draws."""
+    return node | {name: 0 for name in ("data_seed", "probe_seed") if node.get(name)}
 
 
 @functools.lru_cache(maxsize=4)
