@@ -12,6 +12,7 @@ from ntklens.jobs import watcher
 from ntklens.jobs.watcher import ProgressBar
 from ntklens.launch.local.bar import SweepBar, TimeLeft
 from ntklens.sweep.plan import Slice, Task
+from ntklens.training.schedule import make_geometric_steps
 
 NAME = "fashion_mnist-60000-mlp-w28124-d12-momentum-1.234e-05-498b61c5"
 
@@ -35,10 +36,12 @@ def make_bar(width, tasks=200, seconds=3600.0):
 def test_a_bar_keeps_bar_count_and_time_left(width):
     bar = ProgressBar("importing JAX", Console(width=width, file=io.StringIO(), force_terminal=True))
     assert "importing" in render(bar, width)
-    bar.begin(123_456, NAME)
+    bar.begin(123_456, 200, NAME)
     bar.progress.start_task(bar.bar)
+    assert "-:--:--" in render(bar, width)
     for _ in range(2):
-        bar.advance(6_000, "loss 0.123")
+        bar.advance(6_000, "")
+        bar.advance(0, "loss 0.123")
         time.sleep(0.01)
     line = render(bar, width)
     assert "12,000/123,456" in line
@@ -81,13 +84,38 @@ def test_the_time_left_follows_the_plan_without_jumps(monkeypatch, slower):
 
 
 def test_the_time_left_is_the_plans_estimate_at_first_and_nothing_at_last():
-    left = TimeLeft(100.0, 5.0)
-    assert left.find(5.0) == 100
-    left.note(0.5)
-    assert left.find(55.0) == 50  # as planned
-    assert left.find(105.0) > 50  # slower than planned
-    left.note(1.0)
-    assert left.find(130.0) == 0
+    left = TimeLeft(100.0)
+    assert left.find(5.0) == left.find(60.0) == 100  # nothing is done yet: imports, compilations
+    left.note(0.01, 60.0)
+    left.note(0.51, 110.0)
+    assert left.find(110.0) == 49  # as planned
+    assert left.find(160.0) > 49  # slower than planned
+    left.note(1.0, 170.0)
+    assert left.find(170.0) == 0
+
+
+def test_the_time_left_counts_records_beside_updates_and_no_compilation(monkeypatch):
+    """A record of 0.1 s after each of the first updates, of 1 ms each; a minute of compilation."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pace, steps = watcher.Pace(9000, 220), make_geometric_steps(9000, 1.035)
+    truth = 9000 * 1e-3 + len(steps) * 0.1
+    assert len(steps) == pytest.approx(220, rel=0.1)
+    done, shown = 0, []
+    for index, step in enumerate(steps):
+        if step > done:
+            now[0] += (step - done) * 1e-3 + (20 if step == 1 else 0)
+            pace.advance(int(step) - done, "")
+            done = int(step)
+        pace.advance(0, "")  # a look in between
+        now[0] += 0.1 + (40 if not index else 0)
+        pace.advance(0, "loss 0.1")
+        shown.append((pace.find_left(), 60 + truth - now[0]))
+    assert [left for left, _ in shown[:2]] == [None, None]
+    assert len([left for left, _ in shown if left is None]) <= 2
+    for left, right in shown[2:-20]:
+        assert left == pytest.approx(right, rel=0.2)
+    assert pace.find_share() == pytest.approx(1, abs=0.05)
 
 
 def test_where_nobody_watches_lines_say_how_far_it_is(monkeypatch, capsys):
@@ -95,10 +123,15 @@ def test_where_nobody_watches_lines_say_how_far_it_is(monkeypatch, capsys):
     with ProgressBar("importing JAX", Console(file=io.StringIO(), force_terminal=False)) as bar:
         time.sleep(0.1)
         assert capsys.readouterr().out == ""  # the input is not checked yet
-        bar.begin(1000, "digits")
+        bar.begin(1000, 3, "digits")
         time.sleep(0.2)
-        assert "digits: compiling, 1,000 updates to do" in capsys.readouterr().out
-        bar.advance(500, "")
+        assert "digits: compiling, 0 of 1,000 updates" in capsys.readouterr().out
+        bar.advance(0, "loss 0.2")
+        bar.advance(1, "")
+        time.sleep(0.2)
+        assert "digits: compiling, 1 of 1,000 updates" in capsys.readouterr().out
+        bar.advance(0, "loss 0.1")
+        bar.advance(499, "")
         time.sleep(0.2)
         assert "digits: 500 of 1,000 updates, about 0 s left" in capsys.readouterr().out
     time.sleep(0.1)

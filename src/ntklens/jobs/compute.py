@@ -138,7 +138,8 @@ def _compute_locked(
     left = list(seeds)
     try:
         packs = _make_packs(run, trainer, seeds, fitting)
-        watcher.begin(sum(int(steps[-1]) - start for start, _, _ in packs), run.name)
+        records = sum(int((steps > start).sum()) + (start == 0) for start, _, _ in packs)
+        watcher.begin(sum(int(steps[-1]) - start for start, _, _ in packs), records, run.name)
         for _, members, size in packs:
             stop.check()
             try:

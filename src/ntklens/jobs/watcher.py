@@ -4,10 +4,12 @@ import contextlib
 import sys
 import threading
 import time
+from collections.abc import Callable
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
@@ -19,11 +21,11 @@ BAR_WIDTH = 16
 class Watcher:
     """Is told how far a computation is; this one keeps silent. Used as a context, which ends what it shows."""
 
-    def begin(self, total: int, label: str) -> None:
-        """Take the number of updates to do, and what they are done for."""
+    def begin(self, total: int, records: int, label: str) -> None:
+        """Take the numbers of updates and of records to do, and what they are done for."""
 
     def advance(self, count: int, note: str) -> None:
-        """Take the number of updates just done, and a note on the latest record, if there is one."""
+        """Take the number of updates just done; or none, and a note on the record just done."""
 
     def say(self, text: str) -> None:
         """Take a line for the log."""
@@ -35,6 +37,67 @@ class Watcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         pass
+
+
+class Pace:
+    """The time that updates and records still take, each as long as those that were timed.
+
+    The first of each compile. They are not timed, and before others are there is no estimate: after one update of
+    thousands, the time so far tells nothing.
+
+    Args:
+      updates: number to do.
+      records: number to do.
+    """
+
+    def __init__(self, updates: int, records: int) -> None:
+        self.left = [updates, records]
+        self.seconds, self.timed, self.compiled = [0.0, 0.0], [0, 0], [False, False]
+        self.started = self.latest = time.monotonic()
+
+    def advance(self, count: int, note: str) -> None:
+        """Take what a watcher's `advance` takes."""
+        if not count and not note:
+            return
+        kind, count = (0, count) if count else (1, 1)
+        now = time.monotonic()
+        if self.compiled[kind]:
+            self.seconds[kind] += now - self.latest
+            self.timed[kind] += count
+        self.compiled[kind], self.latest = True, now
+        self.left[kind] = max(0, self.left[kind] - count)
+
+    def find_left(self) -> float | None:
+        """Return the seconds left; None while they are unknown."""
+        if any(left and not timed for left, timed in zip(self.left, self.timed, strict=True)):
+            return None
+        return sum(
+            left * seconds / timed
+            for left, seconds, timed in zip(self.left, self.seconds, self.timed, strict=True)
+            if left
+        )
+
+    def find_share(self) -> float:
+        """Return the share of the time that is over; 0 while it is unknown."""
+        left, passed = self.find_left(), time.monotonic() - self.started
+        return 0.0 if left is None else passed / (passed + left) if passed + left else 1.0
+
+
+class LeftColumn(ProgressColumn):
+    """The time left.
+
+    Args:
+      find: returns the seconds left, or None while they are unknown.
+    """
+
+    def __init__(self, find: Callable[[], float | None]) -> None:
+        super().__init__()
+        self.find = find
+
+    def render(self, task: Task) -> Text:
+        """Return the text of the column."""
+        left = self.find()
+        return Text("-:--:--" if left is None else str(timedelta(seconds=round(left))), style="progress.remaining")
 
 
 class CountColumn(ProgressColumn):
@@ -91,33 +154,36 @@ class ProgressBar(Watcher):
 
     def __init__(self, label: str = "", console: Console | None = None) -> None:
         console = console or Console(stderr=True)
-        self.progress = make_progress(console, CountColumn(), TimeRemainingColumn(), rate=RateColumn())
+        self.pace: Pace | None = None
+        left = LeftColumn(lambda: self.pace and self.pace.find_left())
+        self.progress = make_progress(console, CountColumn(), left, rate=RateColumn())
         self.bar = self.progress.add_task(label, total=None, note="", start=False)
         self.total = self.done = 0
-        self.label, self.started = label, time.monotonic()
+        self.label = label
         self.ended = threading.Event()
         self.lines = None if console.is_terminal else threading.Thread(target=self._print_lines, daemon=True)
 
-    def begin(self, total: int, label: str) -> None:
-        """Take the number of updates to do, and what they are done for."""
+    def begin(self, total: int, records: int, label: str) -> None:
+        """Take the numbers of updates and of records to do, and what they are done for."""
         self.progress.reset(self.bar, total=total, description=label)
-        self.total, self.label, self.started = total, label, time.monotonic()
+        self.total, self.done, self.label, self.pace = total, 0, label, Pace(total, records)
         if self.lines and not self.lines.is_alive():
             self.lines.start()
 
     def advance(self, count: int, note: str) -> None:
-        """Take the number of updates just done, and a note on the latest record, if there is one."""
+        """Take the number of updates just done; or none, and a note on the record just done."""
         self.progress.update(self.bar, advance=count)
         self.done += count
+        if self.pace:
+            self.pace.advance(count, note)
         if note:
             self.progress.update(self.bar, note=note)
 
     def describe(self) -> str:
         """Return how far it is, as one line."""
-        if not self.done:
-            return f"{self.label}: compiling, {self.total:,} updates to do"
-        seconds = time.monotonic() - self.started
-        left = seconds / self.done * (self.total - self.done)
+        left = self.pace and self.pace.find_left()
+        if left is None:
+            return f"{self.label}: compiling, {self.done:,} of {self.total:,} updates"
         return f"{self.label}: {self.done:,} of {self.total:,} updates, about {left:,.0f} s left"
 
     def _print_lines(self) -> None:

@@ -1,13 +1,11 @@
 """Progress of a whole launch in the terminal: seeds done, time left, the latest record."""
 
 import time
-from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import ProgressColumn, Task, TextColumn
-from rich.text import Text
+from rich.progress import TextColumn
 
-from ntklens.jobs.watcher import make_progress
+from ntklens.jobs.watcher import LeftColumn, make_progress
 from ntklens.launch.local.pool import Event
 from ntklens.sweep.plan import Plan
 
@@ -17,40 +15,31 @@ LEAST_PRIOR, PRIOR_SHARE = 20.0, 0.1  # seconds of the plan's that what is measu
 class TimeLeft:
     """The time a launch still takes: what the plan estimates for the rest, times how much slower the plan was so far.
 
-    With t seconds passed, where the plan estimates e for what is done, the rest takes (t + p) / (e + p) times the
-    plan's estimate; p, a tenth of the plan's time, keeps the first minutes, and their imports and compilations, from
-    deciding alone.
+    With t seconds since something was done first, where the plan estimates e for what was done since, the rest takes
+    (t + p) / (e + p) times the plan's estimate; p, a tenth of the plan's time, keeps the first minutes from deciding
+    alone. What comes before, imports and compilations, tells nothing of the rest.
 
     Args:
       seconds: the plan's estimate for all.
-      now: the time, in seconds.
     """
 
-    def __init__(self, seconds: float, now: float) -> None:
-        self.seconds, self.started = seconds, now
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
         self.prior = max(LEAST_PRIOR, PRIOR_SHARE * seconds)
         self.share = 0.0
+        self.first: tuple[float, float] | None = None
 
-    def note(self, share: float) -> None:
-        """Take the share of the plan's costs that is done."""
+    def note(self, share: float, now: float) -> None:
+        """Take the share of the plan's costs that is done, and the time in seconds."""
         self.share = share
+        if share and self.first is None:
+            self.first = share, now
 
     def find(self, now: float) -> float:
         """Return the seconds left."""
-        slower = (now - self.started + self.prior) / (self.share * self.seconds + self.prior)
+        share, started = self.first or (0.0, now)
+        slower = (now - started + self.prior) / ((self.share - share) * self.seconds + self.prior)
         return (1 - self.share) * self.seconds * slower
-
-
-class LeftColumn(ProgressColumn):
-    """The time left, by the plan's costs."""
-
-    def __init__(self, left: TimeLeft) -> None:
-        super().__init__()
-        self.left = left
-
-    def render(self, task: Task) -> Text:
-        """Return the text of the column."""
-        return Text(str(timedelta(seconds=round(self.left.find(time.monotonic())))), style="progress.remaining")
 
 
 class SweepBar:
@@ -58,8 +47,10 @@ class SweepBar:
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self.plan = plan
-        self.left = TimeLeft(plan.seconds, time.monotonic())
-        self.progress = make_progress(console, TextColumn("{task.fields[units]}"), LeftColumn(self.left))
+        self.left = TimeLeft(plan.seconds)
+        self.progress = make_progress(
+            console, TextColumn("{task.fields[units]}"), LeftColumn(lambda: self.left.find(time.monotonic()))
+        )
         self.total = sum(task.seconds for task in plan.tasks) or 1.0
         self.todo = sum(len(piece.seeds) for task in plan.tasks for piece in task.slices)
         self.bar = self.progress.add_task(plan.name, total=self.total, units=f"0/{self.todo} seeds", note="")
@@ -94,7 +85,7 @@ class SweepBar:
         elif event["event"] == "task":
             self.partial.pop(slot, None)
         self.completed = max(self.completed, min(self.total, self.seconds + sum(self.partial.values())))
-        self.left.note(self.completed / self.total)
+        self.left.note(self.completed / self.total, time.monotonic())
         self.progress.update(self.bar, completed=self.completed)
 
     def __enter__(self) -> "SweepBar":

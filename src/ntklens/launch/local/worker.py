@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from ntklens.jobs.slices import compute_slice
 from ntklens.jobs.tracker import tracked
-from ntklens.jobs.watcher import LogWatcher
+from ntklens.jobs.watcher import LogWatcher, Pace
 from ntklens.signals import Stop, stop_on_signals
 
 EVENT_SECONDS = 0.5  # between two reports of progress
@@ -66,16 +66,16 @@ def _work(tasks: queue.Queue, stop: Stop, reporter: Reporter) -> None:
         """Passes on how far a slice is."""
 
         def __init__(self, configuration: int) -> None:
-            self.configuration, self.total, self.done, self.sent = configuration, 1, 0, 0.0
+            self.configuration, self.pace, self.sent = configuration, Pace(0, 0), 0.0
 
-        def begin(self, total: int, label: str) -> None:
-            self.total = max(total, 1)
+        def begin(self, total: int, records: int, label: str) -> None:
+            self.pace = Pace(total, records)
 
         def advance(self, count: int, note: str) -> None:
-            self.done += count
+            self.pace.advance(count, note)
             if note and time.monotonic() - self.sent > EVENT_SECONDS:
                 self.sent = time.monotonic()
-                share = self.done / self.total
+                share = self.pace.find_share()
                 reporter.tell("progress", configuration=self.configuration, share=share, note=note)
 
     reporter.tell("ready")
