@@ -45,7 +45,8 @@ def test_results_of_commit_0466374_keep_their_key_and_their_folder(words, direct
 @pytest.fixture
 def later(monkeypatch):
     """Two options that the model got after results were published."""
-    monkeypatch.setattr(schemas, "LATER_ARGUMENTS", {"model.output_scale": 1.0, "model.residual": False})
+    more = {"model.output_scale": 1.0, "model.residual": False}
+    monkeypatch.setattr(schemas, "LATER_ARGUMENTS", schemas.LATER_ARGUMENTS | more)
     return lambda *words: compose_config("+model.output_scale=1", "+model.residual=false", *words)
 
 

@@ -120,6 +120,20 @@ def test_files_without_what_every_run_needs_are_refused(tmp_path):
         assert result.stderr.startswith(f"error: {answer}")
 
 
+def test_an_argument_that_the_file_lacks_is_added_by_a_plus(tmp_path, monkeypatch):
+    """As in files that were written before the loaders took `probe_seed`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "dataset").mkdir(parents=True)
+    file = (OWN / "conf" / "dataset" / "rings.yaml").read_text()
+    (tmp_path / "conf" / "dataset" / "rings.yaml").write_text(file.replace("probe_seed: null\n", ""))
+    words = ("--config-dir", "conf", "dataset=rings", "task=plan", "tracking=none")
+    for more in ((), ("-m",)):
+        result = call_ntklens(*more, *words, "dataset.probe_seed=3", cwd=tmp_path, PYTHONPATH=str(OWN))
+        assert result.returncode == 2
+        assert "own_data.load takes it; type +dataset.probe_seed=3" in result.stderr
+        assert call_ntklens(*more, *words, "+dataset.probe_seed=3", cwd=tmp_path, PYTHONPATH=str(OWN)).returncode == 0
+
+
 def test_a_dataset_of_two_keys_is_planned(tmp_path):
     """A loader need not take `data_seed`, nor any other key of ours."""
     (tmp_path / "conf" / "dataset").mkdir(parents=True)

@@ -56,7 +56,7 @@ def describe(error: Exception) -> str:
             whole = key.rpartition(".")[0]
             return f"{key}: {whole} has no parts; type {whole}=VALUE"
         if isinstance(parent, DictConfig):
-            return describe_unknown_key(key, [str(name) for name in parent])
+            return describe_unknown_key(key, [str(name) for name in parent], str(parent.get("_target_") or ""))
     if match := re.match(r"Interpolation key '(.*)' not found", text):
         if match[1] == "dataset.name":
             return "dataset.name: missing; the file of the dataset's option gives it a value, such as name: rings"

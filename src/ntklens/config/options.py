@@ -126,16 +126,17 @@ def suggest_key(key: str) -> str | None:
     return next((place for place in places if place != key), None)
 
 
-def describe_unknown_key(key: str, known: Iterable[str]) -> str:
+def describe_unknown_key(key: str, known: Iterable[str], target: str = "") -> str:
     """Return the line for a key that its group does not have, with the nearest one that there is.
 
     Args:
       key: as typed, `model.widht`.
       known: the keys of its group.
+      target: the `_target_` of its group, if there is one.
     """
     group, _, leaf = key.rpartition(".")
     names = sorted(name for name in known if name != "_target_")
-    hint = _find_typed_hint(key) or _find_near(group, leaf, names)
+    hint = _find_argument_hint(key, target) or _find_typed_hint(key) or _find_near(group, leaf, names)
     return f"{key}: unknown key; {hint or 'there are ' + ', '.join(names)}"
 
 
@@ -144,10 +145,26 @@ def _find_near(group: str, leaf: str, names: Sequence[str]) -> str:
     return f"did you mean {f'{group}.' if group else ''}{near[0]}" if near else ""
 
 
+def _find_argument_hint(key: str, target: str) -> str:
+    """Return what to type where an option's file leaves out an argument that its target takes."""
+    group, _, leaf = key.rpartition(".")
+    if group not in GROUPS or not target:
+        return ""
+    try:
+        found = leaf in find_arguments(group, target).named
+    except InputError:  # said where the options get their types
+        return ""
+    return f"the option's file lacks it, and {target} takes it; type +{key}{_find_typed_value(key)}" if found else ""
+
+
+def _find_typed_value(key: str) -> str:
+    values = [word.partition("=")[2] for word in get_words() if "=" in word and find_key(word) == key]
+    return f"={values[-1]}" if values else ""
+
+
 def _find_typed_hint(key: str) -> str:
     """Return what to type instead of a key that has another name or belongs to another option, with its value."""
-    values = [word.partition("=")[2] for word in get_words() if "=" in word and find_key(word) == key]
-    value = f"={values[-1]}" if values else ""
+    value = _find_typed_value(key)
     group, _, leaf = key.rpartition(".")
     if group in GROUPS and (options := [name for name, keys in list_options(group).items() if leaf in keys]):
         listed = " or ".join(f"{group}={option}" for option in options)

@@ -65,7 +65,8 @@ def ntk_by_layer(f: Function, params: Any, x1: Array, x2: Array | None = None) -
 
     May be called inside jit, vmap and lax.map (which sort the dictionaries they return). With concrete arrays it
     traces f anew at every call, so f may close over state that changes, and compiles once per program and shapes.
-    A function under `jax.jit` keeps what it closed over when JAX first traced it. `layer_kernels` is the same function.
+    A function under `jax.jit` keeps what it closed over when JAX first traced it, which saves later calls the trace:
+    pass `jax.jit(module.apply)` to call it often with other parameters. `layer_kernels` is the same function.
 
     Args:
         f: function f(params, x) → [N, C] that treats samples apart, or a `flax.linen.Module`.
