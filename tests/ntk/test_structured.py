@@ -144,6 +144,24 @@ def test_a_function_that_mixes_samples_is_refused():
             compute(f, params, x)
 
 
+def test_samples_that_interact_are_refused_where_one_alone_gives_nan():
+    """A norm over the batch: the sample of zeros alone is 0 / 0, and hid the others."""
+
+    def divide(axis):
+        def f(p, x):
+            y = x @ p["w"]
+            return y / jnp.linalg.norm(y, axis=axis, keepdims=True) @ p["v"]
+
+        return f
+
+    params, x = {"w": draw(1, 5, 4), "v": draw(2, 4, 3)}, draw(0, 6, 5).at[2].set(0)
+    with pytest.raises(ValueError, match="mixes samples"):
+        structured.kernel(divide(None), params, x)
+    alone = structured.kernel(divide(1), params, x)  # each sample by its own: NaN with others, too
+    assert jnp.isnan(alone[2]).all()
+    assert jnp.isfinite(alone[0][:, 0]).all()
+
+
 def test_a_batch_norm_in_training_mode_is_refused():
     module = Normalised(running=False)
     x = draw(0, 6, 5)

@@ -204,13 +204,13 @@ def assemble_dataset(
             np.subtract(split.inputs, np.float32(mean), out=split.inputs)
             np.divide(split.inputs, np.float32(deviation), out=split.inputs)
         statistics = {"input_mean": float(mean), "input_deviation": float(deviation)}
-    provenance = {
+    provenance: dict[str, Any] = {
         "name": name,
         **source,
         "train_size": len(splits["train"]),
         "test_size": test_size,
         "probe_size": probe_size,
-        **{name: None if (seed := options[name]) is None else int(seed) for name in SEEDS},
+        **{seed: None if (value := options[seed]) is None else int(value) for seed in SEEDS},
         "standardize": standardize,
         **statistics,
         "checksum": compute_checksum(*splits.values()),

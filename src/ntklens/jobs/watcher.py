@@ -155,8 +155,7 @@ class ProgressBar(Watcher):
     def __init__(self, label: str = "", console: Console | None = None) -> None:
         console = console or Console(stderr=True)
         self.pace: Pace | None = None
-        left = LeftColumn(lambda: self.pace and self.pace.find_left())
-        self.progress = make_progress(console, CountColumn(), left, rate=RateColumn())
+        self.progress = make_progress(console, CountColumn(), LeftColumn(self.find_left), rate=RateColumn())
         self.bar = self.progress.add_task(label, total=None, note="", start=False)
         self.total = self.done = 0
         self.label = label
@@ -179,9 +178,13 @@ class ProgressBar(Watcher):
         if note:
             self.progress.update(self.bar, note=note)
 
+    def find_left(self) -> float | None:
+        """Return the seconds left; None while they are unknown."""
+        return None if self.pace is None else self.pace.find_left()
+
     def describe(self) -> str:
         """Return how far it is, as one line."""
-        left = self.pace and self.pace.find_left()
+        left = self.find_left()
         if left is None:
             return f"{self.label}: compiling, {self.done:,} of {self.total:,} updates"
         return f"{self.label}: {self.done:,} of {self.total:,} updates, about {left:,.0f} s left"

@@ -467,7 +467,7 @@ def _move_parameters(params: Any, members: Sequence[int]) -> Any:
 
 
 def _compare_batch_with_singles(f: Function, members: Sequence[int], params: Any, x: Array) -> dict[str, Array]:
-    """Relative differences between f of a batch and of its samples alone; NaN never exceeds.
+    """Relative differences between f of a batch and of its samples alone, where both are finite.
 
     Returns:
         outputs: the largest difference by the largest output; gradients: of a random combination of all outputs, the
@@ -492,12 +492,21 @@ def _compare_batch_with_singles(f: Function, members: Sequence[int], params: Any
         raise ValueError(f"f(params, x) must return one array [N, C]; for {x.shape[0]} samples it gave {batch.shape}")
     weights = jnp.asarray(np.random.default_rng(0).standard_normal(batch.shape), batch.dtype)
     (together,), (alone,) = pull_batch(weights), pull_singles(weights)
-    difference = [a.astype(float) - b.astype(float) for a, b in zip(together, alone, strict=True)]
+    batch, singles = _zero_infinite(batch, singles)
+    pairs = [_zero_infinite(a, b) for a, b in zip(together, alone, strict=True)]
+    together, alone = [a for a, _ in pairs], [b for _, b in pairs]
+    difference = [a.astype(float) - b.astype(float) for a, b in pairs]
     largest = [jnp.maximum(_norm([a]), _norm([b])) for a, b in zip(together, alone, strict=True)]
     return {
         "outputs": _divide(jnp.abs(batch - singles).max(), jnp.abs(singles).max()),
         "gradients": _divide(_norm(difference), _norm(largest)),
     }
+
+
+def _zero_infinite(a: Array, b: Array) -> tuple[Array, Array]:
+    """Both arrays with zeros where one of them is not finite."""
+    both = jnp.isfinite(a) & jnp.isfinite(b)
+    return jnp.where(both, a, 0), jnp.where(both, b, 0)
 
 
 def _norm(arrays: Sequence[Array]) -> Array:
