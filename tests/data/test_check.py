@@ -71,6 +71,7 @@ WRONG = {
     "a label too large": (put("probe", 1, np.array([0, 7, 1])), "labels of probe lie in 0 … 7"),
     "real targets": (put("train", 1, np.linspace(0, 1, 6)), "labels of train are real numbers (the first: 0.0)"),
     "one-hot rows": (put("train", 1, np.eye(3)[np.arange(6) % 3]), "of one-hot rows take labels.argmax(axis=1)"),
+    "a column of labels": (put("train", 1, np.arange(6)[:, np.newaxis] % 3), "must be [n], a class each; take labels[:, 0]"),
     "texts": (put("train", 1, np.array(list("abcabc"))), "labels of train are <U1 (the first: a)"),
     "NaN": (put("train", 0, set_value(np.nan)), "inputs of train hold NaN or infinity in 1 of 6 samples, the first 1"),
     "infinity": (put("probe", 0, set_value(np.inf)), "inputs of probe hold NaN or infinity in 1 of 3 samples"),

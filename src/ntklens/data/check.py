@@ -85,7 +85,8 @@ def _check_split(split: Any, name: str, classes: int, node: DictConfig) -> Split
     if inputs.ndim < 1 or labels.ndim < 1:
         raise _refuse(node, f"{name} holds no samples: its inputs have shape {inputs.shape}, its labels {labels.shape}")
     if labels.ndim > 1:
-        hint = "; of one-hot rows take labels.argmax(axis=1)" if labels.ndim == 2 else ""
+        hint = "; take labels[:, 0]" if labels.shape[1:] == (1,) else ""
+        hint = hint or ("; of one-hot rows take labels.argmax(axis=1)" if labels.ndim == 2 else "")
         raise _refuse(node, f"labels of {name} have shape {labels.shape}: must be [n], a class each{hint}")
     if len(inputs) != len(labels):
         raise _refuse(node, f"{name} has {len(labels)} labels for {len(inputs)} inputs")
