@@ -79,6 +79,9 @@ def _check_split(split: Any, name: str, classes: int, node: DictConfig) -> Split
             f"inputs of {name} are {_describe_type(split.inputs)}: ntklens takes one array [n, …]; put the parts side "
             "by side in it and take them apart in the model",
         )
+    for part in ("inputs", "labels"):
+        if np.ma.is_masked(getattr(split, part)):
+            raise _refuse(node, f"{part} of {name} are a masked array, whose mask would be lost: fill it")
     inputs, labels = np.asarray(split.inputs), np.asarray(split.labels)
     if inputs.dtype.kind not in "fiub" and inputs.dtype.name != "bfloat16":
         raise _refuse(node, f"inputs of {name} are {inputs.dtype}: must be real numbers, or integers such as tokens")
@@ -99,6 +102,8 @@ def _check_split(split: Any, name: str, classes: int, node: DictConfig) -> Split
             f"inputs of {name} hold NaN or infinity in {wrong.sum()} of {len(inputs)} samples, the first "
             f"{np.flatnonzero(wrong)[0]}",
         )
+    if inputs.dtype == np.float64 and inputs.size and np.abs(inputs).max() > np.finfo(np.float32).max:
+        raise _refuse(node, f"inputs of {name} hold numbers beyond float32, 3.4e38: scale them")
     if inputs.dtype.kind in "iu" and inputs.size and max(int(inputs.max()), -int(inputs.min())) > LARGEST_TOKEN:
         raise _refuse(node, f"inputs of {name} hold integers beyond 32 bits")
     return Split(inputs, _check_labels(labels, name, classes, node))
