@@ -72,7 +72,7 @@ WRONG = {
     "real targets": (put("train", 1, np.linspace(0, 1, 6)), "labels of train are real numbers (the first: 0.0)"),
     "one-hot rows": (put("train", 1, np.eye(3)[np.arange(6) % 3]), "of one-hot rows take labels.argmax(axis=1)"),
     "a column of labels": (put("train", 1, np.arange(6)[:, np.newaxis] % 3), "a class each; take labels[:, 0]"),
-    "beyond float32": (put("test", 0, np.full((6, 4), 1e39)), "inputs of test hold numbers beyond float32"),
+    "beyond float32": (put("test", 0, np.full((4, 4), 1e39)), "inputs of test hold numbers beyond float32"),
     "masked": (put("train", 0, np.ma.masked_less(np.eye(6, 4), 1)), "inputs of train are a masked array"),
     "texts": (put("train", 1, np.array(list("abcabc"))), "labels of train are <U1 (the first: a)"),
     "NaN": (put("train", 0, set_value(np.nan)), "inputs of train hold NaN or infinity in 1 of 6 samples, the first 1"),
