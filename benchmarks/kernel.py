@@ -9,12 +9,18 @@ them alike; times are medians.
 
     python benchmarks/kernel.py                        # all widths, some minutes
     python benchmarks/kernel.py --widths 32 128        # a smaller run
+    python benchmarks/kernel.py --networks             # instead: CNNs, a ResNet, vision transformers; two minutes
+
+The networks are those of networks.py, N = 32 images of 28 × 28, C = 10, against JACOBIAN_CONTRACTION, the faster mode
+for them. All contestants take turns in one run, each at its best of several rounds; beside them the rate of a product
+of 2048 × 2048 matrices, the operations that the plan counts, and the time XLA takes to compile.
 """
 
 import argparse
 import itertools
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -22,15 +28,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import psutil
+from networks import NETWORKS, make_network
 from rich.console import Console
 from rich.table import Table
-from timing import time_in_turns, write_results
+from timing import time_in_turns, time_once, write_results
 
 from ntklens._compat import import_neural_tangents, neural_tangents_settings
 from ntklens.ntk import structured
 
 SAMPLES, OUTPUTS, INPUTS, DEPTH = 128, 10, 784, 2
 WIDTHS = (32, 64, 128, 256, 512, 1024, 2048)
+SQUARE = 2048
 MODES = ("NTK_VECTOR_PRODUCTS", "JACOBIAN_CONTRACTION")
 
 
@@ -153,6 +161,74 @@ def measure_growth(name, values, repeats):
     return {"values": list(values), "seconds": list(seconds.values()), "slope": fit_slope(values, seconds.values())}
 
 
+def measure_network(name, samples, rounds):
+    """One row of the networks' table: the least seconds of each contestant over interleaved rounds."""
+    apply, params, x = make_network(name, samples)
+    nt = import_neural_tangents()
+    with neural_tangents_settings():
+        contraction = nt.empirical_ntk_fn(
+            apply, trace_axes=(), vmap_axes=0, implementation=nt.NtkImplementation.JACOBIAN_CONTRACTION
+        )
+        theirs, _ = compile_program(lambda params: contraction(x, None, params), params)
+    with jax.default_matmul_precision("highest"):
+        ours, compile_seconds = compile_program(lambda params: structured.kernel(apply, params, x), params)
+        traces, _ = compile_program(lambda params: structured.layer_traces(apply, params, x), params)
+        product, _ = compile_program(lambda a: a @ a, jnp.ones((SQUARE, SQUARE), jnp.float32))
+    square = jnp.ones((SQUARE, SQUARE), jnp.float32)
+    contestants = {
+        "structured": partial(ours, params),
+        "traces": partial(traces, params),
+        "JACOBIAN_CONTRACTION": partial(theirs, params),
+        "product": partial(product, square),
+    }
+    check_agreement(contestants["structured"](), contestants["JACOBIAN_CONTRACTION"]())
+    turns = [{key: time_once(contestant) for key, contestant in contestants.items()} for _ in range(2 * rounds)]
+    seconds = {key: min(turn[key] for turn in turns[1:]) for key in contestants}
+    operations = structured.plan_ntk(apply, params, x).operations
+    return {
+        "network": name,
+        "samples": samples,
+        "seconds": seconds,
+        "speedup": seconds["JACOBIAN_CONTRACTION"] / seconds["structured"],
+        "traces_against_kernel": seconds["structured"] / seconds["traces"],
+        "traces_against_neural_tangents": seconds["JACOBIAN_CONTRACTION"] / seconds["traces"],
+        "operations": operations,
+        "product_operations_per_second": 2 * SQUARE**3 / seconds["product"],
+        "share_of_product_rate": operations / seconds["structured"] * seconds["product"] / (2 * SQUARE**3),
+        "compile_seconds": compile_seconds,
+        "temporary_bytes": ours.memory_analysis().temp_size_in_bytes,
+        "neural_tangents_temporary_bytes": theirs.memory_analysis().temp_size_in_bytes,
+    }
+
+
+def compile_program(function, *arguments):
+    """The program compiled for its arguments, and the seconds that took."""
+    started = time.perf_counter()
+    program = jax.jit(function).lower(*arguments).compile()
+    return program, time.perf_counter() - started
+
+
+def print_networks(rows, console):
+    table = Table(title="Θ of convolutional networks and transformers, N = 32, C = 10, float32")
+    headings = ("kernel", "JACOBIAN_CONTRACTION", "times faster", "traces", "share of product", "memory", "theirs")
+    for heading in ("network", *headings, "compiled in"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        seconds = row["seconds"]
+        table.add_row(
+            row["network"],
+            f"{1e3 * seconds['structured']:.0f} ms",
+            f"{1e3 * seconds['JACOBIAN_CONTRACTION']:.0f} ms",
+            f"{row['speedup']:.1f}",
+            f"{1e3 * seconds['traces']:.0f} ms",
+            f"{row['share_of_product_rate']:.2f}",
+            f"{row['temporary_bytes'] / 2**20:.0f} MiB",
+            f"{row['neural_tangents_temporary_bytes'] / 2**20:.0f} MiB",
+            f"{row['compile_seconds']:.1f} s",
+        )
+    console.print(table)
+
+
 def fit_slope(values, seconds):
     return float(np.polyfit(np.log(list(values)), np.log(list(seconds)), 1)[0])
 
@@ -196,12 +272,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS)
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--networks", nargs="*", choices=list(NETWORKS), help="all of them if none is named")
     parser.add_argument("--memory-of-width", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of_width:
         print_memory(options.memory_of_width)
         return
     console = Console(width=170)
+    if options.networks is not None:
+        rows = [measure_network(name, 32, 4) for name in options.networks or NETWORKS]
+        print_networks(rows, console)
+        write_results("kernel_networks", {"networks": rows})
+        return
     rows = []
     for width in options.widths:
         rows.append(measure_width(width, options.repeats))

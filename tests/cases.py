@@ -143,6 +143,84 @@ def scan_stacked(p, x):
     return jax.lax.scan(lambda h, w: (jnp.tanh(h @ w), None), x, p["w"])[0] @ p["v"]
 
 
+def convolve(x, w, strides=1, padding="SAME", spec="NHWC HWIO NHWC", **others):
+    """A convolution of any rank by its JAX names."""
+    strides = (strides,) * (x.ndim - 2) if isinstance(strides, int) else strides
+    return jax.lax.conv_general_dilated(x, w, strides, padding, dimension_numbers=tuple(spec.split()), **others)
+
+
+def grouped_dilated(p, x):
+    """Groups, dilation and padding that is odd, negative and larger than the filter."""
+    x = jnp.tanh(convolve(x, p["w"], padding=((3, 2), (0, -1)), rhs_dilation=(2, 1), feature_group_count=2))
+    x = jnp.tanh(convolve(x + p["b"][None, None, None], p["v"], (2, 1), ((1, 2), (2, 1)), rhs_dilation=(2, 3)))
+    return jnp.tanh(convolve(x, p["u"], feature_group_count=4)).mean((1, 2)) @ p["d"]
+
+
+def strided_channels_first(p, x):
+    """Strides of different length, one longer than its filter, channels before the positions."""
+    x = convolve(x, p["w"], (2, 1), ((1, 2), (0, 1)), "NHWC OIHW NCHW")
+    x = convolve(jax.nn.relu(x + p["b"][None, :, None, None]), p["v"], (3, 2), ((2, 0), (1, 1)), "NCHW OIHW NCHW")
+    return jnp.tanh(x).mean((2, 3)) @ p["d"]
+
+
+def filter_used_twice(p, x):
+    """One filter at two strides, dilations and inputs, and one in its transposed form, too."""
+    x = jnp.tanh(convolve(x, p["w"]))
+    y = jnp.tanh(convolve(x, p["w"], 2, rhs_dilation=(1, 1)))
+    z = jnp.tanh(convolve(x, -p["w"], 2) + convolve(x, p["w"], 2, rhs_dilation=(2, 2)))
+    y = convolve(
+        jnp.tanh(convolve(y + z, p["v"])), p["v"].swapaxes(2, 3), lhs_dilation=(2, 2), padding=((2, 1), (1, 2))
+    )
+    return jnp.tanh(y).sum((1, 2)) @ p["d"]
+
+
+def one_position_one_feature(p, x):
+    x = jnp.tanh(convolve(x, p["w"], padding="VALID"))  # one feature
+    x = jnp.tanh(convolve(x, p["v"], padding="VALID") + p["b"][None, None, None])  # one position
+    return x[:, 0, 0] @ p["d"]
+
+
+def three_dimensions(p, x):
+    x = jax.nn.relu(convolve(x, p["w"], 2, spec="NDHWC DHWIO NDHWC"))
+    return jnp.tanh(convolve(x, p["v"], spec="NDHWC DHWIO NDHWC")).mean((1, 2, 3)) @ p["d"]
+
+
+def filters_made_of_leaves(p, x):
+    """A filter masked, one standardised, one cut out of a leaf and one that depends on the sample."""
+    x = jnp.tanh(convolve(x, p["m"] * MASK[:3, :3, None, None]))
+    x = jnp.tanh(convolve(x, (p["s"] - p["s"].mean()) / (1 + jnp.std(p["s"])), 2))
+    x = jnp.tanh(convolve(x, p["c"][0]) + convolve(x, p["c"][1][::-1]))
+    own = jax.vmap(lambda x: convolve(x[None], x.mean((0, 1))[None, None, None] * p["c"][0], 2)[0])(x)
+    return own.mean((1, 2))
+
+
+def residual_heads(p, x):
+    """The gradient of the residual sum's end is the same for all samples, that within the branches is not."""
+    x = convolve(x, p["w"])
+    y = x + 0.5 * convolve(jax.nn.gelu(x), p["v"])
+    y = y + jax.nn.relu(jnp.einsum("nhwk,kf->nhwf", y, p["u"]) + p["b"][None, None, None])
+    y = y + jax.nn.silu(jnp.einsum("nhwk,kf->nhwf", jnp.sin(y), p["t"])) * p["g"][None, None, None]
+    return y.mean((1, 2)) @ p["d"] + p["e"][None]
+
+
+def false_heads(p, x):
+    """What looks like a readout whose gradient no sample changes, and is none."""
+    x = jnp.tanh(convolve(x, p["w"]))
+    weights = jax.nn.softmax(x.sum(-1).reshape(x.shape[0], -1)).reshape(x.shape[:3])
+    y = clipped(jnp.tanh(convolve(x, p["v"]))).sum((1, 2)) @ p["d"]
+    y += (jnp.tanh(convolve(x, p["u"])) * weights[..., None]).sum((1, 2)) @ p["d"]
+    y += (jnp.tanh(convolve(x, p["t"])) * MASK[None, :5, :6, None]).sum((1, 2)) @ p["d"]
+    y += jnp.sort(convolve(x, p["s"]), axis=1)[:, 0].mean(1) @ p["d"]
+    return y
+
+
+def bias_along_positions(p, x):
+    """As many positions as features: a bias may belong to either."""
+    x = jnp.tanh(jnp.einsum("ntk,kf->ntf", x, p["w"]) + p["b"][None, :, None])
+    x = jnp.tanh(jnp.einsum("ntk,kf->ntf", x, p["v"]) - p["b2"][None, None, :])
+    return (x * p["g"][None, :, None] * p["h"][None, None]).sum(1)
+
+
 def list_mlp():
     params = [(draw(1, 5, 6), draw(2, 6)), (draw(3, 6, 6), draw(4, 6)), (draw(5, 6, 3), draw(6, 3))]
 
@@ -199,6 +277,83 @@ CASES = [
     Case("twelve layers", many_layers),
     Case("dense called twice", partial(build_flax, Twice(), 4, 5)),
     Case("cnn", partial(build_flax, CNN(), 3, 8, 8, 2)),
+    Case(
+        "grouped and dilated convolution",
+        partial(
+            raw,
+            grouped_dilated,
+            inputs=(2, 7, 6, 2),
+            w=(3, 2, 1, 4),
+            b=(4,),
+            v=(2, 2, 4, 4),
+            u=(3, 3, 1, 4),
+            d=(4, 2),
+        ),
+    ),
+    Case(
+        "strided convolution, channels first",
+        partial(
+            raw,
+            strided_channels_first,
+            inputs=(3, 9, 8, 2),
+            w=(4, 2, 3, 2),
+            b=(4,),
+            v=(5, 4, 2, 3),
+            d=(5, 2),
+        ),
+    ),
+    Case(
+        "a filter used twice",
+        partial(raw, filter_used_twice, inputs=(2, 6, 5, 3), w=(3, 3, 3, 3), v=(2, 3, 3, 3), d=(3, 2)),
+    ),
+    Case(
+        "convolution of one sample, one feature, one position",
+        partial(raw, one_position_one_feature, inputs=(1, 5, 5, 2), w=(3, 3, 2, 1), v=(3, 3, 1, 3), b=(3,), d=(3, 2)),
+    ),
+    Case(
+        "convolution in three dimensions",
+        partial(raw, three_dimensions, inputs=(2, 5, 4, 3, 2), w=(3, 2, 2, 2, 3), v=(2, 2, 2, 3, 2), d=(2, 2)),
+    ),
+    Case(
+        "filters made of leaves",
+        partial(raw, filters_made_of_leaves, inputs=(2, 5, 5, 2), m=(3, 3, 2, 2), s=(2, 2, 2, 2), c=(2, 2, 2, 2, 2)),
+        plain=("s",),
+    ),
+    Case(
+        "residual sums before a mean",
+        partial(
+            raw,
+            residual_heads,
+            inputs=(3, 4, 4, 2),
+            w=(3, 3, 2, 3),
+            v=(3, 3, 3, 3),
+            u=(3, 3),
+            b=(3,),
+            t=(3, 3),
+            g=(3,),
+            d=(3, 4),
+            e=(4,),
+        ),
+    ),
+    Case(
+        "readouts that samples change",
+        partial(
+            raw,
+            false_heads,
+            inputs=(3, 5, 6, 2),
+            w=(3, 3, 2, 3),
+            v=(2, 2, 3, 3),
+            u=(2, 2, 3, 3),
+            t=(2, 2, 3, 3),
+            s=(2, 2, 3, 3),
+            d=(3, 4),
+        ),
+        neural_tangents=False,
+    ),
+    Case(
+        "bias along positions",
+        partial(raw, bias_along_positions, inputs=(3, 4, 5), w=(5, 4), b=(4,), v=(4, 4), b2=(4,), g=(4,), h=(4,)),
+    ),
     Case("attention block", partial(build_flax, Attention(), 3, 5, 4)),
     Case(
         "language model",

@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+from ntklens.ntk.structured import KernelError
 from ntklens.recording import measure, spectra
 from ntklens.recording.measure import Measurer, evaluate_split, put_on_device
 from ntklens.recording.quantities import VARIABLES
@@ -111,6 +112,18 @@ def test_both_engines_measure_the_same(mlp_problem):
     for own, other in zip(ours, theirs, strict=True):
         for name in VARIABLES:
             np.testing.assert_allclose(own[name], other[name], rtol=2e-3, atol=2e-4, err_msg=name)
+
+
+def test_a_wrong_kernel_ends_the_run_at_its_start(mlp_problem, monkeypatch):
+    compute = spectra.compute_member_kernels
+
+    def compute_wrongly(*arguments, **options):
+        kernels = compute(*arguments, **options)
+        return kernels | {"readout": 1.01 * kernels["readout"]}
+
+    monkeypatch.setattr("ntklens.recording.recorder.compute_member_kernels", compute_wrongly)
+    with pytest.raises(KernelError, match="readout/kernel"):
+        record(*mlp_problem, epochs=1)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 16, 40, 64])

@@ -25,20 +25,15 @@ def select(params, member):
 
 
 def run_plain_loop(trainer, data, seed, steps, rate):
-    """The obvious loop: one seed, no members, and of the loop only a step is compiled."""
+    """The obvious loop: one seed, no compiled loop, no members."""
     params = trainer.init(jax.random.split(jax.random.key(seed))[0])
     optimizer = trainer.optimizer(rate)
     state = optimizer.init(params)
     inputs, labels = jnp.asarray(data.train.inputs), jnp.asarray(data.train.labels)
-
-    @jax.jit
-    def step(params, state):
+    for _ in range(steps):
         gradient = jax.grad(lambda p: trainer.loss(trainer.apply(p, inputs), labels).mean())(params)
         updates, state = optimizer.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state
-
-    for _ in range(steps):
-        params, state = step(params, state)
+        params = optax.apply_updates(params, updates)
     return params
 
 

@@ -8,11 +8,14 @@ A leaf of which one use is of another kind is *plain*: its Jacobian is taken who
 never guessed.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from ntklens.ntk.convolution import is_convolution
 from ntklens.ntk.program import Equation, Program
 
 # Linear functions of their first operand, the others being constants.
@@ -61,6 +64,20 @@ class View:
         return [(s.primitive.name, s.params) for s in self.steps] == [(s.primitive.name, s.params) for s in other.steps]
 
 
+class Extent(NamedTuple):
+    """How large a use's gradients are: for each of T positions, in each group, K numbers times F numbers."""
+
+    positions: int
+    width: int
+    features: int
+    groups: int = 1
+
+    @property
+    def size(self) -> int:
+        """Numbers of the gradient."""
+        return self.groups * self.width * self.features
+
+
 @dataclass(frozen=True)
 class Use:
     """A view entering `equation` as operand `side`; the gradient with respect to the result is that at slot `site`.
@@ -86,6 +103,11 @@ class Use:
         return self.equation.primitive.name in SUMS
 
     @property
+    def is_convolution(self) -> bool:
+        """Whether the view is the filter of a convolution."""
+        return is_convolution(self.equation)
+
+    @property
     def sign(self) -> int:
         """-1 where the view is subtracted."""
         return -1 if self.equation.primitive.name == "sub" and self.side == 1 else 1
@@ -101,7 +123,50 @@ class Use:
         """Whether the two uses' outer products can be summed as they stand."""
         if self.is_sum != other.is_sum or not self.view.same_as(other.view):
             return False
+        if self.is_convolution or other.is_convolution:
+            return self.is_convolution and other.is_convolution and self._filter_layout == other._filter_layout
         return self.is_sum or sorted(self.dot_dimensions[0][0]) == sorted(other.dot_dimensions[0][0])
+
+    @property
+    def _filter_layout(self) -> tuple:
+        params = self.equation.params
+        return tuple(params["dimension_numbers"].rhs_spec), params["feature_group_count"]
+
+    def find_axis(self, program: Program) -> int | None:
+        """The axis of the result along which a leaf of one axis lies, copied along all others; None if it does not."""
+        shape = program.avals[self.view.leaf].shape
+        if len(shape) != 1 or shape[0] < 2:
+            return None
+        axis = 0
+        for step in self.view.steps:
+            result = program.avals[step.outputs[0]].shape
+            if step.primitive.name == "broadcast_in_dim":
+                axis = step.params["broadcast_dimensions"][axis]
+            elif step.primitive.name in ("reshape", "expand_dims", "squeeze") and math.prod(result) == shape[0]:
+                axis = result.index(shape[0])
+            else:
+                return None
+        operand, found = (
+            program.avals[slot].shape for slot in (self.equation.inputs[self.side], self.equation.outputs[0])
+        )
+        return axis if len(operand) == len(found) and operand[axis] == found[axis] else None
+
+    def measure(self, program: Program) -> Extent:
+        """The size of the outer products, of a use that has such."""
+        view, other, result = (
+            program.avals[slot].shape
+            for slot in (self.equation.inputs[self.side], self.other, self.equation.outputs[0])
+        )
+        if self.is_sum:
+            return Extent(1, 1, math.prod(result))
+        if self.is_convolution:
+            spec, groups = self.equation.params["dimension_numbers"], self.equation.params["feature_group_count"]
+            features = view[spec.rhs_spec[0]]
+            positions = math.prod(result) // max(result[spec.out_spec[1]], 1)
+            return Extent(positions, math.prod(view) // max(features, 1), features // groups, groups)
+        inner = math.prod(view[d] for d in self.dot_dimensions[0][0])
+        positions = math.prod(other) // max(inner, 1)
+        return Extent(positions, inner, math.prod(result) // max(positions, 1))
 
 
 @dataclass(frozen=True)
@@ -118,6 +183,11 @@ class Analysis:
     plain: tuple[int, ...]
     constants: tuple[Equation, ...]
     variables: tuple[Equation, ...]
+
+    def get_outer_uses(self, leaf: int) -> tuple[Use, ...]:
+        """The leaf's uses if all yield outer products that add up, else none."""
+        uses = self.uses.get(leaf, ())
+        return uses if all(use.is_outer and use.adds_up_with(uses[0]) for use in uses) else ()
 
     @property
     def sites(self) -> tuple[int, ...]:
@@ -201,6 +271,8 @@ def _place_uses(program: Program, found: list[tuple[View, Equation, int]]) -> di
 def _is_outer(program: Program, equation: Equation, side: int) -> bool:
     if equation.primitive.name in SUMS:
         return program.size(equation.inputs[side]) == program.size(equation.outputs[0])
+    if is_convolution(equation):
+        return True
     return equation.primitive.name == "dot_general" and not any(equation.params["dimension_numbers"][1])
 
 

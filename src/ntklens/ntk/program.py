@@ -175,11 +175,28 @@ def apply_equation(equation: Equation, operands: Iterable[Any]) -> list[Any]:
 
 
 def run_equations(
-    equations: Iterable[Equation], values: dict[int, Any], offsets: Mapping[int, Any] | None = None
+    equations: Iterable[Equation],
+    values: dict[int, Any],
+    offsets: Mapping[int, Any] | None = None,
+    replaced: Mapping[int, Callable[..., Sequence[Any]]] | None = None,
 ) -> None:
-    """Evaluate equations in order into `values` (slot → value), adding offsets[slot] to the slots that have one."""
-    offsets = offsets or {}
+    """Evaluate equations in order into `values` (slot → value), adding offsets[slot] to the slots that have one.
+
+    The equation whose first output is a slot of `replaced` is evaluated by the function there.
+    """
+    offsets, replaced = offsets or {}, replaced or {}
     for equation in equations:
-        results = apply_equation(equation, [values[slot] for slot in equation.inputs])
+        operands = [values[slot] for slot in equation.inputs]
+        function = replaced.get(equation.outputs[0]) if equation.outputs else None
+        results = function(*operands) if function else apply_equation(equation, operands)
         for slot, result in zip(equation.outputs, results, strict=True):
             values[slot] = result + offsets[slot] if slot in offsets else result
+
+
+def find_dependent(equations: Iterable[Equation], slots: Iterable[int]) -> set[int]:
+    """The slots and all that the equations make from them."""
+    dependent = set(slots)
+    for equation in equations:
+        if dependent.intersection(equation.inputs):
+            dependent.update(equation.outputs)
+    return dependent

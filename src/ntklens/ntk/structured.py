@@ -26,11 +26,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ntklens.ntk.gradients import Gradients, OuterProducts, compute_gradients
+from ntklens.ntk.gradients import Passes, find_convolutions, prepare_passes
+from ntklens.ntk.heads import find_heads
 from ntklens.ntk.layers import Function, call_function, name_layers
 from ntklens.ntk.linearity import Analysis, analyse_program
+from ntklens.ntk.plan import KernelPlan, Sizes, plan_kernel
 from ntklens.ntk.program import Program, trace_program
+from ntklens.ntk.shares import compute_kernels, compute_traces
 from ntklens.ntk.signature import sign_program
+
+
+class KernelError(RuntimeError):
+    """A kernel is not what it should be."""
 
 
 def ntk(f: Function, params: Any, x1: Array, x2: Array | None = None) -> Array:
@@ -136,6 +143,101 @@ def layer_traces(f: Function, params: Any, x: Array) -> dict[str, Array]:
     return _dispatch(_layer_traces, f, params, x)
 
 
+def plan_ntk(f: Function, params: Any, x1: Any, x2: Any = None) -> KernelPlan:
+    """How `ntk(f, params, x1, x2)` is computed: per leaf the path, its operations and bytes; nothing is compiled.
+
+    Args:
+        f: function f(params, x) → [N, C], or a `flax.linen.Module`.
+        params: pytree of parameters, or of their shapes (`jax.ShapeDtypeStruct`).
+        x1: inputs [N, ...], or their shape.
+        x2: inputs [N2, ...] of the second index, or their shape; x1 itself if None.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: as `ntk_by_layer`, but for samples that interact.
+    """
+    plans = []
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    names = {number: jax.tree_util.keystr(path, simple=True, separator="/") for number, path in enumerate(paths)}
+
+    def trace(params: Any, x1: Array, x2: Array | None) -> Array:
+        params, x1, x2 = _as_arrays(params, x1, x2)
+        problem = _take_apart(f, params, x1)
+        analysis = problem.analysis
+        heads = find_heads(analysis)
+        convolved = [equation.outputs[0] for equation in find_convolutions(analysis, heads)]
+        sizes = problem.measure(len(x1), None if x2 is None else len(x2))
+        plans.append(plan_kernel(analysis, heads, convolved, problem.list_members(), names, sizes))
+        return jnp.zeros(())
+
+    jax.eval_shape(trace, params, x1, x2)
+    return plans[0]
+
+
+def check_row(f: Function, params: Any, x: Array, shares: Mapping[str, Array], row: tuple[int, int]) -> None:
+    """Compare a row of Θ with what follows from it by a Jacobian–vector product, layer by layer.
+
+    The row (i, c) of Θ_l is J_l(x) v_l with v_l = ∂f_c(x_i)/∂θ_l: one gradient and one forward derivative, which know
+    nothing of the program's structure. A function without a forward derivative (`jax.custom_vjp`) is not checked.
+
+    Args:
+        f: function f(params, x) → [N, C], or a `flax.linen.Module`.
+        params: pytree of parameters; for a Module what `module.init` returns.
+        x: inputs [N, ...].
+        shares: `ntk_by_layer(f, params, x)`.
+        row: (i, c).
+
+    Raises:
+        KernelError: if they differ by more than rounding does; it names the leaf.
+    """
+    params, x, _ = _as_arrays(params, x, None)
+    layers = name_layers(f, params)
+    try:
+        rows = _compute_rows(f, params, x, tuple(map(tuple, layers.values())), row)
+    except TypeError:
+        return
+    precision = jnp.finfo(jax.eval_shape(functools.partial(call_function, f), params, x).dtype)
+    scale = float(np.abs(np.sum([np.asarray(one, np.float64) for one in rows], axis=0)).max())
+    for (layer, members), expected in zip(layers.items(), rows, strict=True):
+        difference = float(np.abs(np.asarray(shares[layer][row], np.float64) - np.asarray(expected, np.float64)).max())
+        if difference > math.sqrt(float(precision.eps)) * scale:  # NaN is a diverged network's
+            paths = jax.tree_util.tree_leaves_with_path(params)
+            names = " or ".join(jax.tree_util.keystr(paths[k][0], simple=True, separator="/") for k in members)
+            raise KernelError(
+                f"the kernel of {names} differs from a Jacobian-vector product by {difference / scale:.2g} "
+                "of its size: a fault of ntklens; ntk.engine=neural_tangents computes the kernel in another way"
+            )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _compute_rows(
+    f: Function, params: Any, x: Array, layers: tuple[tuple[int, ...], ...], row: tuple[Array, Array]
+) -> list[Array]:
+    """The row (i, c) of each layer's share, [N, C]."""
+    leaves, tree = jax.tree.flatten(params)
+    members = sorted(itertools.chain.from_iterable(layers))
+
+    def apply(moving: dict[int, Array], x: Array) -> Array:
+        merged = [moving.get(number, leaf) for number, leaf in enumerate(leaves)]
+        return call_function(f, jax.tree.unflatten(tree, merged), x)
+
+    with jax.default_matmul_precision("highest"):
+        moving = {number: leaves[number] for number in members}
+        sample = jax.lax.dynamic_slice_in_dim(x, row[0], 1)
+        gradient = jax.grad(lambda moving: apply(moving, sample)[0, row[1]])(moving)
+        _, push = jax.linearize(lambda moving: apply(moving, x), moving)
+
+        def follow(layer: Array) -> Array:
+            chosen = {
+                number: jnp.where(layer == k, gradient[number], 0) for k, group in enumerate(layers) for number in group
+            }
+            return push(chosen)
+
+        return list(jax.lax.map(follow, jnp.arange(len(layers))))
+
+
 def check_function(f: Function, params: Any, x: Array) -> None:
     """Raise what `kernel` would raise of f, without computing a kernel.
 
@@ -167,6 +269,11 @@ class _Problem:
     def analysis(self) -> Analysis:
         return analyse_program(self.program, tuple(sorted(itertools.chain(*self.layers.values()))))
 
+    def measure(self, samples: int, samples2: int | None) -> Sizes:
+        """The sizes of a kernel of so many samples."""
+        (outputs,) = self.program.avals[self.program.output].shape
+        return Sizes(samples, samples2, outputs, jnp.dtype(self.dtype).itemsize)
+
     @property
     def dtype(self) -> Any:
         """Of the kernel."""
@@ -174,8 +281,12 @@ class _Problem:
         is_double = any(self.program.avals[leaf].dtype == jnp.float64 for leaf in leaves)
         return jnp.float64 if is_double else jnp.float32
 
-    def differentiate(self, x: Array) -> Gradients:
-        return compute_gradients(self.analysis, self.leaves, x, self.dtype)
+    def prepare(self) -> Passes:
+        return prepare_passes(self.analysis, self.leaves, self.dtype)
+
+    def list_members(self) -> dict[str, list[int]]:
+        """Layers → their leaves that have an effect on the outputs."""
+        return {layer: self.list_acting(layer) for layer in self.layers}
 
     def list_acting(self, layer: str) -> list[int]:
         """The layer's leaves that have an effect on the outputs."""
@@ -212,66 +323,13 @@ def _take_apart(f: Function, params: Any, x: Array) -> _Problem:
 
 
 def _kernel(problem: _Problem, x: Array, x2: Array | None = None) -> Array:
-    return functools.reduce(operator.add, _layer_kernels(problem, x, x2).values())
+    (kernel,) = compute_kernels(problem.prepare(), [problem.list_members()], x, x2)
+    return kernel
 
 
 def _layer_kernels(problem: _Problem, x: Array, x2: Array | None = None) -> dict[str, Array]:
-    left = problem.differentiate(x)
-    right = left if x2 is None else problem.differentiate(x2)
-    return {layer: _layer_kernel(problem, layer, left, right) for layer in problem.layers}
-
-
-def _layer_kernel(problem: _Problem, layer: str, left: Gradients, right: Gradients) -> Array:
-    """Sum over the layer's leaves of their shares [N, C, N2, C]."""
-    program = problem.analysis.program
-    n, n2, (c,) = left.samples, right.samples, program.avals[program.output].shape
-    total = jnp.zeros((n, c, n2, c), problem.dtype)
-    factors: dict[int, Array] = {}  # site → Σ a·a' [N, N2] over the leaves with one position there
-    for leaf in problem.list_acting(layer):
-        outer = left.get_outer_products(leaf)
-        outer2 = outer if right is left else right.get_outer_products(leaf)
-        if outer is None or outer2 is None:
-            jacobian = left.get_jacobian(leaf)
-            total += _gram(jacobian, jacobian if right is left else right.get_jacobian(leaf))
-        elif outer.positions == 1:
-            site = problem.analysis.uses[leaf][0].site
-            factors[site] = outer.a[:, 0] @ outer2.a[:, 0].T + factors.get(site, 0)
-        elif _pairs_are_cheaper(outer, outer2):
-            total += _sum_pairs(outer, outer2)
-        else:
-            jacobian = outer.sum_positions()
-            total += _gram(jacobian, jacobian if right is left else outer2.sum_positions())
-    for site, factor in factors.items():
-        total += factor[:, None, :, None] * _gram(left.get_delta(site), right.get_delta(site))
-    return total
-
-
-def _gram(a: Array, b: Array) -> Array:
-    """Inner products [N, C, N2, C] of a [N, C, ...] and b [N2, C, ...]."""
-    n, c, n2 = *a.shape[:2], b.shape[0]
-    return (a.reshape(n * c, -1) @ b.reshape(n2 * c, -1).T).reshape(n, c, n2, c)
-
-
-def _pairs_are_cheaper(outer: OuterProducts, outer2: OuterProducts) -> bool:
-    """Whether summing over pairs of positions takes fewer operations than forming the gradients and their Gram."""
-    (n, t, k), (_, c, _, f), n2 = outer.a.shape, outer.delta.shape, outer2.a.shape[0]
-    pairs = t * t * (n * n2 * k + n * c * n2 * c * (f + 1))
-    gradients = (n + n2) * c * t * k * f + n * c * n2 * c * k * f
-    return pairs < gradients
-
-
-def _sum_pairs(outer: OuterProducts, outer2: OuterProducts) -> Array:
-    """Σ_{t,t'} (a_it · a_jt') (δ_ict · δ_jc't'), one pair at a time so that memory stays that of the kernel."""
-    t = outer.positions
-    a, a2 = outer.a.swapaxes(0, 1), outer2.a.swapaxes(0, 1)
-    delta, delta2 = jnp.moveaxis(outer.delta, 2, 0), jnp.moveaxis(outer2.delta, 2, 0)
-
-    def add_pair(pair: Array, total: Array) -> Array:
-        i, j = pair // t, pair % t
-        return total + (a[i] @ a2[j].T)[:, None, :, None] * _gram(delta[i], delta2[j])
-
-    n, c, n2 = *outer.delta.shape[:2], outer2.a.shape[0]
-    return jax.lax.fori_loop(0, t * t, add_pair, jnp.zeros((n, c, n2, c), a.dtype))
+    groups = [{layer: members} for layer, members in problem.list_members().items()]
+    return dict(zip(problem.layers, compute_kernels(problem.prepare(), groups, x, x2), strict=True))
 
 
 def _trace(problem: _Problem, x: Array, x2: Array | None = None) -> Array:
@@ -279,30 +337,7 @@ def _trace(problem: _Problem, x: Array, x2: Array | None = None) -> Array:
 
 
 def _layer_traces(problem: _Problem, x: Array, x2: Array | None = None) -> dict[str, Array]:
-    left = problem.differentiate(x)
-    right = left if x2 is None else problem.differentiate(x2)
-    zero = jnp.zeros((), problem.dtype)
-    return {
-        layer: sum((_leaf_trace(left, right, leaf) for leaf in problem.list_acting(layer)), zero)
-        for layer in problem.layers
-    }
-
-
-def _leaf_trace(left: Gradients, right: Gradients, leaf: int) -> Array:
-    """Σ_{i,c} ∂f_c(x_i)/∂leaf · ∂f_c(x2_i)/∂leaf."""
-    outer = left.get_outer_products(leaf)
-    outer2 = outer if right is left else right.get_outer_products(leaf)
-    if outer is None or outer2 is None:
-        jacobian = left.get_jacobian(leaf)
-        return (jacobian * (jacobian if right is left else right.get_jacobian(leaf))).sum()
-    if outer.positions == 1:
-        return (outer.a * outer2.a).sum((1, 2)) @ (outer.delta * outer2.delta).sum((1, 2, 3))
-    (_, t, k), (_, c, _, f) = outer.a.shape, outer.delta.shape
-    if t * (k + c * f) > c * k * f:
-        return (outer.sum_positions() * outer2.sum_positions()).sum()
-    a_gram = jnp.einsum("ntk,nuk->ntu", outer.a, outer2.a)
-    delta_gram = jnp.einsum("nctf,ncuf->ntu", outer.delta, outer2.delta)
-    return (a_gram * delta_gram).sum()
+    return compute_traces(problem.prepare(), problem.list_members(), x, x2)
 
 
 def _dispatch(compute: Callable[..., Any], f: Function, params: Any, x: Array, x2: Array | None = None) -> Any:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntklens.ntk.layers import name_layers
+from ntklens.ntk.structured import check_row
 from ntklens.recording.measure import DeviceData, Keep, Measurer, measure_records, select_member
 from ntklens.recording.quantities import PARAMETERS, PREVIOUS, QUANTITIES, list_needs
 from ntklens.recording.quantities import START as START_KERNEL
@@ -127,11 +128,20 @@ class EnsembleRecorder:
         moment = "crossing" if crossed else "end" if index == 0 else "spectrum" if self.spectra[index] else ""
         if moment:
             view = self._measure_kernel(member, record, params, moment)
+            if index == 0 and member == 0:
+                self._check_kernel(view, select_member(params, member))
             for name in [name_crossing(LEVELS[level]) for level in crossed] if index else [START]:
                 self._keep(member, name, step, view.shares, params)
         self.records[member].append(record)
         for level in crossed:
             self.crossings[member][level] = index
+
+    def _check_kernel(self, view: KernelView, params: Params) -> None:
+        """Compare a random row of Θ with a Jacobian–vector product: a fault of the engine ends the run at its start."""
+        if self.measurer.engine == "structured":
+            n, c = next(iter(view.shares.values())).shape[:2]
+            row = np.random.default_rng(n * c).integers((n, c))
+            check_row(self.measurer.apply, params, self.data.probe, view.shares, (int(row[0]), int(row[1])))
 
     def _measure_kernel(self, member: int, record: dict[str, Any], params: Params, moment: str) -> KernelView:
         """Have a kernel measured for a record, and return what its quantities see."""
