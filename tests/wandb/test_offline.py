@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commands import TOY, call_ntklens, isolate, list_files, run_ntklens, start_ntklens
+from commands import TOY, call_ntklens, isolate, list_files, start_ntklens
 from ntklens.recording.observables import compute_observables
 from ntklens.recording.quantities import VARIABLES
 from ntklens.store.checkpoint import find_checkpoint_step
@@ -22,7 +22,7 @@ from ntklens.wandb.names import SPECTRUM, name_metric
 from transactions import read_run
 
 SMALL = [word for word in TOY if "width" not in word and "ensemble" not in word]
-SWEEP = ("-m", "scaling=width", "model.width=3,5,8", *SMALL, "ensemble=4", "launch.workers=1")
+SWEEP = ("-m", "scaling=width", "model.width=3,5", *SMALL, "ensemble=2", "launch.workers=1")
 NAME = "synthetic_width"
 
 
@@ -66,7 +66,7 @@ def expect_equal(run, path):
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("offline") / "here"
     folder.mkdir()
-    result = run_ntklens(*SWEEP, "launch.workers=2", cwd=folder, **isolate(folder))
+    result = call_ntklens(*SWEEP, cwd=folder, **isolate(folder))
     assert result.returncode == 0, result.stderr
     return folder, result
 
@@ -81,7 +81,7 @@ def test_a_sweep_leaves_one_run_per_seed_with_every_record(finished):
     folder, _ = finished
     runs = find_runs(folder)
     paths = find_trajectories(folder)
-    assert len(paths) == len(runs) == 12
+    assert len(paths) == len(runs) == 4
     for path in paths:
         attrs = read_trajectory(path).attrs
         expect_equal(runs[f"{NAME}-{attrs['run_key']}-{attrs['seed']}"], path)
@@ -138,7 +138,7 @@ def test_nothing_is_asked_and_nothing_is_written_elsewhere(finished):
     folder, result = finished
     assert result.stderr == ""
     lines = [line for line in result.stdout.splitlines() if "wandb" in line]
-    assert lines == [f"wandb    12 runs are on this disk only; to upload: wandb sync multirun/{NAME}/wandb"]
+    assert lines == [f"wandb    4 runs are on this disk only; to upload: wandb sync multirun/{NAME}/wandb"]
     assert list_files(folder.parent / "home") == []
     assert {path.name for path in folder.iterdir()} == {"multirun"}
 
@@ -148,7 +148,7 @@ def test_wandb_itself_finds_the_runs(finished):
     environment = os.environ | isolate(folder) | {"WANDB_DIR": str(folder)}
     command = [Path(sys.executable).with_name("wandb"), "sync", "--dry-run", f"multirun/{NAME}/wandb"]
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    assert "Would sync 12 run(s)" in result.stderr + result.stdout
+    assert "Would sync 4 run(s)" in result.stderr + result.stdout
 
 
 def test_status_counts_what_is_not_synced(copy):
@@ -158,9 +158,9 @@ def test_status_counts_what_is_not_synced(copy):
         "on this disk only" not in call_ntklens("task=status", f"name={NAME}", cwd=copy).stdout
     )  # it was printed once
     (log.parents[1] / "noted").unlink()
-    assert "11 runs are on this disk only" in call_ntklens("task=status", f"name={NAME}", cwd=copy).stdout
+    assert "3 runs are on this disk only" in call_ntklens("task=status", f"name={NAME}", cwd=copy).stdout
     described = json.loads(call_ntklens("task=status", f"name={NAME}", "task.format=json", cwd=copy).stdout)
-    assert len(described["unsynced"]) == 11
+    assert len(described["unsynced"]) == 3
 
 
 @pytest.mark.slow
@@ -169,10 +169,10 @@ def test_what_was_not_logged_is_logged_by_the_next_launch(copy):
     wandb = copy / "multirun" / NAME / "wandb"
     (wandb / "noted").unlink()
     result = call_ntklens("task=status", f"name={NAME}", cwd=copy)
-    assert f"12 runs are on this disk only; to upload: python -m ntklens.run task=sync name={NAME}\n" in result.stdout
+    assert f"4 runs are on this disk only; to upload: python -m ntklens.run task=sync name={NAME}\n" in result.stdout
     (wandb / "noted").unlink()
     result = call_ntklens(*SWEEP, cwd=copy, **isolate(copy))
-    assert f"12 runs are on this disk only; to upload: wandb sync multirun/{NAME}/wandb" in result.stdout
+    assert f"4 runs are on this disk only; to upload: wandb sync multirun/{NAME}/wandb" in result.stdout
     whole, halved = sorted(wandb.glob("offline-run-*"))[:2]
     shutil.rmtree(whole)
     (halved / "logged.json").unlink()  # as if killed while writing
@@ -180,7 +180,7 @@ def test_what_was_not_logged_is_logged_by_the_next_launch(copy):
     result = call_ntklens(*SWEEP, cwd=copy, **isolate(copy))
     assert (result.returncode, result.stderr) == (0, "")
     after = {path.name for path in wandb.glob("offline-run-*")}
-    assert len(after) == 12
+    assert len(after) == 4
     assert before - after == {halved.name}
     runs = find_runs(copy)
     for path in find_trajectories(copy):

@@ -57,6 +57,7 @@ def test_more_seeds_are_another_run(finished):
     assert make_id("a/b", "k", [0]) != make_id("a_b", "k", [0])
 
 
+@pytest.mark.slow
 def test_the_report_is_logged_once(finished):
     for _ in range(2):
         result = call_ntklens("task=report", f"name={NAME}", cwd=finished, **isolate(finished))
