@@ -217,6 +217,13 @@ def test_few_trajectories_need_no_combined_file(ragged):
     assert not (ragged / "combined.nc").exists()
 
 
+def test_a_few_large_trajectories_have_one(ragged, tmp_path, monkeypatch):
+    monkeypatch.setattr("ntklens.store.load.MUCH", 1)
+    folder = shutil.copytree(ragged, tmp_path / "sweep")
+    assert is_lazy(ntklens.load(folder).eigenvalues)
+    assert (folder / "combined.nc").exists()
+
+
 def test_the_combined_file_holds_what_the_trajectories_hold(sweep, monkeypatch):
     plain = ntklens.load(sweep, cache=False)
     assert not (sweep / "combined.nc").exists()

@@ -35,9 +35,13 @@ class Group:
 
     def count_unresolved(self, observables: xr.Dataset) -> int:
         """Return how many of the runs have seeds that are done, but none that is resolved."""
-        own = observables.sel(run=self.runs)
-        good = select_good(own, trained=False)
-        return int((good.any(axis=1) & ~select_good(own, trained=True).any(axis=1)).sum())
+        rows = self.find_rows(observables)
+        good, resolved = (select_good(observables, trained)[rows].any(axis=1) for trained in (False, True))
+        return int((good & ~resolved).sum())
+
+    def find_rows(self, data: xr.Dataset) -> np.ndarray:
+        """Return where the runs stand along `run`: to index one array is a hundred times cheaper than `data.sel`."""
+        return data.get_index("run").get_indexer(self.runs)
 
 
 def find_groups(observables: xr.Dataset) -> list[Group]:
@@ -136,10 +140,11 @@ def _is_tied(swept: dict[str, list[object]], axis: str, other: str) -> bool:
 
 def select_good(observables: xr.Dataset, trained: bool) -> np.ndarray:
     """Return which seeds a fit may use, shape (run, seed): done, alive, and, where training matters, resolved."""
-    good = observables["state"].values == "done"
-    good &= ~(observables["dead"].values > 0) if "dead" in observables else True
-    if trained and "unresolved" in observables:
-        good &= ~(observables["unresolved"].values > 0)
+    known = observables.variables
+    good = known["state"].values == "done"
+    good &= ~(known["dead"].values > 0) if "dead" in known else True
+    if trained and "unresolved" in known:
+        good &= ~(known["unresolved"].values > 0)
     return good
 
 
@@ -148,17 +153,19 @@ def arrange_samples(observables: xr.Dataset, group: Group, name: str) -> tuple[n
 
     Seeds that diverged, are dead or missing are NaN; so are unresolved ones where the observable depends on training.
     """
-    own = observables.sel(run=group.runs)
+    rows, known = group.find_rows(observables), observables.variables
     trained = OBSERVABLES[name].trained if name in OBSERVABLES else not name.startswith("initial_")
-    values = np.where(select_good(own, trained), own[name].values, np.nan)
+    values = np.where(select_good(observables, trained), known[name].values, np.nan)[rows]
     x = np.unique(group.x)
     levels = {}
     for key, factor in RANDOM.items():
         drawn = (
-            [_normalise(value) for value in own[key].values.tolist()] if key in own.coords else [None] * len(group.x)
+            [_normalise(value) for value in known[key].values[rows].tolist()]
+            if key in observables.coords
+            else [None] * len(group.x)
         )
-        known = list(dict.fromkeys(drawn))
-        levels[factor] = [known.index(value) for value in drawn]
+        distinct = list(dict.fromkeys(drawn))
+        levels[factor] = [distinct.index(value) for value in drawn]
     shape = (len(x), *(1 + max(numbers) for numbers in levels.values()), values.shape[1])
     y = np.full(shape, np.nan)
     for run, place in enumerate(np.searchsorted(x, group.x)):

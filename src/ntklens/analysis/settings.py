@@ -1,5 +1,6 @@
 """What a sweep is, in words: the settings of its runs, read from their configurations."""
 
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,12 @@ def read_configs(data: xr.Dataset, runs: Sequence[str] | None = None) -> list[di
     if "config" not in data.coords:
         return []
     texts = (data["config"] if runs is None else data["config"].sel(run=list(runs))).values
-    return [flatten_config(json.loads(text)) for text in texts if text]
+    return [dict(_read_config(text)) for text in texts if text]
+
+
+@functools.lru_cache(4096)
+def _read_config(text: str) -> dict[str, object]:
+    return flatten_config(json.loads(text))
 
 
 def list_values(configs: Sequence[Mapping[str, object]], key: str) -> list[object]:

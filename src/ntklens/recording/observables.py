@@ -357,10 +357,11 @@ def measure_observables(data: xr.Dataset) -> xr.Dataset:
     _check_loaded(data)
     shape = ("run", "seed")
     coords = {name: value for name, value in data.coords.items() if set(value.dims) <= set(shape)}
+    one_seed = data.isel(run=slice(1), seed=slice(1))
     found: dict[str, tuple] = {
         name: (shape, np.asarray(one.measure(data), float), {"symbol": one.symbol, "long_name": one.description})
         for name, one in OBSERVABLES.items()
-        if _is_measurable(one, data)
+        if _is_measurable(one, one_seed)
     }
     for name, variable in data.data_vars.items():
         for label, values in _list_snapshots(str(name), variable, data):
@@ -382,9 +383,9 @@ def _check_loaded(data: Any) -> None:
             )
 
 
-def _is_measurable(observable: Observable, data: xr.Dataset) -> bool:
+def _is_measurable(observable: Observable, one_seed: xr.Dataset) -> bool:
     try:
-        return np.shape(observable.measure(data.isel(run=slice(1), seed=slice(1)))) == (1, 1)
+        return np.shape(observable.measure(one_seed)) == (1, 1)
     except KeyError:  # trajectories that hold less than today's
         return False
 

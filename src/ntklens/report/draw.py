@@ -145,7 +145,7 @@ def _save_png(figure: Any, chart: Chart, path: Path) -> None:
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
     imsave(path, np.ascontiguousarray(pixels), dpi=DPI, format="png",
-           metadata={"Title": chart.title, "Description": chart.caption}, pil_kwargs={"compress_level": 4})  # fmt: skip
+           metadata={"Title": chart.title, "Description": chart.caption}, pil_kwargs={"compress_level": 1})  # fmt: skip
 
 
 def _save_pdf(figure: Any, chart: Chart, path: Path) -> None:

@@ -1,6 +1,7 @@
 """Charts on the page: what plotly is given, as JSON. Colours are left to the page, which knows whether it is dark."""
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -117,7 +118,8 @@ def _describe_cells(cells: Cells) -> dict[str, Any]:
 
 def _round(values: np.ndarray) -> list[float | int | None]:
     """Return numbers to a few digits, None for what is not finite."""
-    return [_shorten(float(f"{v:.{DIGITS}g}")) if np.isfinite(v) else None for v in np.asarray(values, float)]
+    numbers = np.asarray(values, float).tolist()  # Python's: numpy's take four times as long, one by one
+    return [_shorten(float(f"{v:.{DIGITS}g}")) if math.isfinite(v) else None for v in numbers]
 
 
 def _shorten(value: float) -> float | int:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import chi2
-from scipy.stats import t as student
 
 from ntklens.errors import InputError
 from ntklens.stats.forms import FORMS, Form
 from ntklens.stats.overview import describe_fit, describe_fit_html, describe_interval, describe_law, describe_law_html
-from ntklens.stats.profile import LEVEL, Profile, profile, solve_many, thin
+from ntklens.stats.profile import LEVEL, Profile, find_quantile, profile, solve_many, thin
 from ntklens.stats.samples import SEED, Samples, check_names, check_samples, floor_variance, solve_excess
 
 OCTAVE = 2.0
@@ -190,7 +189,8 @@ def fit_form(samples: Samples, form: str) -> Fit:
     family = _find_form(samples, form)
     points = len(samples.x)
     if points < family.least_points:
-        raise InputError(f"needs {family.least_points} points along the axis, there are {points}")
+        there = "is 1" if points == 1 else f"are {points or 'none'}"
+        raise InputError(f"needs {family.least_points} points along the axis, there {there}")
     logs, misfit = np.log(samples.mean), 0.0  # misfit: τ² of the weights
     fitted = None
     for _ in range(ROUNDS):
@@ -286,10 +286,10 @@ def _widen(interval: Interval, size: float | None, degrees: int, samples: Sample
         return interval
 
     def combine(half: float, direction: int) -> float:
-        own = (half / float(student.ppf((1 + LEVEL) / 2, degrees))) ** 2
+        own = (half / find_quantile(degrees)) ** 2
         shared = samples.common * (1 if size is None else size**2)
         together = (own + shared) ** 2 / (own**2 / degrees + shared**2 / max(1, samples.levels - 1))
-        quantile = float(student.ppf((1 + LEVEL) / 2, together))
+        quantile = find_quantile(together)
         factor = quantile * math.sqrt(samples.common)
         moved = factor if size is None else abs(size) * abs(math.expm1(direction * factor))
         return math.hypot(quantile * math.sqrt(own), moved)
@@ -361,7 +361,7 @@ def bootstrap_exponent(fit: Fit, rng: np.random.Generator, replicates: int = REP
     noise += fit.misfit * rng.standard_normal(noise.shape)
     logs = fit.profile.predict_logs(samples.x) + noise
     exponents = _fit_exponents(fit, logs)
-    half = float(student.ppf((1 + LEVEL) / 2, fit.profile.degrees)) * float(exponents.std(ddof=1))
+    half = find_quantile(fit.profile.degrees) * float(exponents.std(ddof=1))
     value = fit.exponent.value
     return Interval(value, value - half, value + half)
 

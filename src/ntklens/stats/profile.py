@@ -1,5 +1,6 @@
 """Generalised least squares of a form by variable projection, and intervals from the profile of what it minimises."""
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ class Profile:
       form: what was fitted.
       psi: ψ, ascending, shape (G,).
       coefficients: c at each ψ, shape (G, J).
-      covariance: (Jᵀ W J)⁻¹ at each ψ, shape (G, J, J).
+      whitened: √W ∂ ln f/∂c at each ψ, shape (G, K, J).
       loss: Σ w (ln y − ln f)² at each ψ, shape (G,).
       degrees: K − number of parameters.
       residuals: ln y − ln f at the best ψ, shape (K,).
@@ -33,10 +34,15 @@ class Profile:
     form: Form
     psi: np.ndarray
     coefficients: np.ndarray
-    covariance: np.ndarray
+    whitened: np.ndarray
     loss: np.ndarray
     degrees: int
     residuals: np.ndarray
+
+    @functools.cached_property  # most fits are rounds on the way to another, and never asked for it
+    def covariance(self) -> np.ndarray:
+        """(Jᵀ W J)⁻¹ at each ψ, shape (G, J, J)."""
+        return np.linalg.pinv(np.einsum("gki,gkj->gij", self.whitened, self.whitened), hermitian=True)
 
     @property
     def best(self) -> int:
@@ -55,7 +61,7 @@ class Profile:
     def threshold(self) -> float:
         """By how much Σ w r² may grow within the interval: scale · t², a little more for curves that are not linear."""
         widening = WIDENING if self.form.nonlinear else 1.0
-        return widening * self.scale * float(student.ppf((1 + LEVEL) / 2, self.degrees)) ** 2
+        return widening * self.scale * find_quantile(self.degrees) ** 2
 
     def find_psi_interval(self) -> tuple[float, float]:
         """Return where the profile stays below the threshold; infinite where it does so to the end of the grid."""
@@ -105,6 +111,12 @@ class Profile:
         return low, high
 
 
+@functools.cache
+def find_quantile(degrees: float) -> float:
+    """Return the quantile of Student's t that a two-sided interval at `LEVEL` reaches to."""
+    return float(student.ppf((1 + LEVEL) / 2, degrees))
+
+
 def evaluate(basis: np.ndarray, coefficients: np.ndarray, logarithmic: bool) -> np.ndarray:
     """Return ln f, shape (G, K), NaN where f is not positive; basis (G, K, J), coefficients (G, J)."""
     f = np.einsum("gkj,gj->gk", basis, coefficients)
@@ -137,19 +149,18 @@ def solve(
     relative = basis / np.exp(logs)[:, :, None]
     coefficients = _least_squares(relative * root[:, None], np.broadcast_to(root, logs.shape))
     loss = _measure_loss(basis, coefficients, logs, weights)
+    moving = np.flatnonzero(np.isfinite(loss))  # those that a step does not improve have arrived
     for _ in range(STEPS):
-        f = np.einsum("gkj,gj->gk", basis, coefficients)
-        good = np.isfinite(loss)
-        safe = np.where(good[:, None], f, 1.0)
-        residuals = np.where(good[:, None], logs - np.log(safe), 0.0)
-        change = _least_squares(basis / safe[:, :, None] * root[:, None], residuals * root)
-        trial = coefficients + np.where(good[:, None], change, 0.0)
-        trial_loss = _measure_loss(basis, trial, logs, weights)
-        better = trial_loss < loss
-        coefficients = np.where(better[:, None], trial, coefficients)
-        loss = np.where(better, trial_loss, loss)
-        if not better.any():
+        if not len(moving):
             break
+        own = basis[moving]
+        f = np.einsum("gkj,gj->gk", own, coefficients[moving])
+        change = _least_squares(own / f[:, :, None] * root[:, None], (logs[moving] - np.log(f)) * root)
+        trial = coefficients[moving] + change
+        trial_loss = _measure_loss(own, trial, logs[moving], weights)
+        better = trial_loss < loss[moving]
+        moving = moving[better]
+        coefficients[moving], loss[moving] = trial[better], trial_loss[better]
     f = np.einsum("gkj,gj->gk", basis, coefficients)
     jacobian = basis / np.where(np.isfinite(loss)[:, None], f, np.exp(logs))[:, :, None]
     return coefficients, loss, jacobian
@@ -226,34 +237,30 @@ def profile(form: Form, x: np.ndarray, logs: np.ndarray, weights: np.ndarray, ro
       The profile; None if no member of the family is positive at every x.
     """
     psi = form.grid(x)
-    _, loss, _ = solve(form.basis(x, psi), logs, weights, form.logarithmic)
+    coefficients, loss, jacobian = solve(form.basis(x, psi), logs, weights, form.logarithmic)
     if not np.isfinite(loss).any():
         return None
     degrees = len(x) - form.size
     for _ in range(rounds if len(psi) > 1 else 0):
-        psi, loss = _refine(form, x, logs, weights, psi, loss, degrees)
-    coefficients, loss, jacobian = solve(form.basis(x, psi), logs, weights, form.logarithmic)
-    whitened = jacobian * np.sqrt(weights)[:, None]
-    covariance = np.linalg.pinv(np.einsum("gki,gkj->gij", whitened, whitened), hermitian=True)
+        new = _refine(psi, loss, degrees)
+        added = solve(form.basis(x, new), logs, weights, form.logarithmic)
+        psi, order = np.unique(np.concatenate([psi, new]), return_index=True)
+        coefficients, loss, jacobian = (
+            np.concatenate([old, more])[order] for old, more in zip((coefficients, loss, jacobian), added, strict=True)
+        )
     best = slice(int(np.argmin(loss)), int(np.argmin(loss)) + 1)
     residuals = logs - evaluate(form.basis(x, psi[best]), coefficients[best], form.logarithmic)[0]
-    return Profile(form, psi, coefficients, covariance, loss, degrees, residuals)
+    return Profile(form, psi, coefficients, jacobian * np.sqrt(weights)[:, None], loss, degrees, residuals)
 
 
-def _refine(
-    form: Form, x: np.ndarray, logs: np.ndarray, weights: np.ndarray, psi: np.ndarray, loss: np.ndarray, degrees: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Add points to the grid between the neighbours of the minimum, and across the interval's ends."""
+def _refine(psi: np.ndarray, loss: np.ndarray, degrees: int) -> np.ndarray:
+    """Return points to add to the grid: between the neighbours of the minimum, and across the interval's ends."""
     best = int(np.argmin(loss))
-    allowed = (
-        loss[best] + WIDENING * max(LEAST_SCALE, loss[best] / degrees) * student.ppf((1 + LEVEL) / 2, degrees) ** 2
-    )
+    allowed = loss[best] + WIDENING * max(LEAST_SCALE, loss[best] / degrees) * find_quantile(degrees) ** 2
     inside = np.flatnonzero(loss <= allowed)
     spans = {(max(best - 1, 0), min(best + 1, len(psi) - 1))}
     spans |= {(max(inside[0] - 1, 0), inside[0]), (inside[-1], min(inside[-1] + 1, len(psi) - 1))}
     if len(inside) < FINE // 4:
         spans.add((max(inside[0] - 1, 0), min(inside[-1] + 1, len(psi) - 1)))
     share = np.linspace(0, 1, FINE // 4 + 2)[1:-1]
-    new = np.concatenate([psi[low] + share * (psi[high] - psi[low]) for low, high in spans if high > low])
-    grid = np.unique(np.concatenate([psi, new]))
-    return grid, solve(form.basis(x, grid), logs, weights, form.logarithmic)[1]
+    return np.concatenate([psi[low] + share * (psi[high] - psi[low]) for low, high in spans if high > low])

@@ -20,7 +20,8 @@ from ntklens.store.trajectory import FILE_NAME
 SEED_PREFIX = "seed="
 NO_RESULTS = ("wandb", "logs", "report")  # folders of a sweep without trajectories, some of them large
 RESULTS = "multirun"  # where runs write by default: a name alone is looked for there
-WORTHWHILE = 50  # files from which on a combined file saves more time than it costs
+WORTHWHILE = 400  # files from which on a combined file saves more time than it costs
+MUCH = 2**28  # bytes in fewer files from which on it is worth its memory: large variables are read when they are used
 NAMED = 3  # unreadable files that a warning names
 
 
@@ -86,7 +87,7 @@ def _describe_absence(path: Path) -> str:
 
 
 def _load_sweep(folder: Path, sources: list[Source], cache: bool) -> xr.Dataset:
-    if cache and len(sources) >= WORTHWHILE:
+    if cache and (len(sources) >= WORTHWHILE or sum(source.size for source in sources) >= MUCH):
         return load_combined(folder, sources)
     return stack_members(folder, *read_members(sources))
 
