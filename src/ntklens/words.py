@@ -9,3 +9,8 @@ def count(number: int, noun: str) -> str:
       noun: of one; its plural ends in s.
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def choose(number: int, one: str, many: str) -> str:
+    """Return the verb that goes with a number: `choose(1, "is", "are")` is `is`."""
+    return one if number == 1 else many

@@ -139,6 +139,16 @@ def test_minima_that_come_too_early_are_the_advice():
     assert "optimizer.learning_rate" not in find(judge_sweep(data), "Tr Θ_0 grows in proportion").advice
 
 
+def test_training_that_stopped_before_its_minimum_is_to_be_longer_not_finer():
+    data = make_law(2.0 ** np.arange(5, 10))
+    data["step"][:] = data.step * (20 / data.step.max())  # all of it before update 30
+    data["minimum_step"][:] = data.step.isel(record=-1)
+    advice = find(judge_sweep(data), "L_min falls with width").advice
+    assert advice.startswith("raise training.epochs: at model.width 32 … 512 (5 values) training ended before the min")
+    assert "optimizer.learning_rate" not in advice
+    assert "training.epochs" not in find(judge_sweep(data), "Tr Θ_0 grows in proportion").advice
+
+
 @pytest.mark.parametrize("ends", [(32, 512), (8, 128), (512, 8192), (1, 16), (256, 1024), (20000, 40000)])
 def test_the_values_that_are_advised_cover_enough(ends):
     span = (32.0, 8192.0)

@@ -125,8 +125,20 @@ def test_an_unfinished_sweep_says_so():
 def test_the_minimum_at_the_last_record_is_said():
     data = make_sweep()
     data["minimum_step"][:] = data.step.isel(record=-1)
-    told = " ".join(diagnosis.sentence for diagnosis in analyse(data).diagnoses)
+    study = analyse(data)
+    told = " ".join(diagnosis.sentence for diagnosis in study.diagnoses)
     assert "35 of 35 seeds have their minimum at the last record" in told
+    assert study.summary[1].startswith("In 35 of 35 seeds training ended before the test loss rose")
+
+
+def test_one_of_a_thing_is_singular():
+    data = make_sweep()
+    data["minimum_step"][0, 0] = data.step.isel(record=-1)[0, 0]
+    study = analyse(data)
+    told = " ".join(diagnosis.sentence for diagnosis in study.diagnoses)
+    assert "1 of 35 seeds has its minimum at the last record" in told
+    assert "In 1 of 35 seeds training ended" in study.summary[1]
+    assert "training ended" not in " ".join(analyse(make_sweep()).summary)
 
 
 def test_a_minimum_at_the_last_record_asks_for_longer_training_alone():

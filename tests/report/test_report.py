@@ -9,7 +9,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from laws import configure
+from laws import configure, make_sweep
+from ntklens.analysis.study import analyse
 from ntklens.report.chart import list_rows
 from ntklens.report.charts import build_charts
 from ntklens.report.draw import draw_chart
@@ -54,10 +55,36 @@ def test_the_page_has_every_part_and_says_what_is_missing(report):
     for part in ("summary", "claims", "figures", "fits", "diagnostics", "configuration", "provenance"):
         assert f'<section id="{part}">' in html
     assert "This sweep is not complete: of 18 seeds 2 failed, 1 missing." in html
-    assert "– outside" in html
+    assert "are outside what the paper states" in html
     assert "python -m ntklens.run -m scaling=width" in html
     assert "needs 6 points along the axis" in html
     assert "jax: 0.11.2" in html
+
+
+def read_claims(study):
+    html = build_page(study, [], {}, [])
+    return html[html.index('<section id="claims">') : html.index('<section id="figures">')]
+
+
+def test_statements_without_a_verdict_are_said_once():
+    """Of digits no statement is made: one sentence, and the numbers; a row for each thing that is shown."""
+    own = read_claims(analyse(make_sweep(**configure("digits")), ["digits"]))
+    assert own.count("All 9 statements are outside what the paper states (dataset=digits)") == 1
+    assert "– outside" not in own
+    assert "departs from" not in own
+    assert own.count("no verdict on the paper") == 0
+    few = read_claims(analyse(make_sweep(widths=np.array([16.0, 64.0]), **configure("digits")), ["digits"]))
+    shown = re.findall(r'<th scope="row" class="claim">(.*?)</th>', few)
+    assert len(shown) < 9
+    assert any("; " in row for row in shown)
+    assert len(re.findall("needs 4 points along the axis, there are 2", few)) == 1
+
+
+def test_a_departure_from_the_paper_is_named():
+    own = read_claims(analyse(make_sweep(**configure("mnist", training__loss="mse")), ["mnist"]))
+    assert re.search("departs from the paper in</span> training.loss=mse", own)
+    assert own.count("of 32 … 8192 was swept") == 1
+    assert own.count("; that part") == len(re.findall("– outside", own))
 
 
 def test_the_page_asks_the_network_for_nothing(report):

@@ -15,6 +15,7 @@ from ntklens.recording.observables import OBSERVABLES, STRAIGHT, UNRESOLVED_STEP
 from ntklens.stats.forms import FORMS
 from ntklens.stats.powerlaw import CONSTANT, Interval, Law
 from ntklens.stats.transition import Transition
+from ntklens.words import choose, count
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 FEW_SEEDS = 5
@@ -83,8 +84,9 @@ def _check_states(data: xr.Dataset, states: Mapping[str, int], failures: Sequenc
         )  # fmt: skip
     if waiting:
         yield Diagnosis(
-            WARNING, f"The sweep is unfinished: {waiting} of {total} seeds are still to come. Every number here is of "
-            f"the {done} that are done, and intervals will shrink.",
+            WARNING, f"The sweep is unfinished: {waiting} of {total} seeds "
+            f"{choose(waiting, 'is', 'are')} still to come. Every number here is of "
+            f"the {done} that {choose(done, 'is', 'are')} done, and intervals will shrink.",
             "Type the sweep's line again, then task=report.",
         )  # fmt: skip
     if diverged:
@@ -98,8 +100,8 @@ def _check_states(data: xr.Dataset, states: Mapping[str, int], failures: Sequenc
     if unreadable:
         first = unreadable[0]
         yield Diagnosis(
-            ERROR, f"{len(unreadable)} files could not be read and are left out; the first: {first['path']} "
-            f"({first['reason']}).",
+            ERROR, f"{count(len(unreadable), 'file')} could not be read and "
+            f"{choose(len(unreadable), 'is', 'are')} left out; the first: {first['path']} ({first['reason']}).",
             "Damaged files: type the sweep's line again, which sets them aside and computes them anew. Files of a "
             "newer schema: upgrade ntklens.",
         )  # fmt: skip
@@ -117,7 +119,8 @@ def _check_numbers(observables: xr.Dataset) -> Iterator[Diagnosis]:
     empty = done & np.any([~np.isfinite(observables[name].values) for name in names] or [~done], axis=0)
     if empty.any():
         yield Diagnosis(
-            ERROR, f"{int(empty.sum())} of {int(done.sum())} seeds are done, but lack numbers that every trajectory "
+            ERROR, f"{int(empty.sum())} of {int(done.sum())} seeds "
+            f"{choose(int(empty.sum()), 'is done, but lacks', 'are done, but lack')} numbers that every trajectory "
             f"has{_name_runs(observables, empty)}.",
             "Look at their trajectory.nc; replace=true computes them anew.",
         )  # fmt: skip
@@ -126,18 +129,19 @@ def _check_numbers(observables: xr.Dataset) -> Iterator[Diagnosis]:
 def _check_minima(observables: xr.Dataset) -> Iterator[Diagnosis]:
     done = observables["state"].values == "done"
     total = int(done.sum())
-    for flag, severity, text, advice in (
+    for flag, severity, verbs, text, advice in (
         (
-            "at_last_record", WARNING, "have their minimum at the last record: training ended before the test loss "
-            "rose, so that L_min, β, χ and Γ_min are of the end of training and not of the minimum",
+            "at_last_record", WARNING, ("has its", "have their"), "minimum at the last record: training "
+            "ended before the test loss rose, so that L_min, β, χ and Γ_min are of the end of training and not "
+            "of the minimum",
             "Raise training.epochs.",
         ),
         (
-            "unresolved", WARNING, f"reach their minimum before update {UNRESOLVED_STEPS}: unresolved, and kept out "
-            f"of the fits of what depends on training",
+            "unresolved", WARNING, ("reaches its", "reach their"), f"minimum before update "
+            f"{UNRESOLVED_STEPS}: unresolved, and kept out of the fits of what depends on training",
             "Lower optimizer.learning_rate (about as width^(−2/3)), and raise training.epochs by the same factor.",
         ),
-        ("dead", WARNING, "are dead (constant over the probe), and kept out of the fits", "Lower "
+        ("dead", WARNING, ("is", "are"), "dead (constant over the probe), and kept out of the fits", "Lower "
         "optimizer.learning_rate."),
     ):  # fmt: skip
         if flag not in observables:
@@ -147,7 +151,10 @@ def _check_minima(observables: xr.Dataset) -> Iterator[Diagnosis]:
             chosen &= ~(observables["at_last_record"].values > 0)
         if chosen.any():
             yield Diagnosis(
-                severity, f"{int(chosen.sum())} of {total} seeds {text}{_name_runs(observables, chosen)}.", advice
+                severity,
+                f"{int(chosen.sum())} of {total} seeds {choose(int(chosen.sum()), *verbs)} {text}"
+                f"{_name_runs(observables, chosen)}.",
+                advice,
             )
 
 
@@ -176,9 +183,9 @@ def _check_paths(observables: xr.Dataset) -> Iterator[Diagnosis]:
     still = np.abs(ratio) < LAZY
     if still.any():
         yield Diagnosis(
-            WARNING, f"{int(still.sum())} seeds never left initialisation (|β| < "
+            WARNING, f"{count(int(still.sum()), 'seed')} never left initialisation (|β| < "
             f"{LAZY}){_name_runs(observables, still)}: "
-            "their kernel did not move.",
+            "the kernel did not move.",
             "Train longer (training.epochs) or with a larger optimizer.learning_rate.",
         )  # fmt: skip
 
@@ -188,9 +195,9 @@ def _check_seeds(observables: xr.Dataset, laws: Sequence[Law]) -> Iterator[Diagn
     if counts.size and counts.min() < FEW_SEEDS:
         few = int(counts.min())
         yield Diagnosis(
-            WARNING if few < 3 else NOTE, f"{int((counts < FEW_SEEDS).sum())} of {len(counts)} configurations have "
-            f"fewer than {FEW_SEEDS} seeds done (the least: {few}): a standard error from so few is itself off by a "
-            f"factor.",
+            WARNING if few < 3 else NOTE, f"{int((counts < FEW_SEEDS).sum())} of {len(counts)} configurations "
+            f"{choose(int((counts < FEW_SEEDS).sum()), 'has', 'have')} fewer than {FEW_SEEDS} seeds done "
+            f"(the least: {few}): a standard error from so few is itself off by a factor.",
             "Ask for more seeds: ensemble=20 computes only those that are missing.",
         )  # fmt: skip
     limited = [
@@ -310,7 +317,8 @@ def _check_random(data: xr.Dataset, observables: xr.Dataset, groups: Sequence[Gr
         off = [value for value in swept[axis] if not (isinstance(value, float) and value > 0)]
         if off:
             yield Diagnosis(
-                NOTE, f"{len(off)} runs with {axis}={describe_value(off[0])} have no place on a logarithmic axis: "
+                NOTE, f"{count(len(off), 'run')} with {axis}={describe_value(off[0])} "
+                f"{choose(len(off), 'has', 'have')} no place on a logarithmic axis: "
                 f"left out of its laws.",
                 "Compare them in the figures and in observables.csv.",
             )  # fmt: skip

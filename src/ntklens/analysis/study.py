@@ -33,6 +33,7 @@ from ntklens.stats.samples import summarise
 from ntklens.stats.surface import FORMS as SURFACE_FORMS
 from ntklens.stats.surface import Surface, describe_surface, fit_surface
 from ntklens.stats.transition import Transition, find_transition
+from ntklens.words import count
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +108,7 @@ def analyse(
     counted = dict(states or {}) or _count_states(data)
     claims = judge_claims(data, groups, laws, transitions)
     diagnoses = diagnose(data, observables, groups, laws, transitions, counted, failures)
-    summary = _summarise(data, groups, laws, transitions, surfaces, counted, claims)
+    summary = _summarise(observables, groups, laws, transitions, surfaces, counted, claims)
     return Study(
         list(names) or json.loads(data.attrs.get("sweeps", "[]")),
         data,
@@ -173,7 +174,7 @@ def _count_states(data: xr.Dataset) -> dict[str, int]:
 
 
 def _summarise(
-    data: xr.Dataset,
+    observables: xr.Dataset,
     groups: Sequence[Group],
     laws: Sequence[Law],
     transitions: Sequence[Transition],
@@ -181,8 +182,9 @@ def _summarise(
     states: Mapping[str, int],
     claims: Sequence[Claim],
 ) -> list[str]:
-    total, runs = sum(states.values()), data.sizes["run"]
-    sentences = [f"{runs} configuration{'s' if runs != 1 else ''}, {states.get('done', 0)} of {total} seeds done."]
+    total, runs = sum(states.values()), observables.sizes["run"]
+    sentences = [f"{count(runs, 'configuration')}, {states.get('done', 0)} of {count(total, 'seed')} done."]
+    sentences += _say_stopped(observables)
     sentences += summarise_claims(claims)
     if not groups:
         sentences.append("Nothing numeric was swept: there is no axis to fit a law along.")
@@ -215,6 +217,20 @@ def _summarise(
     best = {surface.group: surface for surface in reversed(surfaces)}
     sentences += [f"Joint law of {OBSERVABLES[s.observable].symbol}: {describe_surface(s)}." for s in best.values()]
     return sentences
+
+
+def _say_stopped(observables: xr.Dataset) -> list[str]:
+    """Say in how many seeds training ended before the minimum, if in any: what the minimum decides is not of it."""
+    if "at_last_record" not in observables:
+        return []
+    done = observables["state"].values == "done"
+    stopped = int((done & (observables["at_last_record"].values > 0)).sum())
+    if not stopped:
+        return []
+    return [
+        f"In {stopped:,} of {count(int(done.sum()), 'seed')} training ended before the test loss rose: L_min, β, χ and "
+        "Γ_min of these are those of its last record, not of a minimum. Raise training.epochs before reading them."
+    ]
 
 
 def _say_window(law: Law, group: Group) -> str:

@@ -53,6 +53,7 @@ FIT_HEADS = (
 COMMAND = re.compile(
     r"python -m ntklens\.run[^;<]*|(?<![\w.])[a-z]+(?:\.\w+)?=[\w.,]*\w|\b(?:dataset|model|optimizer|training)\.\w+"
 )
+SWEPT = " was swept"  # ends the share of a range that a sweep covers
 MOST_COLUMNS = 4  # groups side by side in a table of claims
 BADGES = {  # verdict → class, sign
     SUPPORTED: ("supported", "✓"), CONTRADICTED: ("contradicted", "✗"), INCONCLUSIVE: ("open", "?"),
@@ -272,29 +273,56 @@ def _pivot_axis(study: Study, axis: str, groups: Sequence[Group], claims: Sequen
         columns.append(
             {
                 "label": group.label, "title": _name_column(group), "words": describe_column(study.data, group),
-                "protocol": own[0].protocol, "range": own[0].range,
-                "unmet": next((c.why for c in own if c.why.startswith("no verdict")), ""),
+                "departures": own[0].protocol.partition(", ")[2], "range": own[0].range,
+                "unmet": next((c.why for c in own if c.why.startswith("no verdict")), ""), "swept": _find_swept(own),
                 "advice": list(dict.fromkeys(part for claim in own for part in claim.advice.split("; ") if part)),
             }
         )  # fmt: skip
-    rows = [
-        {
-            "claim": statement,
-            "cells": [by_place[statement, column["label"]] for column in columns],
-        }
-        for statement in statements
-    ]
+    rows: dict[tuple[object, ...], dict[str, Any]] = {}
+    for statement in statements:
+        cells = [by_place[statement, column["label"]] for column in columns]
+        row = rows.setdefault(tuple(_read_cell(statement, cell) for cell in cells), {"claims": [], "cells": cells})
+        row["claims"].append(statement)
     return {
         "axis": label_axis(axis),
+        "outside": _explain_outside(claims, columns),
         "differences": describe_differences([column["words"] for column in columns]) if len(columns) > 1 else [],
         "parts": [
             {
                 "columns": columns[start : start + MOST_COLUMNS],
-                "rows": [{**row, "cells": row["cells"][start : start + MOST_COLUMNS]} for row in rows],
+                "rows": [{**row, "cells": row["cells"][start : start + MOST_COLUMNS]} for row in rows.values()],
             }
             for start in range(0, len(columns), MOST_COLUMNS)
         ],
     }
+
+
+def _read_cell(statement: str, claim: Claim) -> tuple[object, ...]:
+    """Return what a cell of a claim without a number shows; statements that show the same share a row."""
+    if math.isfinite(claim.measured.value):
+        return (statement,)
+    return claim.verdict, claim.finding, claim.why, claim.family_verdict
+
+
+def _find_swept(claims: Sequence[Claim]) -> str:
+    """Return how much of its range a column covers, where that alone keeps its statements from a verdict."""
+    found = {
+        claim.why.partition(SWEPT)[0] + SWEPT for claim in claims if claim.verdict == OUTSIDE and SWEPT in claim.why
+    }
+    return found.pop() if len(found) == 1 else ""
+
+
+def _explain_outside(claims: Sequence[Claim], columns: Sequence[Mapping[str, Any]]) -> str:
+    """Return in a sentence that no statement has a verdict, and why; empty where some has one."""
+    if any(claim.verdict != OUTSIDE for claim in claims) or not all(column["unmet"] for column in columns):
+        return ""
+    number = len({claim.claim for claim in claims})
+    statements = "The statement is" if number == 1 else f"All {number} statements are"
+    reasons = list(dict.fromkeys(column["unmet"].partition(": ")[2] for column in columns))
+    return (
+        f"{statements} outside what the paper states ({' | '.join(reasons)}): the numbers stand here without a verdict "
+        "on it."
+    )
 
 
 def _name_column(group: Group) -> str:

@@ -29,7 +29,7 @@ from ntklens.analysis.settings import (
     name_target,
     read_configs,
 )
-from ntklens.recording.observables import is_unresolved
+from ntklens.recording.observables import is_at_last_record, is_unresolved
 from ntklens.stats.powerlaw import NOTHING, Interval, Law
 from ntklens.stats.profile import LEVEL
 from ntklens.stats.transition import Transition
@@ -124,18 +124,30 @@ def _collect(data: xr.Dataset, group: Group, laws: Sequence[Law], transitions: S
         {law.observable: law for law in laws if (law.axis, law.group) == own},
         {t.observable: t for t in transitions if (t.axis, t.group) == own},
         int(count_seeds(data, group.runs).min()),
-        _find_unresolved(data, group),
+        *_find_unread(data, group),
     )
 
 
-def _find_unresolved(data: xr.Dataset, group: Group) -> list[float]:
-    """Return the values of the axis at which every seed that is done is unresolved."""
-    own = data.sel(run=group.runs)
-    if "minimum_step" not in own:
-        return []
-    done = own["state"].values.astype(str) == "done"
-    unresolved = (is_unresolved(own) > 0) | ~done
-    return [float(x) for x in np.unique(group.x) if done[group.x == x].any() and unresolved[group.x == x].all()]
+def _find_unread(data: xr.Dataset, group: Group) -> tuple[list[float], list[float]]:
+    """Return where minima cannot be read: values of the axis where they come too early, and where they never came.
+
+    Training that stopped before update 30 has its minimum early and last: more epochs help there, no smaller step does.
+    """
+    if "minimum_step" not in data:
+        return [], []
+    rows = group.find_rows(data)
+    done = data["state"].values[rows].astype(str) == "done"
+    last = done & (is_at_last_record(data)[rows] > 0) if "step" in data else np.zeros_like(done)
+    early = done & (is_unresolved(data)[rows] > 0)
+    unresolved, stopped = [], []
+    for x in np.unique(group.x):
+        own = group.x == x
+        seeds = int(done[own].sum())
+        if seeds and 2 * last[own].sum() >= seeds:
+            stopped.append(float(x))
+        elif seeds and early[own].sum() == seeds:
+            unresolved.append(float(x))
+    return unresolved, stopped
 
 
 def _judge(

@@ -61,6 +61,7 @@ class Evidence:
       transitions: observable → transition along the axis.
       seeds: done in the run that has fewest.
       unresolved: values of the axis whose minimum comes too early to be read, in every seed.
+      stopped: values at which training ended before the minimum, in most of the seeds.
     """
 
     group: Group
@@ -69,13 +70,19 @@ class Evidence:
     transitions: Mapping[str, Transition]
     seeds: int
     unresolved: Sequence[float] = ()
+    stopped: Sequence[float] = ()
 
-    def advise_step(self, observable: str) -> str:
-        """Return what makes unresolved minima readable; empty where an observable needs none that is not."""
-        if not self.unresolved or not (observable in OBSERVABLES and OBSERVABLES[observable].trained):
+    def advise_training(self, observable: str) -> str:
+        """Return what makes minima readable; empty where an observable needs none that is not."""
+        if not (observable in OBSERVABLES and OBSERVABLES[observable].trained):
             return ""
-        values = join_values(self.unresolved)
-        return f"lower optimizer.learning_rate: at {self.group.axis} {values} the minimum comes too early to be read"
+        axis = self.group.axis
+        longer = f"raise training.epochs: at {axis} {join_values(self.stopped)} training ended before the minimum"
+        finer = (
+            f"lower optimizer.learning_rate: at {axis} {join_values(self.unresolved)} the minimum comes too early to be"
+            " read"
+        )
+        return "; ".join([longer] * bool(self.stopped) + [finer] * bool(self.unresolved))
 
 
 @dataclass(frozen=True)
@@ -216,7 +223,7 @@ class Exponent:
         if slower and agrees is not True and sizes and max(sizes) < self.compare:
             text += f"; with {join_values(sizes)} training samples data may be the limit, not the width"
             advice = "; ".join(filter(None, [advice, f"compare dataset.train_size={self.compare}"]))
-        advice = "; ".join(filter(None, [evidence.advise_step(self.observable), advice]))
+        advice = "; ".join(filter(None, [evidence.advise_training(self.observable), advice]))
         return Finding(measured, agrees, text, low, high, advice, number)
 
 
@@ -327,7 +334,7 @@ def _advise_values(evidence: Evidence, observable: str) -> str:
     needed, values = FORMS["power"].least_points, len(np.unique(evidence.group.x))
     if values < needed:
         return f"sweep at least {needed} values of {evidence.group.axis} (there are {values})"
-    return evidence.advise_step(observable)
+    return evidence.advise_training(observable)
 
 
 def _advise_precision(fit: Fit, evidence: Evidence) -> str:
