@@ -223,6 +223,28 @@ class MixedMLP(nn.Module):
         return nn.Dense(3, dtype=self.dtype)(x)
 
 
+@pytest.mark.parametrize("result", [None, jnp.float32])
+def test_convolutions_in_half_precision(result):
+    def f(p, x, dtype=jnp.bfloat16):
+        for w in (p["w"], p["v"]):
+            x = jnp.tanh(
+                jax.lax.conv_general_dilated(
+                    x.astype(dtype),
+                    w.astype(dtype),
+                    (2, 1),
+                    "SAME",
+                    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                    preferred_element_type=result,
+                )
+            )
+        return x.mean((1, 2)).astype(p["d"].dtype) @ p["d"]
+
+    params = {"w": draw(1, 3, 3, 2, 4), "v": draw(2, 3, 3, 4, 4), "d": draw(3, 4, 3)}
+    params, x = jax.tree.map(lambda a: a.astype(jnp.float32), (params, draw(0, 2, 6, 6, 2)))
+    exact = structured.kernel(lambda p, x: f(p, x, jnp.float32), params, x)
+    assert_close(structured.kernel(f, params, x), exact, tolerance=0.05)
+
+
 def test_no_array_of_outputs_times_parameters_exists_for_dense_layers():
     f, params, x = build_flax(MLP(64, 2, outputs=4), 8, 64)
     jaxpr = jax.make_jaxpr(lambda p: structured.layer_kernels(f, p, x))(params)

@@ -114,6 +114,31 @@ def test_both_engines_measure_the_same(mlp_problem):
             np.testing.assert_allclose(own[name], other[name], rtol=2e-3, atol=2e-4, err_msg=name)
 
 
+def test_members_with_filters_are_measured_one_after_another_as_alone(mlp_problem):
+    trainer, data = mlp_problem
+    data, generator = put_on_device(data), np.random.default_rng(0)
+
+    def apply(params, x):
+        filters, readout = params["hidden"]["kernel"], params["readout"]["kernel"]
+        x = jax.lax.conv_general_dilated(
+            x.reshape(-1, 3, 3, 1), filters, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return jnp.tanh(x).mean((1, 2)) @ readout
+
+    def draw(*shape):
+        return {"kernel": jnp.asarray(generator.normal(size=(2, *shape)), jnp.float32)}
+
+    params = {"hidden": draw(2, 2, 1, 4), "readout": draw(4, 3)}
+    measurer = Measurer(apply, trainer.loss)
+    lowered = measure.measure_records.lower(params, params, data, measurer=measurer)
+    assert "feature_group_count = 2" not in lowered.as_text()
+    together = measure.measure_records(params, params, data, measurer=measurer)
+    for k in range(2):
+        own = jax.tree.map(lambda leaf, k=k: leaf[k : k + 1], params)
+        for name, value in measure.measure_records(own, own, data, measurer=measurer).items():
+            np.testing.assert_allclose(together[name][k], value[0], rtol=1e-5, atol=1e-7, err_msg=name)
+
+
 def test_a_wrong_kernel_ends_the_run_at_its_start(mlp_problem, monkeypatch):
     compute = spectra.compute_member_kernels
 

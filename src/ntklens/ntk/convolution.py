@@ -98,9 +98,9 @@ def _has_phases(equation: Equation) -> bool:
     return {*p["lhs_dilation"], *p["rhs_dilation"]} == {1}
 
 
-def pull_back_input(delta: Array, filters: Filters, equation: Equation, shape: tuple[int, ...]) -> Array:
-    """Gradient with respect to a convolution's input of that shape, from the gradient of its result."""
-    p = equation.params
+def pull_back_input(delta: Array, filters: Filters, equation: Equation, x: jax.ShapeDtypeStruct) -> Array:
+    """Gradient with respect to a convolution's input x, from that of its result, which may have a wider type."""
+    p, shape = equation.params, x.shape
     dims = p["dimension_numbers"]
     rank = len(shape) - 2
     size = [shape[d] for d in dims.lhs_spec[2:]]
@@ -126,11 +126,19 @@ def pull_back_input(delta: Array, filters: Filters, equation: Equation, shape: t
         else:
             groups, precision = p["feature_group_count"], p["precision"]
             parts[phase] = lax.conv_general_dilated(
-                delta, kernel, strides, padding, spread, stretch, layout, groups, precision=precision
+                delta,
+                kernel.astype(delta.dtype),
+                strides,
+                padding,
+                spread,
+                stretch,
+                layout,
+                groups,
+                precision=precision,
             )
     gradient = _interleave(parts, steps)[(slice(None), *map(slice, size))]
     order = (dims.lhs_spec[0], *dims.lhs_spec[2:], dims.lhs_spec[1])
-    return jnp.transpose(gradient, sorted(range(rank + 2), key=order.__getitem__))
+    return jnp.transpose(gradient, sorted(range(rank + 2), key=order.__getitem__)).astype(x.dtype)
 
 
 def _interleave(parts: Mapping[tuple[int, ...], Array], steps: tuple[int, ...]) -> Array:
@@ -160,7 +168,8 @@ def make_convolution(equation: Equation, filters: Filters) -> Callable[[Array, A
         x, weight, filters = kept
         # Nothing asks for the second but derivatives of the kernel itself.
         (of_weight,) = jax.vjp(lambda weight: apply_equation(equation, [x, weight])[0], weight)[1](delta)
-        return pull_back_input(delta, filters, equation, x.shape), of_weight, None
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return pull_back_input(delta, filters, equation, shape), of_weight, None
 
     convolve.defvjp(forward, backward)
     return lambda x, weight: [convolve(x, weight, filters)]

@@ -24,8 +24,9 @@ SLOWNESS = {PAIRS: 2.0, HEAD: 1.5}
 GPU_PAIRS = 4  # that a GPU sums one after another
 SYMMETRIC = 0.75
 CHUNK_BYTES = 4 * 2**20  # of the largest gradient of a convolution's result that stays in a CPU's cache
-LEAST_GAIN = 8  # samples of one chunk from which on a chunk in cache gains nothing
-HELD_BYTES = 2**28  # of the largest gradient at a site that is held at once without need
+CHUNK_SAMPLES = 4  # the fewest of a chunk, cache or not
+HELD_BYTES = 2**28  # of the largest gradient at a site that is held at once without need; on a GPU:
+GPU_HELD_BYTES = 2**31
 GPU_BYTES = 2**30  # of one leaf's gradients up to which a GPU forms them whole
 
 
@@ -283,8 +284,7 @@ def choose_chunk(analysis: Analysis, convolved: Sequence[int], sizes: Sizes, sam
         return samples
     places = (*convolved, *analysis.sites)
     largest = max(map(analysis.program.size, places), default=0) * sizes.outputs * sizes.itemsize
-    fitting = CHUNK_BYTES // max(largest, 1)
-    if not convolved or not uses_cpu() or fitting >= LEAST_GAIN:
-        fitting = HELD_BYTES // max(largest, 1)
-    chunks = -(-samples // max(1, fitting))
+    held = (CHUNK_BYTES if convolved else HELD_BYTES) if uses_cpu() else GPU_HELD_BYTES
+    fitting = max(CHUNK_SAMPLES, held // max(largest, 1))
+    chunks = -(-samples // fitting)
     return -(-samples // max(1, chunks))

@@ -5,9 +5,10 @@
     Θ_W[(i,c),(j,c')] = (a_i · a_j) (δ_ic · δ_jc'),    δ_ic = ∂f_c(x_i)/∂z,
 
 a product of two Gram matrices, and for a bias the first factor is 1; no Jacobian of NC × P numbers exists.
-`linearity.py` finds such uses in the program; one backward pass over the C outputs yields all δ. Positions and shared
-weights sum over pairs of uses, or over per-sample gradients of the leaf where these are cheaper; leaves used otherwise
-take their plain Jacobian from the same pass. All matrix products run at `highest` precision.
+`linearity.py` finds such uses in the program; one backward pass over the C outputs yields all δ. The gradient of a leaf
+with positions (of a convolution, a sequence, a leaf used twice) is a sum Σ_t a_t ⊗ δ_t; `plan.py` lists the ways from
+there to Θ_W and chooses one by counted operations and bytes, `shares.py` follows it. Leaves used otherwise take their
+plain Jacobian from the same pass. All matrix products run at `highest` precision.
 
 Sources: the layerwise form is that of Jacot et al. 2018 (arXiv 1806.07572) and Novak et al. 2022 (arXiv 2206.08720).
 """

@@ -17,6 +17,7 @@ from ntklens.training.losses import Loss
 
 ENGINES = {"structured": structured, "neural_tangents": reference}
 EVALUATION_BATCH = 2048  # samples whose activations are held at once while a loss is evaluated
+FILTER_RANK = 4  # axes of a filter over images; that of a dense layer has 2, of attention 3
 CONSTANT_TOLERANCE = 1e-6  # logits that vary less than this over the probe, relative to their size, are constant
 Keep = Callable[[int, str, int, Mapping[str, jax.Array], Params], None]
 
@@ -158,9 +159,19 @@ def measure_record(measurer: Measurer, data: DeviceData, params: Params, initial
 
 @functools.partial(jax.jit, static_argnames=("measurer",))
 def measure_records(params: Params, initial: Params, data: DeviceData, *, measurer: Measurer) -> dict[str, jax.Array]:
-    """Return `measure_record` of all stacked members, batched: arrays (E,) or (E, layers)."""
+    """Return `measure_record` of all stacked members: arrays (E,) or (E, layers)."""
+    measure = functools.partial(measure_record, measurer, data)
     with jax.default_matmul_precision(PRECISION):
-        return map_members(functools.partial(measure_record, measurer, data))(params, initial)
+        if _are_faster_alone(params):
+            return jax.lax.map(lambda member: measure(*member), (params, initial))
+        return map_members(measure)(params, initial)
+
+
+def _are_faster_alone(params: Params) -> bool:
+    """Whether members are measured one after another: batched over filters, convolutions are grouped, slow on a CPU."""
+    leaves = jax.tree.leaves(params)
+    has_filters = max(leaf.ndim - 1 for leaf in leaves) >= FILTER_RANK
+    return len(leaves[0]) > 1 and has_filters and jax.default_backend() == "cpu"
 
 
 def select_member(params: Params, member: jax.Array | int) -> Params:
