@@ -45,20 +45,16 @@ def extract_patches(x: Array, equation: Equation, taps: tuple[int, ...]) -> Arra
     x = x.reshape(n * batch, *x.shape[2:])
     edges = [(low, high, step - 1) for (low, high), step in zip(p["padding"], p["lhs_dilation"], strict=True)]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
-    strides, dilation = p["window_strides"], p["rhs_dilation"]
-    reach = [(k - 1) * r + 1 for k, r in zip(taps, dilation, strict=True)]
-    out = [max(0, (x.shape[1 + d] - reach[d]) // strides[d] + 1) for d in range(rank)]
-    if 0 in out:
-        return jnp.zeros((n, 0, math.prod(taps) * channels), x.dtype)
-    slices = []
-    for tap in itertools.product(*map(range, taps)):
-        start = [t * r for t, r in zip(tap, dilation, strict=True)]
-        stop = [b + (o - 1) * s + 1 for b, o, s in zip(start, out, strides, strict=True)]
-        slices.append(lax.slice(x, (0, *start, 0), (n * batch, *stop, channels), (1, *strides, 1)))
-    if groups == 1:
-        return jnp.concatenate(slices, -1).reshape(n, batch * math.prod(out), -1)
-    slices = [s.reshape(n, batch * math.prod(out), groups, channels // groups) for s in slices]
-    return jnp.concatenate(slices, -1).reshape(n, batch * math.prod(out), -1)
+    for d, (taps_here, stride, dilation) in enumerate(zip(taps, p["window_strides"], p["rhs_dilation"], strict=True)):
+        count = max(0, (x.shape[1 + d] - (taps_here - 1) * dilation - 1) // stride + 1)
+        reach = max(0, (count - 1) * stride + 1)
+        starts = [tap * dilation for tap in range(taps_here)] if count else [0] * taps_here
+        slices = [lax.slice_in_dim(x, start, start + reach, stride, 1 + d) for start in starts]
+        # Axis by axis, each made before the next: less to compile than all taps at once, and no slower.
+        x = lax.optimization_barrier(jnp.stack(slices, 1 + rank + d))
+    if groups > 1:
+        x = jnp.moveaxis(x.reshape(*x.shape[:-1], groups, channels // groups), -2, 1 + rank)
+    return x.reshape(n, batch * math.prod(x.shape[1 : 1 + rank]), math.prod(taps) * channels)
 
 
 def arrange_gradient(delta: Array, equation: Equation) -> Array:
