@@ -45,16 +45,22 @@ def test_results_of_commit_0466374_keep_their_key_and_their_folder(words, direct
 @pytest.fixture
 def later(monkeypatch):
     """Two options that the model got after results were published."""
-    more = {"model.output_scale": 1.0, "model.residual": False}
+    more = {"model.gain": 1.0, "model.residual": False}
     monkeypatch.setattr(schemas, "LATER_ARGUMENTS", schemas.LATER_ARGUMENTS | more)
-    return lambda *words: compose_config("+model.output_scale=1", "+model.residual=false", *words)
+    return lambda *words: compose_config("+model.gain=1", "+model.residual=false", *words)
+
+
+def test_the_base_width_counts_where_it_is_another():
+    key = compute_key(compose_config("model.parameterization=mup"))
+    assert compute_key(compose_config("model.parameterization=mup", "model.base_width=128")) == key
+    assert compute_key(compose_config("model.parameterization=mup", "model.base_width=64")) != key
 
 
 def test_a_later_option_changes_no_key_where_it_does_what_was_done_before(later):
     assert compute_key(later()) == GOLDEN[""].rpartition("-")[2]
 
 
-@pytest.mark.parametrize("word", ["model.output_scale=0.5", "model.residual=true"])
+@pytest.mark.parametrize("word", ["model.gain=0.5", "model.residual=true"])
 def test_another_value_of_a_later_option_changes_the_key_also_as_the_default(later, word):
     assert compute_key(later(word)) != compute_key(later())
     assert compute_key(later(word, "model.width=64")) != compute_key(later("model.width=64"))

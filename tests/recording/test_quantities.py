@@ -1,11 +1,15 @@
 """The table is what is measured, stored, tracked and documented; the optional quantities equal their formulas."""
 
+import dataclasses
+import functools
 import itertools
 import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ntklens.errors import InputError
@@ -16,6 +20,7 @@ from ntklens.recording.quantities import (
     DUE,
     QUANTITIES,
     RECORD,
+    TWIN,
     VARIABLES,
     Quantity,
     check_metrics,
@@ -28,33 +33,35 @@ from ntklens.recording.spectra import SpectrumWorkers
 from ntklens.recording.trajectory import build_trajectory
 from ntklens.store.trajectory import PREFIXES
 from ntklens.training.ensemble import initialise, run_states
+from ntklens.training.scaled import PRECONDITIONERS
 from ntklens.training.schedule import choose_sparse, make_geometric_steps
 from ntklens.wandb.names import make_row
 from problems import make_problem
-from references import compute_layer_kernels
+from references import compute_effective_rank, compute_jacobians, compute_layer_kernels
 
+PLAIN = tuple(name for name in list_optional() if TWIN not in QUANTITIES[name].needs)  # of any network
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def record(trainer, data, metrics=(), epochs=40, member=0):
-    """Train two members; returns what one of them left, and its float64 layer kernels at every record."""
+def record(trainer, data, metrics=(), epochs=40, member=0, rate=1e-2):
+    """Train two members; returns what one of them left, and its parameters at every record."""
     steps = make_geometric_steps(epochs, 1.08)
-    start = initialise(trainer, (0, 1), 1e-2)
-    measurer = Measurer(trainer.apply, trainer.loss, metrics=tuple(metrics))
+    start = initialise(trainer, (0, 1), rate)
+    measurer = Measurer.of(trainer, "structured", tuple(metrics))
     recorder = EnsembleRecorder(
         measurer, put_on_device(data), start.params, steps, choose_sparse(steps, 3.0), 1, None, SpectrumWorkers()
     )
     params = []
     for index, state in enumerate(run_states(trainer, start, data.train, steps)):
         params.append(jax.tree.map(lambda leaf: np.array(leaf[member]), state.params))
-        recorder.record(index, state.params)
+        recorder.record(index, state.params, opt_state=state.opt_state)
     return recorder, recorder.finish()[member], params
 
 
 @pytest.fixture(scope="module")
 def measured():
     problem = make_problem()
-    recorder, finished, params = record(*problem, list_optional())
+    recorder, finished, params = record(*problem, PLAIN)
     return recorder, finished, params, problem
 
 
@@ -92,6 +99,12 @@ def test_optional_quantities_are_what_their_formulas_say(measured):
         assert values["participation_ratio"] == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum(), rel=1e-4)
         assert values["kernel_distance"] == pytest.approx(compare(theta[index], theta[0]), rel=1e-3, abs=1e-9)
         assert values["alignment"] == pytest.approx(align(theta[index], labels, data.classes), rel=1e-4)
+    size = len(labels) * data.classes
+    for name, part in (("half", size // 2), ("quarter", size // 4)):
+        expected = compute_effective_rank(theta[0][:part, :part])
+        assert records[f"effective_rank_{name}"][0] == pytest.approx(expected, rel=1e-4)
+    assert records["effective_rank_probe"].shape == (len(records["step"]), 1)
+    assert records["effective_rank_probe"][0, 0] == records["effective_rank"][0]
     for before, index in itertools.pairwise(looked):
         lapse = records["epoch"][index] - records["epoch"][before]
         expected = compare(theta[index], theta[before]) / lapse
@@ -104,11 +117,68 @@ def test_optional_quantities_are_what_their_formulas_say(measured):
         np.testing.assert_allclose(values, expected, rtol=1e-4)
 
 
+def test_weighted_quantities_are_those_of_the_kernel_with_rates(monkeypatch):
+    """Σ_l η_l Θ_l over arrays, biases and kernels of one layer apart; where all rates are one, the kernel itself."""
+    trainer, data = make_problem()
+    rates = (0.0, 0.5, 2.0, 0.25, 1.0, 3.0)
+    weighted = dataclasses.replace(trainer, rates=rates)
+    metrics = ["trace_weighted", "effective_rank_weighted"]
+    _, (records, minimum, _), params = record(weighted, data, metrics, epochs=9)
+    best = int(np.argmin(records["selection_loss"]))
+    for index in (0, 3, best):
+        jacobians = compute_jacobians(trainer.apply, params[index], data.probe.inputs).values()
+        flat = [np.asarray(jacobian, np.float64).reshape(-1, jacobian.shape[-1]) for jacobian in jacobians]
+        theta = sum(rate * leaf @ leaf.T for rate, leaf in zip(rates, flat, strict=True))
+        assert records["trace_weighted"][index] == pytest.approx(np.trace(theta), rel=1e-5)
+        rank = minimum["effective_rank_weighted"] if index == best else records["effective_rank_weighted"][index]
+        assert rank == pytest.approx(compute_effective_rank(theta), rel=1e-4)
+    _, (records, _, _), _ = record(trainer, data, metrics, epochs=9)
+    np.testing.assert_array_equal(records["trace_weighted"], records["trace"])
+    np.testing.assert_array_equal(records["effective_rank_weighted"], records["effective_rank"])
+
+
+def test_the_preconditioned_trace_is_that_of_adams_steps():
+    """Beside the float64 Jacobian; a dark pixel that is lit on the probe counts nothing."""
+    trainer, data = make_problem()
+    data.train.inputs[:, 2] = 0
+    rates = (1.0, 0.5, 2.0, 0.25, 1.0, 3.0)
+    adam = PRECONDITIONERS["optax.adam"]({"eps": 1e-3, "b2": 0.9})
+    trainer = dataclasses.replace(
+        trainer, optimizer=functools.partial(optax.adam, eps=1e-3, b2=0.9), rates=rates, precondition=adam
+    )
+    _, (records, _, _), params = record(trainer, data, ["trace_preconditioned"], epochs=9)
+    inputs, labels = jnp.asarray(data.train.inputs), jnp.asarray(data.train.labels)
+    gradient = jax.jit(jax.grad(lambda p: trainer.loss(trainer.apply(p, inputs), labels).mean()))
+    moments = [np.zeros(leaf.shape) for leaf in jax.tree.leaves(params[0])]
+    assert np.isnan(records["trace_preconditioned"][0])
+    for index in range(1, len(params)):
+        found = jax.tree.leaves(gradient(params[index - 1]))
+        moments = [0.9 * old + 0.1 * np.asarray(new, np.float64) ** 2 for old, new in zip(moments, found, strict=True)]
+        expected = 0.0
+        jacobians = compute_jacobians(trainer.apply, params[index], data.probe.inputs).values()
+        for rate, moment, jacobian in zip(rates, moments, jacobians, strict=True):
+            weight = np.where(moment > 0, 1 / (np.sqrt(moment / (1 - 0.9**index)) + 1e-3), 0)
+            expected += rate * np.sum(np.asarray(jacobian, np.float64) ** 2 * weight.ravel())
+        assert records["trace_preconditioned"][index] == pytest.approx(expected, rel=1e-4)
+    # The twin that must differ: 1/ε where nothing has ever moved.
+    literal = sum(
+        rate * np.sum(np.asarray(jacobian, np.float64) ** 2 / (np.sqrt(moment.ravel() / (1 - 0.9**index)) + 1e-3))
+        for rate, moment, jacobian in zip(rates, moments, jacobians, strict=True)
+    )
+    assert literal > 1.05 * expected
+
+
+def test_without_adam_there_is_no_preconditioned_trace():
+    trainer, data = make_problem(optimizer=optax.sgd)
+    _, (records, _, _), _ = record(trainer, data, ["trace_preconditioned"], epochs=2)
+    assert np.isnan(records["trace_preconditioned"]).all()
+
+
 def test_optional_quantities_change_none_of_the_others(measured):
     _, with_them, _, problem = measured
     _, without, _ = record(*problem)
     for some, other in zip(with_them, without, strict=True):
-        assert set(some) - set(other) == set(list_optional())
+        assert set(some) - set(other) == set(PLAIN)
         for name in VARIABLES:
             np.testing.assert_array_equal(some[name], other[name], err_msg=name)
 
@@ -149,7 +219,7 @@ def test_entries_are_complete():
     for name, one in QUANTITIES.items():
         assert re.fullmatch("[a-z][a-z_]*", name)
         assert one.when == RECORD or one.when in DUE["end"]
-        assert one.dims in ((), ("layer",), ("mode",))
+        assert one.dims in ((), ("layer",), ("mode",), ("probe",))
         assert one.measure or name in ("step", "epoch")
     assert set(NEEDED) & set(QUANTITIES) <= set(VARIABLES)
 

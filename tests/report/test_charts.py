@@ -187,6 +187,7 @@ DENSE = {"_target_": "ntklens.models.mlp.MLP", "depth": 2, "activation": "relu",
         ({}, True, True),
         ({"activation": "tanh"}, False, True),
         ({"parameterization": "ntk"}, False, False),
+        ({"output_scale": 2.0}, False, False),
         ({"_target_": "mine.CNN"}, False, False),
     ],
 )

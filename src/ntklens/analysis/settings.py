@@ -20,7 +20,8 @@ TOLD = {  # settings of a model that its description holds already, or that need
     "optimizer": {"_target_", "learning_rate"},
 }
 PLAIN = {
-    "model.bias": True, "optimizer.b1": 0.9, "optimizer.b2": 0.999, "optimizer.eps": 1e-8, "optimizer.eps_root": 0.0,
+    "model.bias": True, "model.base_width": 128, "model.output_scale": None, "model.linearised": False,
+    "optimizer.b1": 0.9, "optimizer.b2": 0.999, "optimizer.eps": 1e-8, "optimizer.eps_root": 0.0,
     "optimizer.nesterov": False,
 }  # fmt: skip
 
@@ -125,6 +126,8 @@ def _describe_data(configs: Sequence[Mapping[str, object]]) -> str:
         parts.append(f"{len(probes)} probes")
     if True in list_values(configs, "dataset.standardize"):
         parts.append("inputs standardised")
+    if dims := [dim for dim in list_values(configs, "dataset.input_dim") if dim is not None]:
+        parts.append(f"input dimension {join_values(dims)}")
     return ", ".join(parts)
 
 

@@ -48,6 +48,8 @@ def _within(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.width": _at_least(1),
     "model.depth": _at_least(1),
+    "model.base_width": _at_least(1),
+    "model.output_scale": _positive(),
     "dataset.train_size": _at_least(1),
     "dataset.test_size": _at_least(2),
     "dataset.probe_size": _at_least(1),
@@ -72,6 +74,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "schedule.spectrum_ratio": (lambda value: 1 < value < math.inf, "must be above 1"),
     "ntk.engine": _one_of("structured", "neural_tangents"),
     "ntk.memory_limit": _positive(),
+    "ntk.probes": _at_least(1),
     "checkpoint.minutes": _positive(),
     "checkpoint.grace": _positive(),
     "launch.workers": _at_least(1),

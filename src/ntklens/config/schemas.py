@@ -25,7 +25,7 @@ ALIASES = {
     **dict.fromkeys(("opt", "optim"), "optimizer"),
     **dict.fromkeys(("out", "output", "output_dir", "outdir", "results", "save_dir", "folder"), "paths.results"),
     **dict.fromkeys(("workers", "n_jobs", "num_workers", "jobs", "processes"), "launch.workers"),
-    **dict.fromkeys(("init", "param"), "model.parameterization"),
+    **dict.fromkeys(("init", "param", "parametrization", "parameterisation"), "model.parameterization"),
     **dict.fromkeys(("dtype", "float"), "precision"),
     **dict.fromkeys(("network", "net", "arch", "architecture"), "model"),
     **dict.fromkeys(("random_seed", "rng"), "seed"),
@@ -33,7 +33,13 @@ ALIASES = {
 }
 NEUTRAL = "neutral"  # of a field's metadata
 # The same of arguments of models, datasets and optimizers, by the override's name: {"model.residual": False}.
-LATER_ARGUMENTS: dict[str, Any] = {"dataset.probe_seed": None}
+LATER_ARGUMENTS: dict[str, Any] = {
+    "model.base_width": 128,
+    "model.output_scale": None,
+    "model.linearised": False,
+    "dataset.input_dim": None,
+    "dataset.probe_seed": None,
+}
 KERNEL, PARAMETERS = "kernel", "parameters"
 KEPT = (KERNEL, PARAMETERS)  # what `keep` may list
 
@@ -72,6 +78,7 @@ class NTKConfig:
 
     engine: str = MISSING
     memory_limit: float | None = MISSING
+    probes: int = added_later(1)
 
 
 @dataclass

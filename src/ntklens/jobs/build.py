@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from ntklens.config.construct import construct
 from ntklens.data import Dataset
+from ntklens.data.probes import choose_probes
 from ntklens.errors import InputError
 from ntklens.jobs.datasets import load_dataset
 from ntklens.jobs.models import build_model
+from ntklens.jobs.optimizers import build_optimizer
 from ntklens.recording.measure import EVALUATION_BATCH
-from ntklens.recording.quantities import PREVIOUS, START, list_needs
+from ntklens.recording.quantities import PREVIOUS, QUANTITIES, START, TWIN, list_needs
+from ntklens.training.controls import add_controls
 from ntklens.training.ensemble import Trainer
 from ntklens.training.losses import LOSSES
 from ntklens.training.memory import MemoryNeed, estimate_memory
@@ -56,14 +58,14 @@ def build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:
     """Return what trains a configuration; configurations that differ in the learning rate share one, and its programs.
 
     Raises:
-      InputError: if the batch is larger than the training set.
+      InputError: if the batch is larger than the training set, or a quantity needs a twin that there is none of.
     """
     batch_size = cfg.training.batch_size
     if batch_size is not None and batch_size > len(dataset.train):
         raise InputError(f"training.batch_size={batch_size}: there are {len(dataset.train)} training samples")
     optimizer = OmegaConf.create({name: value for name, value in cfg.optimizer.items() if name != "learning_rate"})
     sample = describe_sample(dataset)
-    return _build_trainer(
+    trainer = _build_trainer(
         _encode(cfg.model),
         _encode(optimizer),
         cfg.training.loss,
@@ -73,6 +75,11 @@ def build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:
         dataset.classes,
         cfg.precision,
     )
+    choose_probes(dataset, (cfg.get("ntk") or {}).get("probes", 1))  # refused where there are too few samples
+    metrics = list(cfg.get("metrics") or ())
+    if trainer.twin is None and (twins := [name for name in metrics if TWIN in QUANTITIES[name].needs]):
+        raise InputError(f"metrics=[{','.join(metrics)}]: {', '.join(twins)}: needs model.linearised=true")
+    return trainer
 
 
 def describe_sample(dataset: Dataset) -> jax.ShapeDtypeStruct:
@@ -93,9 +100,12 @@ def _build_trainer(
     _precision: str,
 ) -> Trainer:
     sample = jnp.zeros((1, *shape), jnp.int32 if tokens else jnp.float32)
-    init, apply = build_model(OmegaConf.create(json.loads(model)), classes, sample)
-    make_optimizer = functools.partial(construct, OmegaConf.create(json.loads(optimizer)))
-    return Trainer(init, apply, LOSSES[loss], lambda rate: make_optimizer(learning_rate=rate), batch_size)
+    network = build_model(node := OmegaConf.create(json.loads(model)), classes, sample)
+    make, rates, precondition = build_optimizer(OmegaConf.create(json.loads(optimizer)), network, node)
+    trainer = Trainer(network.init, network.apply, LOSSES[loss], make, batch_size, None, rates, precondition)
+    if network.output_scale is None and not network.linearised:
+        return trainer
+    return add_controls(trainer, network.output_scale, network.linearised)
 
 
 def _encode(node: DictConfig) -> str:

@@ -130,7 +130,7 @@ def _compute_locked(
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     key = compute_key(cfg)
     dataset, trainer, steps, _ = built
-    data, spectra = put_on_device(dataset), SpectrumWorkers()
+    data, spectra = put_on_device(dataset, cfg.ntk.get("probes", 1)), SpectrumWorkers()
     job = RunContext(cfg, run, key, dataset, data, trainer, steps, tracker, spectra, stop, watcher)
     tracker.start(run, config, key)
     failed: list[int] = []

@@ -5,7 +5,7 @@ import functools
 import json
 import pydoc
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,29 @@ Apply = Callable[[Params, jax.Array], jax.Array]
 SAMPLES = 8  # on which a model is tried
 
 
-def build_model(node: DictConfig, classes: int, sample: jax.Array) -> tuple[Init, Apply]:
-    """Return the functions of a configuration's model, of its parameters alone.
+class Model(NamedTuple):
+    """A configuration's model, as functions of its parameters alone.
+
+    Attributes:
+        init: key → parameters, floating-point arrays in the precision that is switched on.
+        apply: (parameters, inputs (N, …)) → logits (N, C).
+        adam_factors: by what Adam's rate is multiplied, of each leaf of the parameters in the order of
+            `jax.tree.leaves`; None: the model scales no rate.
+        output_scale: α of the model; None: it has none.
+        linearised: whether its linearised twin is to train beside it.
+        leaves: how many arrays its parameters are.
+    """
+
+    init: Init
+    apply: Apply
+    adam_factors: tuple[float, ...] | None
+    output_scale: float | None
+    linearised: bool
+    leaves: int
+
+
+def build_model(node: DictConfig, classes: int, sample: jax.Array) -> Model:
+    """Return a configuration's model.
 
     What its `init` returns beside parameters (the running statistics of batch normalisation, integers) is held fixed as
     it was initialised: neither trained nor part of the kernel.
@@ -37,8 +58,7 @@ def build_model(node: DictConfig, classes: int, sample: jax.Array) -> tuple[Init
         sample: inputs (1, …).
 
     Returns:
-        key → parameters, floating-point arrays in the precision that is switched on; (parameters, inputs (N, …)) →
-        logits (N, C).
+        Its functions, and what its parameterisation asks of the optimizer.
 
     Raises:
         InputError: naming the model.
@@ -52,7 +72,23 @@ def build_model(node: DictConfig, classes: int, sample: jax.Array) -> tuple[Init
         raise _refuse(node, error) from error
     if not callable(getattr(network, "init", None)) or not callable(getattr(network, "apply", None)):
         raise _refuse(node, "has no init(key, inputs) and apply(parameters, inputs), as a flax.linen.Module has")
-    return _hold_fixed(network, sample, node)
+    init, apply = _hold_fixed(network, sample, node)
+    params = jax.eval_shape(init, jax.random.key(0))
+    factors = _list_adam_factors(network, params, node)
+    scale, linearised = getattr(network, "output_scale", None), getattr(network, "linearised", False)
+    return Model(init, apply, factors, scale, linearised, len(jax.tree.leaves(params)))
+
+
+def _list_adam_factors(network: Any, params: Params, node: DictConfig) -> tuple[float, ...] | None:
+    """Return what `list_adam_factors(parameters)` of a network gives, if it has that."""
+    if not hasattr(network, "list_adam_factors"):
+        return None
+    factors = network.list_adam_factors(params)
+    if factors is None:
+        return None
+    if jax.tree.structure(factors) != jax.tree.structure(params):
+        raise _refuse(node, "list_adam_factors(parameters) must return a number for each of the parameters")
+    return tuple(float(factor) for factor in jax.tree.leaves(factors))
 
 
 def _hold_fixed(network: Any, sample: jax.Array, node: DictConfig) -> tuple[Init, Apply]:

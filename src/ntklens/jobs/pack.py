@@ -21,7 +21,9 @@ from ntklens.jobs.datasets import identify_dataset
 from ntklens.jobs.finish import finish_seed
 from ntklens.jobs.tracker import Tracker
 from ntklens.jobs.watcher import Watcher
+from ntklens.ntk.layers import name_layers
 from ntklens.recording.measure import DeviceData, Measurer
+from ntklens.recording.quantities import list_metrics
 from ntklens.recording.recorder import NEEDED, PENDING, EnsembleRecorder
 from ntklens.recording.spectra import SpectrumWorkers
 from ntklens.recording.trajectory import build_trajectory
@@ -89,7 +91,7 @@ class Pack:
         trainer, cfg = job.trainer, job.cfg
         self.state = initialise(trainer, [seeds[member] for member in padded], cfg.optimizer.learning_rate)
         self.recorder = EnsembleRecorder(
-            Measurer(trainer.apply, trainer.loss, cfg.ntk.engine, tuple(cfg.get("metrics") or ())),
+            Measurer.of(trainer, cfg.ntk.engine, list_metrics(cfg.get("metrics") or (), cfg.ntk.get("probes", 1))),
             job.data,
             self.state.params,
             job.steps,
@@ -162,7 +164,7 @@ class Pack:
             return
         states = run_states(job.trainer, self.state, job.dataset.train, job.steps[begin:], self._advance)
         for index, self.state in enumerate(states, begin):
-            values = recorder.record(index, self.state.params)
+            values = recorder.record(index, self.state.params, opt_state=self.state.opt_state)
             self._show(index)
             losses = [np.nanmean(values[name][members]) for name in ("train_loss", "test_loss")]
             job.watcher.advance(0, "train loss {:.3g}, test loss {:.3g}".format(*losses))
@@ -254,7 +256,7 @@ class Pack:
             "N": len(job.dataset.probe),
             "C": job.dataset.classes,
             **describe_inputs(job.dataset.probe.inputs),
-            "parameters": sum(leaf[0].size for leaf in jax.tree.leaves(self.state.params)),
+            "parameters": count_parameters(job.trainer.apply, self.state.params),
             "data": job.dataset.provenance,
             "data_checksum": job.dataset.provenance["checksum"],
             **({"data_published": bool(published)} if published is not None else {}),
@@ -269,6 +271,12 @@ class Pack:
             publish_trajectory(trajectory, directory)
             finish_seed(directory, trajectory)
             job.tracker.finish(seed, directory)
+
+
+def count_parameters(apply: Any, params: Params) -> int:
+    """Return how many numbers a member trains, of stacked ones; the start of a network and its twin do not count."""
+    leaves = jax.tree.leaves(params)
+    return sum(leaves[number][0].size for members in name_layers(apply, params).values() for number in members)
 
 
 def describe_mismatch(trainer: Trainer, checkpoint: Checkpoint) -> str:

@@ -12,6 +12,7 @@ from jax import Array, lax
 from ntklens.ntk.gradients import Gradients, OuterProducts, Passes, find_convolutions
 from ntklens.ntk.gram import CPU_COLUMNS, Gram
 from ntklens.ntk.heads import compute_head_kernel, compute_head_trace, form_head
+from ntklens.ntk.linearity import SCALINGS, Use
 from ntklens.ntk.plan import BLOCKS, FACTORS, GRADIENTS, HEAD, JACOBIAN, PAIRS, Share, Sizes, choose_chunk, plan_shares
 
 Pieces = dict[int, tuple[Array, ...]]  # leaf, or site for its δ → arrays with the samples as their first axis
@@ -49,6 +50,36 @@ def compute_traces(passes: Passes, layers: Mapping[str, list[int]], x: Array, x2
     terms = map_chunks(collect, _choose_chunk(passes, sizes, len(x)), *inputs)
     zero = jnp.zeros((), passes.dtype)
     return {layer: sum((_sum_samples(terms[share.leaves[0]]) for share in plan), zero) for layer, plan in plans.items()}
+
+
+def compute_weighted_trace(
+    passes: Passes, layers: Mapping[str, list[int]], weights: Sequence[Array], x: Array
+) -> Array:
+    """Σ_θ P_θ Σ_{i,c} (∂f_c(x_i)/∂θ)² over the elements θ of the layers' leaves, with the weights P of every leaf."""
+
+    def collect(x: Array) -> Array:
+        gradients = passes.run(x)
+        parts = [_weigh_samples(gradients, leaf, weights[leaf]) for leaves in layers.values() for leaf in leaves]
+        return sum(parts, jnp.zeros(len(x), passes.dtype))
+
+    sizes = _find_sizes(passes, x, None)
+    return map_chunks(collect, _choose_chunk(passes, sizes, len(x)), x).sum()
+
+
+def _weigh_samples(gradients: Gradients, leaf: int, weights: Array) -> Array:
+    """Σ_θ P_θ Σ_c (∂f_c(x_i)/∂θ)² of each sample [N]."""
+    uses, outer = gradients.analysis.get_outer_uses(leaf), gradients.get_outer_products(leaf)
+    # Of a view that arranges the leaf in another way the weights would have to follow.
+    is_product = len(uses) == 1 and uses[0].equation.primitive.name == "dot_general"
+    if not is_product or outer is None or outer.positions > 1 or not _keeps_places(uses[0]):
+        return (gradients.get_jacobian(leaf) ** 2).sum(1) @ weights.ravel()
+    contracted = sorted(uses[0].dot_dimensions[0][0])
+    matrix = jnp.moveaxis(weights, contracted, range(len(contracted))).reshape(outer.a.shape[-1], -1)
+    return (outer.a[:, 0] ** 2 @ matrix * (outer.delta[:, :, 0] ** 2).sum(1)).sum(1)
+
+
+def _keeps_places(use: Use) -> bool:
+    return all(step.primitive.name in (*SCALINGS, "neg", "convert_element_type") for step in use.view.steps)
 
 
 def map_chunks(function: Callable[..., Any], chunk: int, *inputs: Array) -> Any:

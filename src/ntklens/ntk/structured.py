@@ -33,7 +33,7 @@ from ntklens.ntk.layers import Function, call_function, name_layers
 from ntklens.ntk.linearity import Analysis, analyse_program
 from ntklens.ntk.plan import KernelPlan, Sizes, plan_kernel
 from ntklens.ntk.program import Program, trace_program
-from ntklens.ntk.shares import compute_kernels, compute_traces
+from ntklens.ntk.shares import compute_kernels, compute_traces, compute_weighted_trace
 from ntklens.ntk.signature import sign_program
 
 
@@ -237,6 +237,32 @@ def _compute_rows(
             return push(chosen)
 
         return list(jax.lax.map(follow, jnp.arange(len(layers))))
+
+
+def weighted_trace(f: Function, params: Any, x: Array, weights: Any) -> Array:
+    """The trace of the kernel with a weight for each single parameter, Σ_θ P_θ Σ_{i,c} (∂f_c(x_i)/∂θ)².
+
+    For a dense layer z = a W it is Σ_{i,c} (a_i²)ᵀ P (δ_ic²), δ_ic = ∂f_c(x_i)/∂z, squares element by element: no
+    Jacobian and no Gram matrix. With the P of an optimizer that preconditions, it is the trace of the kernel that
+    trains.
+
+    Args:
+        f: function f(params, x) → [N, C] that treats samples apart, or a `flax.linen.Module`.
+        params: pytree of parameters.
+        x: inputs [N, ...].
+        weights: P, arrays of the shapes of the leaves, in a tree like `params`.
+
+    Returns:
+        Scalar array.
+
+    Raises:
+        ValueError: if f does not return [N, C], or params holds no parameter.
+    """
+    params, x, _ = _as_arrays(params, x, None)
+    with jax.default_matmul_precision("highest"):
+        problem = _take_apart(f, params, x)
+        found = [leaf.astype(problem.dtype) for leaf in jax.tree.leaves(weights)]
+        return compute_weighted_trace(problem.prepare(), problem.list_members(), found, x)
 
 
 def check_function(f: Function, params: Any, x: Array) -> None:

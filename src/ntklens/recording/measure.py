@@ -3,16 +3,18 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ntklens.data import Dataset, Split
+from ntklens.data.probes import choose_probes
 from ntklens.ntk import reference, structured
 from ntklens.ntk.layers import name_layers
+from ntklens.ntk.weighted import weigh_leaves
 from ntklens.recording.quantities import RECORD, Quantity, select_quantities
-from ntklens.training.ensemble import PRECISION, Params, map_members
+from ntklens.training.ensemble import PRECISION, Params, Precondition, Trainer, map_members
 from ntklens.training.losses import Loss
 
 ENGINES = {"structured": structured, "neural_tangents": reference}
@@ -23,24 +25,31 @@ Keep = Callable[[int, str, int, Mapping[str, jax.Array], Params], None]
 
 
 class DeviceData(NamedTuple):
-    """The splits as (inputs, labels) pairs on the device, and the probe's inputs and labels."""
+    """The splits as (inputs, labels) pairs on the device, the probe's inputs and labels, and further probes' inputs."""
 
     train: tuple[jax.Array, jax.Array]
     selection: tuple[jax.Array, jax.Array]
     test: tuple[jax.Array, jax.Array]
     probe: jax.Array
     probe_labels: jax.Array
+    other_probes: tuple[jax.Array, ...] = ()
 
 
-def put_on_device(dataset: Dataset) -> DeviceData:
-    """Return the dataset's arrays on the device, real inputs in the precision that is switched on."""
+def put_on_device(dataset: Dataset, probes: int = 1) -> DeviceData:
+    """Return the dataset's arrays on the device, real inputs in the precision that is switched on.
+
+    Args:
+      dataset: its splits.
+      probes: how many probes there are, see `choose_probes`.
+    """
 
     def pair(split: Split) -> tuple[jax.Array, jax.Array]:
         return split.convert(split.inputs), jnp.asarray(split.labels)
 
     splits = (dataset.train, dataset.selection, dataset.test, dataset.probe)
     train, selection, test, probe = map(pair, splits)
-    return DeviceData(train, selection, test, *probe)
+    others = tuple(dataset.probe.convert(inputs) for inputs in choose_probes(dataset, probes))
+    return DeviceData(train, selection, test, *probe, others)
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,9 @@ class Measurer:
       engine: a key of `ENGINES`.
       metrics: the optional quantities that are switched on.
       given: the quantities whose values the caller has; they are not measured.
+      twin: as `apply`, of the linearised twin in the same parameters; None: there is none.
+      rates: the rate of each leaf of the parameters, of one `learning_rate`; None: one for all.
+      precondition: state of the optimizer → what Adam multiplies its momentum by; None: it does no such.
     """
 
     apply: Callable[[Params, jax.Array], jax.Array]
@@ -60,6 +72,22 @@ class Measurer:
     engine: str = "structured"
     metrics: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
+    twin: Callable[[Params, jax.Array], jax.Array] | None = None
+    rates: tuple[float, ...] | None = None
+    precondition: Precondition | None = None
+
+    @classmethod
+    def of(cls, trainer: Trainer, engine: str, metrics: tuple[str, ...]) -> "Measurer":
+        """Return what measures the networks of a trainer."""
+        return cls(
+            trainer.apply,
+            trainer.loss,
+            engine,
+            metrics,
+            twin=trainer.twin,
+            rates=trainer.rates,
+            precondition=trainer.precondition,
+        )
 
     @property
     def quantities(self) -> dict[str, Quantity]:
@@ -68,10 +96,14 @@ class Measurer:
 
 
 def evaluate_split(
-    measurer: Measurer, params: Params, split: tuple[jax.Array, jax.Array]
+    measurer: Measurer,
+    params: Params,
+    split: tuple[jax.Array, jax.Array],
+    apply: Callable[[Params, jax.Array], jax.Array] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the mean loss and the accuracy over a split, in batches of `EVALUATION_BATCH`."""
+    """Return the mean loss and the accuracy over a split, of `apply`, or the network, by `EVALUATION_BATCH` samples."""
     inputs, labels = split
+    apply = apply or measurer.apply
     size = len(labels)
     batch = min(size, EVALUATION_BATCH)
     padding = -size % batch
@@ -80,7 +112,7 @@ def evaluate_split(
 
     def add_batch(total: tuple, samples: tuple) -> tuple:
         inputs, labels = samples
-        logits, real = measurer.apply(params, inputs), labels >= 0
+        logits, real = apply(params, inputs), labels >= 0
         losses = jnp.where(real, measurer.loss(logits, jnp.maximum(labels, 0)), 0)
         correct = real & (jnp.argmax(logits, axis=-1) == labels)
         return (total[0] + jnp.sum(losses), total[1] + jnp.sum(correct, dtype=jnp.int32)), None
@@ -99,12 +131,14 @@ class RecordView:
       data: the splits and the probe.
       params: the member's parameters.
       initial: the same at the start.
+      opt_state: the state of its optimizer, where a quantity needs it.
     """
 
     measurer: Measurer
     data: DeviceData
     params: Params
     initial: Params
+    opt_state: Any = None
 
     @functools.cached_property
     def train(self) -> tuple[jax.Array, jax.Array]:
@@ -133,12 +167,45 @@ class RecordView:
         return jnp.stack(list(engine.layer_traces(self.measurer.apply, self.params, self.data.probe).values()))
 
     @functools.cached_property
+    def weighted_trace(self) -> jax.Array:
+        """The trace of the kernel whose leaves count with the rates that they are trained with."""
+        if self.measurer.rates is None:
+            return self.traces.sum()
+        engine = ENGINES[self.measurer.engine]
+        function, params = weigh_leaves(self.measurer.apply, self.params, self.measurer.rates)
+        return sum(engine.layer_traces(function, params, self.data.probe).values(), jnp.zeros((), self.traces.dtype))
+
+    @functools.cached_property
+    def preconditioned_trace(self) -> jax.Array:
+        """The trace of the kernel whose parameters count with the rates and the preconditioner of Adam."""
+        precondition, rates = self.measurer.precondition, self.measurer.rates
+        if precondition is None or self.opt_state is None:
+            return jnp.full((), jnp.nan, self.traces.dtype)
+        weights = precondition(self.opt_state)
+        if rates is not None:
+            scaled = [rate * leaf for rate, leaf in zip(rates, jax.tree.leaves(weights), strict=True)]
+            weights = jax.tree.unflatten(jax.tree.structure(weights), scaled)
+        return structured.weighted_trace(self.measurer.apply, self.params, self.data.probe, weights)
+
+    @functools.cached_property
+    def twin_logits(self) -> jax.Array:
+        """The linearised twin's outputs on the probe, shape (N, C)."""
+        assert self.measurer.twin is not None
+        return self.measurer.twin(self.params, self.data.probe)
+
+    def evaluate_twin(self, split: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """Return the mean loss of the linearised twin over a split."""
+        return evaluate_split(self.measurer, self.params, split, self.measurer.twin)[0]
+
+    @functools.cached_property
     def layers(self) -> dict[str, list[int]]:
         """Layers → the numbers of their leaves in `jax.tree.leaves(params)`."""
         return name_layers(self.measurer.apply, self.params)
 
 
-def measure_record(measurer: Measurer, data: DeviceData, params: Params, initial: Params) -> dict[str, jax.Array]:
+def measure_record(
+    measurer: Measurer, data: DeviceData, params: Params, initial: Params, opt_state: Any = None
+) -> dict[str, jax.Array]:
     """Measure the quantities of one member that are due at every record.
 
     Args:
@@ -146,11 +213,12 @@ def measure_record(measurer: Measurer, data: DeviceData, params: Params, initial
       data: the splits and the probe.
       params: the member's parameters.
       initial: the same at the start.
+      opt_state: the state of its optimizer, where a quantity needs it.
 
     Returns:
       name of a quantity → scalar or (layers,); also `constant`: whether f is constant over the probe.
     """
-    view = RecordView(measurer, data, params, initial)
+    view = RecordView(measurer, data, params, initial, opt_state)
     due = {name: one for name, one in measurer.quantities.items() if one.when == RECORD and name not in measurer.given}
     values = {name: one.measure(view) for name, one in due.items() if one.measure}
     spread, size = jnp.max(jnp.std(view.logits, axis=0)), jnp.max(jnp.abs(view.logits))
@@ -158,13 +226,15 @@ def measure_record(measurer: Measurer, data: DeviceData, params: Params, initial
 
 
 @functools.partial(jax.jit, static_argnames=("measurer",))
-def measure_records(params: Params, initial: Params, data: DeviceData, *, measurer: Measurer) -> dict[str, jax.Array]:
+def measure_records(
+    params: Params, initial: Params, data: DeviceData, opt_state: Any = None, *, measurer: Measurer
+) -> dict[str, jax.Array]:
     """Return `measure_record` of all stacked members: arrays (E,) or (E, layers)."""
     measure = functools.partial(measure_record, measurer, data)
     with jax.default_matmul_precision(PRECISION):
         if _are_faster_alone(params):
-            return jax.lax.map(lambda member: measure(*member), (params, initial))
-        return map_members(measure)(params, initial)
+            return jax.lax.map(lambda member: measure(*member), (params, initial, opt_state))
+        return map_members(measure)(params, initial, opt_state)
 
 
 def _are_faster_alone(params: Params) -> bool:

@@ -9,6 +9,7 @@ To add a quantity, append an entry. `optional=True` leaves it out of a run unles
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,9 @@ SNAPSHOT = "snapshots"
 ENDS = "start, minimum"
 # Where a kernel is computed → when the quantities are due that are measured there.
 DUE = {"spectrum": (SPECTRUM,), "crossing": (SPECTRUM, SNAPSHOT), "end": (SPECTRUM, SNAPSHOT, ENDS)}
-START, PREVIOUS, PARAMETERS = "start", "previous", "parameters"  # what a quantity may need beside the kernel
+# What a quantity may need beside the kernel, and the record.
+START, PREVIOUS, PARAMETERS = "start", "previous", "parameters"
+WEIGHTED, OPTIMIZER, TWIN, PROBES = "weighted", "optimizer", "twin", "probes"
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,13 @@ class Quantity:
       when: `RECORD`, `SPECTRUM`, `SNAPSHOT` or `ENDS`.
       measure: for `RECORD` of a `RecordView`, else of a `KernelView` → a value of the shape of `dims`; None: the
         recorder counts it.
-      dims: beyond record: (), ("layer",) or ("mode",).
+      dims: beyond record: (), ("layer",), ("mode",) or ("probe",).
       metric: its name in Weights & Biases, with `{layer}` if it has layers; None: ntk/<name>,
         ntk/layer/<layer>/<name without _layer>.
       optional: whether it is measured only where `metrics` lists it.
-      needs: what is kept for it beside the kernel: of `START`, `PREVIOUS`, `PARAMETERS`.
+      needs: what is kept or computed for it: `START`, `PREVIOUS` (kernels), `PARAMETERS`, `WEIGHTED` (the weighted
+        kernel), `OPTIMIZER` (the state of the optimizer), `TWIN` (model.linearised=true), `PROBES` (kernels on
+        the further probes).
       source: where it is defined, if not by arXiv 2507.05035.
     """
 
@@ -122,7 +127,41 @@ def _measure_layer_alignment(view: KernelView) -> list[float]:
     return [target_alignment(share, view.labels) for share in view.shares.values()]
 
 
-_LAYER = ("layer",)
+def _measure_weighted_rank(view: KernelView) -> float:
+    return view.measure_rank(view.kernel if view.weighted is None else view.weighted)
+
+
+def _measure_nested_rank(divisor: int) -> Callable[[KernelView], float]:
+    def measure(view: KernelView) -> float:
+        size = len(view.kernel) // divisor
+        return view.measure_rank(view.kernel[:size, :, :size]) if size else math.nan
+
+    return measure
+
+
+def _measure_probe_ranks(view: KernelView) -> list[float]:
+    return [view.measure_rank(kernel) for kernel in (view.kernel, *view.others)]
+
+
+def _measure_probe_traces(view: KernelView) -> list[float]:
+    from ntklens.ntk.metrics import trace
+
+    return [float(trace(kernel)) for kernel in (view.kernel, *view.others)]
+
+
+def _measure_flips(view: RecordView) -> Any:
+    from ntklens.ntk.masks import flipped_fraction
+
+    return flipped_fraction(view.measurer.apply, view.params, view.initial, view.data.probe)
+
+
+def _measure_twin_distance(view: RecordView) -> Any:
+    import jax.numpy as jnp
+
+    return jnp.sqrt(jnp.mean(jnp.sum((view.logits - view.twin_logits) ** 2, axis=-1)))
+
+
+_LAYER, _PROBE = ("layer",), ("probe",)
 _LIST = (
     Quantity("step", "updates done", RECORD, None, metric="step"),
     Quantity("epoch", "passes over the training set", RECORD, None, metric="epoch"),
@@ -189,6 +228,60 @@ _LIST = (
         "alignment_layer", "alignment of a layer's share of Θ", SNAPSHOT, _measure_layer_alignment, _LAYER,
         optional=True, source="Baratin et al. 2021, arXiv 2008.00938",
     ),
+    Quantity(
+        "trace_weighted",
+        "Σ_l η_l Tr Θ_l over the parameter arrays l, η_l the rate of l in units of learning_rate: Adam's factors of a "
+        "parameterisation, the step of an output scale; Tr Θ where all are one", RECORD,
+        lambda view: view.weighted_trace, optional=True,
+    ),
+    Quantity(
+        "effective_rank_weighted", "Γ of Σ_l η_l Θ_l, the kernel that trains with these rates", SPECTRUM,
+        _measure_weighted_rank, optional=True, needs=(WEIGHTED,),
+    ),
+    Quantity(
+        "trace_preconditioned",
+        "Σ_θ η_θ P_θ Σ_ic (∂f_c(x_i)/∂θ)², P = 1 / (√v̂ + ε) of Adam and AdamW, 0 where v = 0; NaN before the first "
+        "update and under other optimizers", RECORD, lambda view: view.preconditioned_trace, optional=True,
+        needs=(OPTIMIZER,),
+    ),
+    *(
+        Quantity(
+            f"effective_rank_{name}", f"Γ on the first N/{divisor} samples of the probe: Γ depends on N", SNAPSHOT,
+            _measure_nested_rank(divisor), optional=True,
+        )
+        for name, divisor in (("half", 2), ("quarter", 4), ("eighth", 8))
+    ),
+    Quantity(
+        "effective_rank_probe",
+        "Γ on each of the disjoint probes, ntk.probes of them, the first that of effective_rank",
+        SNAPSHOT, _measure_probe_ranks, _PROBE, optional=True, needs=(PROBES,),
+    ),
+    Quantity(
+        "trace_probe", "Tr Θ on each of them", SNAPSHOT, _measure_probe_traces, _PROBE, optional=True, needs=(PROBES,),
+    ),
+    Quantity(
+        "flipped_units",
+        "fraction of ReLU units, over the probe, that are active where they were not at the start, or the reverse; NaN "
+        "without ReLU", RECORD, _measure_flips, optional=True, metric="function/flipped_units",
+    ),
+    Quantity(
+        "linearised_train_loss", "train_loss of the linearised twin (model.linearised=true)", RECORD,
+        lambda view: view.evaluate_twin(view.data.train), optional=True, needs=(TWIN,), metric="linearised/loss/train",
+        source="Lee et al. 2019, arXiv 1902.06720",
+    ),
+    Quantity(
+        "linearised_selection_loss", "selection_loss of the linearised twin", RECORD,
+        lambda view: view.evaluate_twin(view.data.selection), optional=True, needs=(TWIN,),
+        metric="linearised/loss/selection",
+    ),
+    Quantity(
+        "linearised_test_loss", "test_loss of the linearised twin", RECORD,
+        lambda view: view.evaluate_twin(view.data.test), optional=True, needs=(TWIN,), metric="linearised/loss/test",
+    ),
+    Quantity(
+        "linearised_distance", "root mean square over the probe of |f(x) − f_lin(x)|, f_lin the linearised twin",
+        RECORD, _measure_twin_distance, optional=True, needs=(TWIN,), metric="linearised/distance",
+    ),
 )  # fmt: skip
 QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _LIST}
 # Of what every run records: name → (dimensions beyond record, definition).
@@ -209,6 +302,12 @@ def check_metrics(metrics: Iterable[str]) -> None:
         raise InputError(f"metrics=[{','.join(map(str, metrics))}]: {reason}")
 
 
+def list_metrics(metrics: Iterable[str], probes: int) -> tuple[str, ...]:
+    """Return the optional quantities that a configuration switches on: what it lists, and those of several probes."""
+    own = [name for name, one in QUANTITIES.items() if PROBES in one.needs and probes > 1]
+    return tuple(dict.fromkeys([*metrics, *own]))
+
+
 def select_quantities(metrics: Iterable[str] = ()) -> dict[str, Quantity]:
     """Return, in the order of the table, what a run records.
 
@@ -220,7 +319,7 @@ def select_quantities(metrics: Iterable[str] = ()) -> dict[str, Quantity]:
 
 
 def list_needs(metrics: Iterable[str]) -> set[str]:
-    """Return what must be kept beside a kernel for what a run records: of `START`, `PREVIOUS`, `PARAMETERS`."""
+    """Return what must be kept or computed for what a run records; see `Quantity.needs`."""
     return {need for one in select_quantities(metrics).values() for need in one.needs}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ntklens.ntk.layers import name_layers
 from ntklens.ntk.structured import check_row
 from ntklens.recording.measure import DeviceData, Keep, Measurer, measure_records, select_member
-from ntklens.recording.quantities import PARAMETERS, PREVIOUS, QUANTITIES, list_needs
+from ntklens.recording.quantities import OPTIMIZER, PARAMETERS, PREVIOUS, PROBES, QUANTITIES, WEIGHTED, list_needs
 from ntklens.recording.quantities import START as START_KERNEL
 from ntklens.recording.spectra import (
     KernelView,
@@ -24,6 +24,7 @@ from ntklens.recording.spectra import (
     add_shares,
     compute_member_kernel,
     compute_member_kernels,
+    compute_weighted_kernel,
     measure_kernel,
 )
 from ntklens.store.snapshots import MINIMUM, START, name_crossing
@@ -92,7 +93,7 @@ class EnsembleRecorder:
         self.diverged_step: list[int | None] = [None] * members
 
     def record(
-        self, index: int, params: Params, given: Mapping[str, np.ndarray] | None = None
+        self, index: int, params: Params, given: Mapping[str, np.ndarray] | None = None, opt_state: Any = None
     ) -> dict[str, np.ndarray]:
         """Measure the members at `steps[index]`, and decide which of them go on.
 
@@ -100,12 +101,14 @@ class EnsembleRecorder:
           index: number of the record.
           params: stacked parameters.
           given: the values that the caller has of `measurer.given`, arrays (E,); those left out are NaN.
+          opt_state: stacked states of the optimizer, which some quantities need.
 
         Returns:
           What was measured of every member, finished ones included, arrays (E,) or (E, layers).
         """
         step = int(self.steps[index])
-        measured = measure_records(params, self.initial, self.data, measurer=self.measurer)
+        opt_state = opt_state if OPTIMIZER in self.needs else None
+        measured = measure_records(params, self.initial, self.data, opt_state, measurer=self.measurer)
         values = {name: np.asarray(array) for name, array in measured.items()} | dict(given or {})
         losses = np.stack([values[name] for name in ("train_loss", "selection_loss", "test_loss")])
         for member in np.flatnonzero(self.active & ~np.isfinite(losses).all(axis=0)):
@@ -184,6 +187,13 @@ class EnsembleRecorder:
             if member not in self.start_kernels:
                 self.start_kernels[member] = add_shares(self._compute_kernels(self.initial, member))
             view.start = self.start_kernels[member]
+        if WEIGHTED in self.needs and self.measurer.rates is not None:
+            view.weighted = compute_weighted_kernel(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
+        if PROBES in self.needs and moment != "spectrum":
+            view.others = [
+                compute_member_kernel(params, jnp.int32(member), probe, measurer=self.measurer)
+                for probe in self.data.other_probes
+            ]
         if PARAMETERS in self.needs:
             view.params = select_member(params, member)
         return view
@@ -301,7 +311,7 @@ class EnsembleRecorder:
 
     def _stack(self, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
         outputs = jax.eval_shape(self.measurer.apply, select_member(self.initial, 0), self.data.probe)
-        sizes = {"layer": len(self.layers), "mode": outputs.size}
+        sizes = {"layer": len(self.layers), "mode": outputs.size, "probe": 1 + len(self.data.other_probes)}
         dtype = np.dtype(jnp.promote_types(outputs.dtype, jnp.float32))  # of a kernel
         stacked = {}
         for name in self.names:

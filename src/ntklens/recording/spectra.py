@@ -2,7 +2,7 @@
 
 import functools
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from ntklens.machine import count_cores
 from ntklens.ntk import metrics
 from ntklens.ntk.spectrum import Kernel, eigenvalues, flatten_kernel
+from ntklens.ntk.weighted import weigh_leaves
 from ntklens.recording.measure import ENGINES, Measurer, select_member
 from ntklens.recording.quantities import DUE, PREVIOUS, Quantity
 from ntklens.training.ensemble import Params
@@ -34,6 +35,14 @@ def compute_member_kernel(params: Params, member: jax.Array, probe: jax.Array, *
     return add_shares(compute_member_kernels(params, member, probe, measurer=measurer))
 
 
+@functools.partial(jax.jit, static_argnames=("measurer",))
+def compute_weighted_kernel(params: Params, member: jax.Array, probe: jax.Array, *, measurer: Measurer) -> jax.Array:
+    """Return Σ_l η_l Θ_l, shape (N, C, N, C), of one of the stacked members, with the rates η_l of its leaves."""
+    assert measurer.rates is not None
+    function, values = weigh_leaves(measurer.apply, select_member(params, member), measurer.rates)
+    return add_shares(ENGINES[measurer.engine].layer_kernels(function, values, probe))
+
+
 @dataclass
 class KernelView:
     """What a quantity that is measured where a kernel is computed sees of a member; on the host, in float32 or float64.
@@ -46,6 +55,8 @@ class KernelView:
       start: Θ at the start, where a quantity needs it.
       previous: (epoch, Θ) where a kernel was computed before, where a quantity needs it; None: there was none.
       params: the member's parameters, where a quantity needs them.
+      others: Θ on the further probes, where a quantity needs it.
+      weighted: Σ_l η_l Θ_l with the rates of the leaves, where a quantity needs it; None: all rates are one, it is Θ.
     """
 
     epoch: float
@@ -55,6 +66,8 @@ class KernelView:
     start: jax.Array | None = None
     previous: tuple[float, jax.Array] | None = None
     params: Params | None = None
+    others: Sequence[jax.Array] = ()
+    weighted: jax.Array | None = None
 
     @functools.cached_property
     def kernel(self) -> jax.Array:

@@ -15,6 +15,7 @@ from ntklens.data import Split
 from ntklens.training.losses import Loss
 
 Params = Any
+Precondition = Callable[[optax.OptState], Params]
 # Of matrix products: an accelerator's own choice, such as TensorFloat-32, would make trajectories others than a CPU's.
 PRECISION = "highest"
 PIECE_SECONDS = 2.0  # a compiled call ends after about this long, so that signals and progress act
@@ -42,6 +43,9 @@ class Trainer:
       optimizer: learning rate → optax transformation. The rate is traced: configurations that differ in it alone share
         a program.
       batch_size: samples per update; None: all of them.
+      twin: as `apply`, of what trains beside the network, with parameters of its own in the same tree; None: nothing.
+      rates: the rate of each leaf of the parameters, of one `learning_rate`; None: one for all.
+      precondition: state of the optimizer → what Adam multiplies its momentum by, leaf by leaf; None: it does no such.
     """
 
     init: Callable[[jax.Array], Params]
@@ -49,6 +53,9 @@ class Trainer:
     loss: Loss
     optimizer: Callable[[Any], optax.GradientTransformation]
     batch_size: int | None = None
+    twin: Callable[[Params, jax.Array], jax.Array] | None = None
+    rates: tuple[float, ...] | None = None
+    precondition: Precondition | None = None
 
     def count_steps_per_epoch(self, train_size: int) -> int:
         """Return updates per epoch: one for the full batch, else ⌊D / batch_size⌋ (an incomplete batch is left out)."""
@@ -142,10 +149,16 @@ def advance(
     size, per_epoch = len(inputs), trainer.count_steps_per_epoch(len(inputs))
     batch_size = trainer.batch_size or size
 
+    def compute_loss(params: Params, inputs: jax.Array, labels: jax.Array) -> jax.Array:
+        loss = jnp.mean(trainer.loss(trainer.apply(params, inputs), labels))
+        if trainer.twin is None:
+            return loss
+        return loss + jnp.mean(trainer.loss(trainer.twin(params, inputs), labels))  # they share no parameter
+
     def update(
         params: Params, opt_state: optax.OptState, rate: jax.Array, inputs: jax.Array, labels: jax.Array
     ) -> tuple:
-        gradient = jax.grad(lambda p: jnp.mean(trainer.loss(trainer.apply(p, inputs), labels)))(params)
+        gradient = jax.grad(compute_loss)(params, inputs, labels)
         updates, opt_state = trainer.optimizer(rate).update(gradient, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 

@@ -105,7 +105,8 @@ def draw_initial_rank(study: Study, group: Members, traced: np.ndarray) -> list[
 
 def is_dense(config: dict[str, object]) -> bool:
     """Return whether a network is a dense one whose weights have variance 1 / fan_in: the network of the theory."""
-    return config.get("model._target_") == DENSE and config.get("model.parameterization", "standard") == "standard"
+    plain = config.get("model.parameterization", "standard") == "standard" and config.get("model.output_scale") is None
+    return config.get("model._target_") == DENSE and plain
 
 
 def read_config(study: Study, run: str) -> dict[str, object]:
