@@ -37,6 +37,7 @@ def load(
     *,
     root: str | None = None,
     name: str = "cifar10",
+    input_dim: int | None = None,
     **options: Unpack[SplitOptions],
 ) -> Dataset:
     """Load CIFAR-10 from `cifar10/` below the root, or from the root itself.
@@ -49,10 +50,11 @@ def load(
     Args:
         root: where to look; None means NTKLENS_DATA, else ntklens's cache.
         name: name in messages and results.
+        input_dim: dimension of the inputs, see `dimension.change_dimension`; None leaves images as they are.
         **options: see `SplitOptions`; by default 100 training samples.
 
     Returns:
-        Dataset with inputs [n, 32, 32, 3] and 10 classes.
+        Dataset with inputs [n, 32, 32, 3], or [n, input_dim], and 10 classes.
 
     Raises:
         InputError: files that are absent and cannot be downloaded, or are damaged; sizes that ask for too much.
@@ -81,6 +83,7 @@ def load(
         classes=CLASSES,
         scale=255,
         source=describe_source(source, decoded, CONTENT),
+        input_dim=input_dim,
         **complete,
     )
 

@@ -18,6 +18,7 @@ def load(
     *,
     root: str | None = None,
     name: str = "digits",
+    input_dim: int | None = None,
     **options: Unpack[SplitOptions],
 ) -> Dataset:
     """Load the digits, in a fixed order that mixes the writers: 1000 to train on, 797 held out. Inputs are pixel/16.
@@ -25,10 +26,11 @@ def load(
     Args:
         root: unused; every dataset of images takes it.
         name: name in messages and results.
+        input_dim: dimension of the inputs, see `dimension.change_dimension`; None leaves images as they are.
         **options: see `SplitOptions`; by default 200 training samples.
 
     Returns:
-        Dataset with inputs [n, 8, 8, 1] and 10 classes.
+        Dataset with inputs [n, 8, 8, 1], or [n, input_dim], and 10 classes.
 
     Raises:
         InputError: a value that is no such number, or asks for more than there is.
@@ -52,5 +54,6 @@ def load(
             "source": f"scikit-learn {sklearn.__version__}, load_digits",
             "files": {"load_digits": hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()},
         },
+        input_dim=input_dim,
         **complete_options(options, train_size=200),
     )

@@ -32,6 +32,7 @@ def load_idx_dataset(
     content: str,
     root: str | None,
     name: str,
+    input_dim: int | None,
     options: SplitOptions,
 ) -> Dataset:
     """Load a dataset of four IDX files: images and labels for training, images and labels held out.
@@ -42,6 +43,7 @@ def load_idx_dataset(
         content: what `cache.compute_content` gives for the published arrays.
         root: where to look; see `find_root`.
         name: name in messages and results.
+        input_dim: dimension of the inputs; None leaves images as they are.
         options: which samples, checked.
 
     Returns:
@@ -67,6 +69,7 @@ def load_idx_dataset(
         classes=CLASSES,
         scale=255,
         source=describe_source(place, decoded, content),
+        input_dim=input_dim,
         **options,
     )
 

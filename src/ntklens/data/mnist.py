@@ -27,6 +27,7 @@ def load(
     *,
     root: str | None = None,
     name: str = "mnist",
+    input_dim: int | None = None,
     **options: Unpack[SplitOptions],
 ) -> Dataset:
     """Load MNIST from `mnist/` below the root, or torchvision's `MNIST/raw`.
@@ -36,10 +37,11 @@ def load(
     Args:
         root: where to look; None means NTKLENS_DATA, else ntklens's cache.
         name: name in messages and results.
+        input_dim: dimension of the inputs, see `dimension.change_dimension`; None leaves images as they are.
         **options: see `SplitOptions`; by default 100 training samples.
 
     Returns:
-        Dataset with inputs [n, 28, 28, 1] and 10 classes.
+        Dataset with inputs [n, 28, 28, 1], or [n, input_dim], and 10 classes.
 
     Raises:
         InputError: files that are absent and cannot be downloaded, or are damaged; sizes that ask for too much.
@@ -52,5 +54,6 @@ def load(
         content=CONTENT,
         root=root,
         name=name,
+        input_dim=input_dim,
         options=complete_options(options, train_size=100),
     )

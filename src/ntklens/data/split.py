@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict, Unpack
 import numpy as np
 
 from ntklens.data.dataset import Dataset, Split
+from ntklens.data.dimension import change_dimension, check_dimension
 from ntklens.errors import InputError
 
 DEFAULT_TEST_SIZE = 2000
@@ -99,6 +100,7 @@ def build_dataset(
     classes: int,
     scale: float,
     source: dict[str, Any],
+    input_dim: int | None = None,
     **options: Unpack[SplitOptions],
 ) -> Dataset:
     """Choose the samples of an experiment from what a source holds.
@@ -113,6 +115,7 @@ def build_dataset(
         classes: number of classes C.
         scale: inputs are divided by it (255 for bytes).
         source: where the samples come from, for the provenance: `source` and `files`.
+        input_dim: dimension of the inputs, see `dimension.change_dimension`; None leaves them as they are.
         **options: see `SplitOptions`.
 
     Returns:
@@ -122,6 +125,7 @@ def build_dataset(
         InputError: a value that is no such number, or asks for more than there is.
     """
     complete = complete_options(options)
+    check_dimension(input_dim)
     train_size, probe_size = complete["train_size"], complete["probe_size"]
     if train_size is not None and train_size > len(train):
         raise InputError(f"dataset.train_size={train_size}: {name} has {len(train)} training images")
@@ -150,6 +154,7 @@ def build_dataset(
         source=source,
         test_size=test_size,
         options=complete,
+        input_dim=input_dim,
     )
 
 
@@ -165,6 +170,7 @@ def assemble_dataset(
     source: dict[str, Any],
     test_size: int,
     options: SplitOptions,
+    input_dim: int | None = None,
 ) -> Dataset:
     """Convert the chosen rows to a Dataset, with its provenance.
 
@@ -179,6 +185,7 @@ def assemble_dataset(
         source: for the provenance.
         test_size: number of test samples, both halves together.
         options: complete; `train_size` and `test_size` do not count.
+        input_dim: dimension of the inputs; None leaves them as they are.
 
     Returns:
         The Dataset.
@@ -194,7 +201,7 @@ def assemble_dataset(
         "test": _convert(held_out, slice(middle, end), scale),
         "probe": _convert(held_out, probe_rows, scale),
     }
-    statistics = {}
+    statistics: dict[str, float] = {}
     if standardize:
         inputs = splits["train"].inputs
         mean, deviation = inputs.mean(dtype=np.float64), inputs.std(dtype=np.float64)
@@ -204,6 +211,9 @@ def assemble_dataset(
             np.subtract(split.inputs, np.float32(mean), out=split.inputs)
             np.divide(split.inputs, np.float32(deviation), out=split.inputs)
         statistics = {"input_mean": float(mean), "input_deviation": float(deviation)}
+    if input_dim is not None:
+        splits = {part: change_dimension(split, input_dim) for part, split in splits.items()}
+        statistics["input_dim"] = input_dim
     provenance: dict[str, Any] = {
         "name": name,
         **source,

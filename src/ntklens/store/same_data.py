@@ -19,7 +19,7 @@ from ntklens.store.trajectory import FILE_NAME, read_attributes
 from ntklens.store.units import FINISHED, read_status
 
 # Which samples of the data are taken, or where they lie, and not which data they are.
-CHOICE = ("root", "train_size", "test_size", "probe_size", "probe_seed", "data_seed", "standardize")
+CHOICE = ("root", "train_size", "test_size", "probe_size", "probe_seed", "data_seed", "standardize", "input_dim")
 SEED = re.compile(r"seed=(\d+)")
 
 

@@ -59,6 +59,8 @@ PAPER = Paper(
         "optimizer._target_": "optax.adam",
         "model.bias": True,
         "dataset.standardize": False,
+        "dataset.input_dim": None,
+        "model.output_scale": None,
     },
     along={WIDTH: {DATA: 100}, DATA: {WIDTH: 8, "model.depth": 4}},
     not_stated="the step, how depth is counted, the epochs",
