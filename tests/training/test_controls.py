@@ -117,12 +117,11 @@ def test_a_step_under_adam_is_scaled_by_one_over_alpha():
     np.testing.assert_allclose(jax.tree.leaves(moves), 1e-3 / 4, rtol=1e-6)
 
 
-@pytest.mark.parametrize("words", [("optimizer=sgd",), ("optimizer=adam", "optimizer.learning_rate=3e-3")])
-def test_the_network_comes_to_its_twin_as_the_scale_grows(words):
+def test_the_network_comes_to_its_twin_as_the_scale_grows():
     """At a pace in function space that is the same for all α, |F − F_lin| falls as 1/α; at α = 1 it is large."""
     found = []
     for scale in (1, 30, 300):
-        _, _, rows = run(f"model.output_scale={scale}", "model.linearised=true", *words, steps=(0, 60))
+        _, _, rows = run(f"model.output_scale={scale}", "model.linearised=true", "optimizer=sgd", steps=(0, 60))
         assert rows[1]["train_loss"] < 0.9 * rows[0]["train_loss"]
         found.append(rows[1]["linearised_distance"] / rows[1]["logit_norm"])
     assert found[0] > 0.1
