@@ -86,7 +86,8 @@ def _list_adam_factors(network: Any, params: Params, node: DictConfig) -> tuple[
     factors = network.list_adam_factors(params)
     if factors is None:
         return None
-    if jax.tree.structure(factors) != jax.tree.structure(params):
+    trees: list[Any] = [jax.tree.structure(tree) for tree in (factors, params)]
+    if trees[0] != trees[1]:
         raise _refuse(node, "list_adam_factors(parameters) must return a number for each of the parameters")
     return tuple(float(factor) for factor in jax.tree.leaves(factors))
 

@@ -33,8 +33,8 @@ def weigh_leaves(f: Function, params: Any, factors: Sequence[float]) -> tuple[Fu
 
     def scaled(values: Any, x: Array) -> Array:
         found = [
-            leaf if size == 1 else size * leaf if size else jax.lax.stop_gradient(leaf)
-            for size, leaf in zip(sizes, jax.tree.leaves(values), strict=True)
+            leaf if size == 1 else size * leaf if size else held
+            for size, leaf, held in zip(sizes, jax.tree.leaves(values), leaves, strict=True)
         ]
         return call_function(f, jax.tree.unflatten(tree, found), x)
 
