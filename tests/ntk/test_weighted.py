@@ -11,7 +11,7 @@ from ntklens.ntk.weighted import weigh_leaves
 from references import compute_jacobians
 
 NAMES = (
-    *("mlp depth 2 with bias", "cnn", "attention block", "weight on the left", "two contracted axes", "masked weight"),
+    *("mlp depth 2 with bias", "cnn", "weight on the left", "two contracted axes", "masked weight"),
     *("ntk parameterisation", "dense called twice", "positions on the left"),
 )
 

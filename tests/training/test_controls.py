@@ -50,6 +50,7 @@ def select(params, *names):
     return {"params": jax.tree.map(lambda leaf: leaf[0], tree)}
 
 
+@pytest.mark.slow
 def test_the_twin_is_the_expansion_at_the_start_under_the_same_optimizer():
     """Adam on f(θ_0) + J (φ − θ_0), J the whole Jacobian; the network beside it is trained as without a twin."""
     built, state, rows = run("model.linearised=true", "optimizer=adam", "optimizer.eps=1e-4", steps=(0, 7))
@@ -110,6 +111,7 @@ def test_the_scaled_function_and_its_kernel(scale):
     np.testing.assert_allclose(built.trainer.apply(params, probe), expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_step_under_adam_is_scaled_by_one_over_alpha():
     _, state, _ = run("model.output_scale=4", "optimizer=adam", "optimizer.eps=1e-30", steps=(0, 1))
     start = select(state.params, "state", "initial")
@@ -117,6 +119,7 @@ def test_a_step_under_adam_is_scaled_by_one_over_alpha():
     np.testing.assert_allclose(jax.tree.leaves(moves), 1e-3 / 4, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_network_comes_to_its_twin_as_the_scale_grows():
     """At a pace in function space that is the same for all α, |F − F_lin| falls as 1/α; at α = 1 it is large."""
     found = []
@@ -133,4 +136,3 @@ def test_what_has_no_rule_is_refused():
         run("model.output_scale=2", "optimizer=lion")
     with pytest.raises(InputError, match=r"metrics=\[linearised_distance\].*model\.linearised=true"):
         build(configure(*SMALL, "metrics=[linearised_distance]"))
-    run("model.linearised=true", "optimizer=lion", steps=(0, 1))
