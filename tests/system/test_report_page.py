@@ -23,12 +23,10 @@ def page(tmp_path_factory):
     return write_report(study, tmp_path_factory.mktemp("multirun") / "joint" / "report")
 
 
-@pytest.fixture
-def browser(page, request):
-    """A browser of the width that the test asks for, on the page; at the end its console must be clean."""
+@pytest.fixture(scope="module")
+def chromium():
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("needs chromium and chromedriver (Debian: apt install chromium chromium-driver)")
-    width, height = getattr(request, "param", (1400, 900))
     options = selenium.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in ("--headless=new", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND", "--hide-scrollbars"):
@@ -37,15 +35,21 @@ def browser(page, request):
         options.add_argument("--no-sandbox")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = selenium.Chrome(options=options, service=selenium.ChromeService(DRIVER))
-    try:
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        driver.get(page.as_uri())
-        scroll_to(driver, "figure-trajectories")
-        yield driver
-        assert [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-    finally:
-        driver.quit()
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(chromium, page, request):
+    """A browser of the width that the test asks for, on the page as new; at the end its console must be clean."""
+    width, height = getattr(request, "param", (1400, 900))
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    chromium.get(page.as_uri())
+    scroll_to(chromium, "figure-trajectories")
+    yield chromium
+    chromium.execute_script("localStorage.clear()")
+    assert [entry for entry in chromium.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
 
 
 def wait_for(driver, script):

@@ -84,7 +84,7 @@ def call(*command, check=True):
     return subprocess.run(command, capture_output=True, text=True, check=check, timeout=60).stdout.strip()
 
 
-def wait_for(condition, seconds=120):
+def wait_for(condition, seconds=300):  # however much else the machine does
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline
@@ -197,7 +197,7 @@ def kill_a_node(folder):
     node = call("squeue", "-h", "-r", "-t", "R", "-p", "gpu", "-o", "%N").split()[0]
     pid = int((PLACE / "run" / f"slurmd-{node}.pid").read_text())
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: "down" in call("sinfo", "-h", "-N", "-p", "gpu", "-n", node, "-o", "%t"), 90)
+    wait_for(lambda: "down" in call("sinfo", "-h", "-N", "-p", "gpu", "-n", node, "-o", "%t"))
     subprocess.run([*CLUSTER, "up"], check=True, capture_output=True)
 
 
@@ -257,8 +257,8 @@ def test_a_time_limit_is_no_end(tmp_path, hurry, minutes):
     words = (*SWEEP, "training.epochs=1000000000", "model.width=3", "ensemble=1", "hydra.launcher.minutes=1")
     words += (f"checkpoint.minutes={minutes}",)
     assert run_ntklens(*words, cwd=tmp_path).returncode == 0
-    wait_for(lambda: "goes back into the queue" in read_log(tmp_path), 90)
-    wait_for(lambda: re.search(r"from update [1-9]\d+ of", read_log(tmp_path)), 90)
+    wait_for(lambda: "goes back into the queue" in read_log(tmp_path))
+    wait_for(lambda: re.search(r"from update [1-9]\d+ of", read_log(tmp_path)))
     assert "asked to end by SIGUSR2: seeds are saved" in read_log(tmp_path)
 
 
@@ -392,7 +392,7 @@ def test_any_process_of_a_job_can_put_it_back_into_the_queue(tmp_path, hurry):
     wait_for(lambda: stamp(tmp_path) and has_checkpoint(tmp_path))
     time.sleep(3)
     call("scancel", "--signal=USR2", list_running()[0])
-    wait_for(lambda: "goes back into the queue" in read_log(tmp_path), 30)
+    wait_for(lambda: "goes back into the queue" in read_log(tmp_path))
 
 
 def test_stock_launchers_keep_working(tmp_path):

@@ -37,6 +37,7 @@ def find_steps(folder):
     return {f"synthetic-{t.attrs['run_key']}-{t.attrs['seed']}": t.step.values.tolist() for t in trajectories}
 
 
+@pytest.mark.slow
 def test_a_run_is_uploaded_whole(folder, serve):
     server = serve()
     result = call_ntklens(*WORDS, cwd=folder, **connect(server, folder))
@@ -92,7 +93,7 @@ def test_a_server_that_breaks_in_the_middle_costs_nothing_but_the_upload(folder,
     environment = os.environ | connect(server, folder) | {"WANDB_MODE": "online"}
     synced = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert synced.returncode == 0, synced.stderr
-    uploaded = run_ntklens("task=sync", "name=synthetic", "tracking.patience=20", cwd=folder, **environment)
+    uploaded = call_ntklens("task=sync", "name=synthetic", "tracking.patience=20", cwd=folder, **environment)
     assert (uploaded.returncode, uploaded.stderr) == (0, "")
     for run, wanted in steps.items():
         assert server.get_steps(run) == wanted, server.history[run]
@@ -128,7 +129,7 @@ def test_an_interrupted_and_continued_job_is_one_run(folder, serve, number):
     process.communicate(timeout=60)
     assert not find_steps(folder)
     reached = {run: len(lines) for run, lines in server.history.items()}
-    result = run_ntklens(*words, cwd=folder, **connect(server, folder))
+    result = call_ntklens(*words, cwd=folder, **connect(server, folder))
     assert (result.returncode, result.stderr) == (0, "")
     steps = find_steps(folder)
     assert set(steps) == set(reached)
@@ -146,7 +147,7 @@ def test_a_failed_seed_says_why_and_goes_on_when_tried_again(folder, serve):
     small = [word for word in TOY if "width" not in word]
     words = ("-m", "scaling=width", "model.width=4,5", "model._target_=broken_model.MLP", *small, "name=synthetic")
     environment = connect(server, folder) | {"PYTHONPATH": str(folder)}
-    assert run_ntklens(*words, cwd=folder, **environment).returncode == 1
+    assert call_ntklens(*words, cwd=folder, **environment).returncode == 1
     failed = {run for run, status in server.complete.items() if status == 1}
     assert len(failed) == 2
     assert {server.summaries[run]["state"] for run in failed} == {"failed"}
@@ -155,7 +156,7 @@ def test_a_failed_seed_says_why_and_goes_on_when_tried_again(folder, serve):
     assert "wandb sync" not in status.stdout
     assert "task=sync" not in status.stdout
     (folder / "fail").unlink()
-    assert run_ntklens(*words, "retry=true", cwd=folder, **environment).returncode == 0
+    assert call_ntklens(*words, "retry=true", cwd=folder, **environment).returncode == 0
     steps = find_steps(folder)
     assert failed < set(steps)
     for run, wanted in steps.items():
@@ -172,8 +173,8 @@ def test_workspace_and_report_are_saved_once_and_brought_up_to_date(folder, serv
     small = [word for word in TOY if "width" not in word]
     environment = connect(server, folder)
     words = ("-m", "scaling=width", *small, "name=synthetic", "tracking=none", "model.width=3,5")
-    assert run_ntklens(*words, cwd=folder, **environment).returncode == 0
-    first = run_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment)
+    assert call_ntklens(*words, cwd=folder, **environment).returncode == 0
+    first = call_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment)
     assert (first.returncode, first.stderr) == (0, "")
     saved = [line for line in first.stdout.splitlines() if line.startswith("saved")]
     assert [line.split()[1] for line in saved] == ["workspace", "report"]
@@ -181,15 +182,15 @@ def test_workspace_and_report_are_saved_once_and_brought_up_to_date(folder, serv
     assert [view["type"] for view in before.values()] == ["project-view", "runs"]
     plan = folder / "multirun" / "synthetic" / "plan.json"
     plan.write_text(plan.read_text().replace("model.width", "model.depth"))  # another sweep under its name
-    second = run_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment)
+    second = call_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment)
     assert [line for line in second.stdout.splitlines() if line.startswith("saved")] == saved
     assert list(server.views) == list(before)
     assert all(server.views[number]["spec"] != view["spec"] for number, view in before.items())
     server.views.clear()  # somebody removes them
-    assert run_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment).returncode == 0
+    assert call_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment).returncode == 0
     assert len(server.views) == 2
     server.broken = 500
-    failed = run_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment)
+    failed = call_ntklens("task=dashboard", "name=synthetic", cwd=folder, **environment)
     assert failed.returncode == 3
     assert failed.stderr.startswith("wandb: ")
     assert len(failed.stderr.splitlines()) == 1
@@ -208,7 +209,7 @@ def test_credentials_are_not_used_where_that_is_not_wanted(folder, serve, mode):
 def test_a_result_that_changes_is_another_run(folder, serve):
     server = serve()
     environment = connect(server, folder)
-    assert run_ntklens(*TOY, cwd=folder, **environment).returncode == 0
+    assert call_ntklens(*TOY, cwd=folder, **environment).returncode == 0
     steps, before = find_steps(folder), {run: dict(lines) for run, lines in server.history.items()}
     path = min(folder.glob("multirun/synthetic/*/seed=0/trajectory.nc"))
     trajectory = read_trajectory(path)
@@ -218,7 +219,7 @@ def test_a_result_that_changes_is_another_run(folder, serve):
     for lost in (False, True):  # also where this disk does not know what the server has
         if lost:
             shutil.rmtree(folder / "multirun" / "synthetic" / "wandb")
-        result = run_ntklens(*TOY, cwd=folder, **environment)
+        result = call_ntklens(*TOY, cwd=folder, **environment)
         assert (result.returncode, result.stderr) == (0, "")
         assert {run: server.history[run] for run in before} == before
         assert set(server.history) == {*before, f"{first}-v2"}
@@ -232,13 +233,13 @@ def test_a_result_that_changes_is_another_run(folder, serve):
 @pytest.mark.slow
 def test_what_is_computed_again_to_the_same_end_is_the_same_run(folder, serve):
     server = serve()
-    assert run_ntklens(*WORDS, cwd=folder, **connect(server, folder)).returncode == 0
+    assert call_ntklens(*WORDS, cwd=folder, **connect(server, folder)).returncode == 0
     before = {run: dict(lines) for run, lines in server.history.items()}
-    result = run_ntklens(*WORDS, "replace=true", cwd=folder, **connect(server, folder))
+    result = call_ntklens(*WORDS, "replace=true", cwd=folder, **connect(server, folder))
     assert (result.returncode, result.stderr) == (0, "")
     assert server.history == before
     shutil.rmtree(folder / "multirun" / "synthetic")
-    result = run_ntklens(*WORDS, cwd=folder, **connect(server, folder))
+    result = call_ntklens(*WORDS, cwd=folder, **connect(server, folder))
     assert (result.returncode, result.stderr) == (0, "")
     assert server.history == before
     assert len(list_runs(folder / "multirun" / "synthetic")) == 2
@@ -257,18 +258,19 @@ def test_an_address_that_is_none_is_refused(folder, serve):
 @pytest.mark.slow
 def test_what_another_process_writes_is_left_to_it(folder, serve):
     server = serve()
-    assert run_ntklens(*TOY, "training.epochs=4000", "tracking=none", cwd=folder).returncode == 0
+    assert call_ntklens(*TOY, "training.epochs=4000", "tracking=none", cwd=folder).returncode == 0
     (first, second), sweep = sorted(steps := find_steps(folder)), folder / "multirun" / "synthetic"
     (sweep / "wandb").mkdir()
     locks = Locks(sweep / "wandb")
     assert locks.take(hash_id(first))
+    # Locks are a process's: ours must not be the one that is to respect them.
     result = run_ntklens(*WORDS, "replace=true", cwd=folder, **connect(server, folder))
     assert (result.returncode, result.stderr) == (0, "")
     assert list(server.history) == [second]  # neither shown while it trained, nor written when it was there
     uploaded = run_ntklens("task=sync", "name=synthetic", cwd=folder, **connect(server, folder))
     assert uploaded.returncode == 3
     locks.give_back(hash_id(first))
-    uploaded = run_ntklens("task=sync", "name=synthetic", cwd=folder, **connect(server, folder))
+    uploaded = call_ntklens("task=sync", "name=synthetic", cwd=folder, **connect(server, folder))
     assert (uploaded.returncode, uploaded.stderr) == (0, "")
     assert {run: server.get_steps(run) for run in server.history} == steps
 
@@ -286,7 +288,7 @@ def test_a_sync_that_cannot_write_says_so(folder, serve):
 
 @pytest.mark.slow
 def test_a_dashboard_does_not_wait_for_ever(folder, serve):
-    assert run_ntklens(*TOY, "tracking=none", cwd=folder).returncode == 0
+    assert call_ntklens(*TOY, "tracking=none", cwd=folder).returncode == 0
     server = serve()
     server.broken = "hang"
     started = time.monotonic()
@@ -303,7 +305,7 @@ def test_a_dashboard_does_not_wait_for_ever(folder, serve):
 @pytest.mark.slow
 def test_a_dashboard_does_not_wait_for_a_process_of_wandbs_that_stands_still(folder, serve):
     """At its end wandb waits for it without limit; whoever reads the command's output waited, too."""
-    assert run_ntklens(*TOY, "tracking=none", cwd=folder).returncode == 0
+    assert call_ntklens(*TOY, "tracking=none", cwd=folder).returncode == 0
     launch = start_ntklens(
         "task=dashboard", "name=synthetic", "tracking.patience=10", cwd=folder, **connect(serve(), folder)
     )
