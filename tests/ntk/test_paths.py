@@ -1,5 +1,7 @@
 """Every way to a share of the kernel, on networks small enough for the full Jacobian."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,6 +92,31 @@ def test_the_derivative_of_a_trace_is_that_of_the_full_jacobian():
     actual = jax.jit(jax.grad(lambda params: structured.ntk_trace(f, params, x)))(params)
     for name, expected in jax.grad(compute_trace)(params).items():
         np.testing.assert_allclose(actual[name], expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["cnn", "residual sums before a mean"])
+def test_the_mean_of_projected_traces_over_all_signs_is_the_trace(name):
+    f, params, x = BY_NAME[name].make()
+    outputs = f(params, x).shape[1]
+    signs = jnp.asarray(list(itertools.product((-1.0, 1.0), repeat=outputs)))[:, None]
+    signs = jnp.broadcast_to(signs, (len(signs), len(x), outputs))
+
+    def project(params):
+        return structured._projected_traces(structured._take_apart(f, params, x), x, signs)
+
+    np.testing.assert_allclose(jax.jit(project)(params).mean(), structured.ntk_trace(f, params, x), rtol=1e-12)
+
+
+def test_the_estimate_of_a_trace_is_within_its_standard_error():
+    f, params, x = BY_NAME["mlp depth 2 with bias"].make()
+    trace = structured.ntk_trace(f, params, x)
+    estimate, error = structured.estimate_trace(f, params, x, jax.random.key(0), 400)
+    assert 0 < error < 0.05 * trace
+    assert abs(estimate - trace) < 4 * error
+    _, more = structured.estimate_trace(f, params, x, jax.random.key(1), 1600)
+    assert float(more) == pytest.approx(float(error) / 2, rel=0.2)
+    with pytest.raises(ValueError, match="probes=1"):
+        structured.estimate_trace(f, params, x, jax.random.key(0), 1)
 
 
 def get_paths(name):

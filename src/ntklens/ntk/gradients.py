@@ -20,7 +20,7 @@ from ntklens.ntk.convolution import (
     make_convolution,
 )
 from ntklens.ntk.gram import uses_cpu
-from ntklens.ntk.heads import Head, find_heads
+from ntklens.ntk.heads import Head
 from ntklens.ntk.linearity import SCALINGS, Analysis, Use, View
 from ntklens.ntk.program import Equation, find_dependent, run_equations
 
@@ -177,8 +177,17 @@ class Passes:
     filters: Mapping[int, Filters]
     heads: Mapping[int, Head]
 
-    def run(self, x: Array) -> Gradients:
-        """Run the program forward, and back from each of its C outputs, for all samples [N, ...] at once."""
+    def run(self, x: Array, cotangents: Array | None = None) -> Gradients:
+        """Run the program forward, and back from each of its C outputs, for all samples [N, ...] at once.
+
+        Args:
+            x: inputs [N, ...].
+            cotangents: combinations [N, M, C] of the outputs to go back from, each sample's own; there are M gradients
+                of each sample then, in the place of C.
+
+        Returns:
+            The gradients.
+        """
         analysis, program = self.analysis, self.analysis.program
         kept = {use.other for uses in analysis.uses.values() for use in uses if not use.is_sum}
         kept |= {head.site for head in self.heads.values() if head.region}
@@ -188,7 +197,9 @@ class Passes:
         by_slot = {equation.outputs[0]: equation for equation in self.moving if equation.outputs}
         replaced = {slot: make_convolution(by_slot[slot], filters) for slot, filters in self.filters.items()}
 
-        def run_one(sample: Array) -> tuple[tuple[dict[int, Array], dict[int, Array]], dict[int, Array]]:
+        def run_one(
+            sample: Array, cotangents: Array | None
+        ) -> tuple[tuple[dict[int, Array], dict[int, Array]], dict[int, Array]]:
             def forward(offsets: dict[int, Array], plain: dict[int, Array]) -> tuple[Array, dict[int, Array]]:
                 values = self.fixed | plain
                 values[program.sample] = sample
@@ -197,24 +208,26 @@ class Passes:
 
             # The gradient with respect to a zero added to z is that with respect to z.
             y, pull_back, others = jax.vjp(forward, zeros, plain, has_aux=True)
-            return jax.vmap(pull_back)(jnp.eye(y.shape[0], dtype=y.dtype)), others
+            back = jnp.eye(y.shape[0], dtype=y.dtype) if cotangents is None else cotangents.astype(y.dtype)
+            return jax.vmap(pull_back)(back), others
 
-        (deltas, jacobians), others = jax.vmap(run_one)(x)
+        (deltas, jacobians), others = jax.vmap(run_one)(x, cotangents)
         return Gradients(analysis, self.leaves, x.shape[0], self.dtype, others, deltas, jacobians, self.fixed)
 
 
-def prepare_passes(analysis: Analysis, leaves: list[Array], dtype: Any) -> Passes:
+def prepare_passes(analysis: Analysis, leaves: list[Array], dtype: Any, heads: Mapping[int, Head]) -> Passes:
     """Compute all that the samples have in common.
 
     Args:
         analysis: what the program does with the leaves.
         leaves: the parameters, in the program's order.
         dtype: of the kernel to come.
+        heads: by leaf, those that will be made use of.
 
     Returns:
         The passes.
     """
-    program, heads = analysis.program, find_heads(analysis)
+    program = analysis.program
     fixed = dict(program.constants) | dict(enumerate(leaves))
     run_equations(analysis.constants, fixed)
     # What a site's gradient passes through has to be seen by the passes, sample or not.

@@ -1,5 +1,6 @@
 """Kernels and traces from the shares of single leaves, each computed as planned."""
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -38,16 +39,42 @@ def compute_kernels(
 def compute_traces(passes: Passes, layers: Mapping[str, list[int]], x: Array, x2: Array | None) -> dict[str, Array]:
     """Σ_{i,c} of the diagonal of each layer's share, of x against x2 sample by sample."""
     sizes = _find_sizes(passes, x, x2)
+
+    def differentiate(*inputs: Array) -> tuple[Gradients, Gradients]:
+        left = passes.run(inputs[0])
+        return left, (passes.run(inputs[1]) if len(inputs) > 1 else left)
+
+    return _sum_traces(passes, layers, sizes, differentiate, *((x,) if x2 is None else (x, x2)))
+
+
+def compute_projected_trace(passes: Passes, layers: Mapping[str, list[int]], x: Array, signs: Array) -> Array:
+    """Σ_i |∂(signs_i · f(x_i))/∂θ|², signs [N, C]: the trace, on average over random signs. Without heads."""
+    sizes = dataclasses.replace(_find_sizes(passes, x, None), outputs=1)
+
+    def differentiate(x: Array, signs: Array) -> tuple[Gradients, Gradients]:
+        gradients = passes.run(x, signs[:, None])
+        return gradients, gradients
+
+    traces = _sum_traces(passes, layers, sizes, differentiate, x, signs)
+    return functools.reduce(operator.add, traces.values())
+
+
+def _sum_traces(
+    passes: Passes,
+    layers: Mapping[str, list[int]],
+    sizes: Sizes,
+    differentiate: Callable[..., tuple[Gradients, Gradients]],
+    *inputs: Array,
+) -> dict[str, Array]:
+    """Each layer's Σ of the products of two gradients, `differentiate` of some samples, over all samples."""
     plans = dict(zip(layers, _plan_layers(passes, layers, sizes), strict=True))
 
     def collect(*inputs: Array) -> Pieces:
-        left = passes.run(inputs[0])
-        right = passes.run(inputs[1]) if len(inputs) > 1 else left
+        left, right = differentiate(*inputs)
         shares = [share for plan in plans.values() for share in plan]
         return {share.leaves[0]: _trace_samples(passes, share, left, right) for share in shares}
 
-    inputs = (x,) if x2 is None else (x, x2)
-    terms = map_chunks(collect, _choose_chunk(passes, sizes, len(x)), *inputs)
+    terms = map_chunks(collect, _choose_chunk(passes, sizes, len(inputs[0])), *inputs)
     zero = jnp.zeros((), passes.dtype)
     return {layer: sum((_sum_samples(terms[share.leaves[0]]) for share in plan), zero) for layer, plan in plans.items()}
 

@@ -33,7 +33,7 @@ from ntklens.ntk.layers import Function, call_function, name_layers
 from ntklens.ntk.linearity import Analysis, analyse_program
 from ntklens.ntk.plan import KernelPlan, Sizes, plan_kernel
 from ntklens.ntk.program import Program, trace_program
-from ntklens.ntk.shares import compute_kernels, compute_traces, compute_weighted_trace
+from ntklens.ntk.shares import compute_kernels, compute_projected_trace, compute_traces, compute_weighted_trace
 from ntklens.ntk.signature import sign_program
 
 
@@ -113,6 +113,42 @@ def ntk_trace(f: Function, params: Any, x1: Array, x2: Array | None = None) -> A
     if x2 is not None and len(x1) != len(x2):
         raise ValueError(f"x1 holds {len(x1)} samples, x2 {len(x2)}: only a square kernel has a trace")
     return _dispatch(_trace, f, params, x1, x2)
+
+
+def estimate_trace(f: Function, params: Any, x: Array, key: Array, probes: int = 16) -> tuple[Array, Array]:
+    """An unbiased estimate of Tr Θ with its standard error, for outputs so many that the trace itself takes too long.
+
+    Tr Θ = E Σ_i |∂(s_i · f(x_i))/∂θ|² over independent random signs s_i ∈ {−1, 1}^C. Each of the M probes takes one
+    backward pass per sample where the trace takes C. Source: Hutchinson 1990.
+
+    Args:
+        f: function f(params, x) → [N, C] that treats samples apart, or a `flax.linen.Module`.
+        params: pytree of parameters; for a Module what `module.init` returns.
+        x: inputs [N, ...].
+        key: random key.
+        probes: how many draws M of all signs, 2 at least.
+
+    Returns:
+        The mean over the probes, and their standard deviation divided by √M.
+
+    Raises:
+        ValueError: as `ntk_by_layer`; if there are fewer than 2 probes.
+    """
+    if probes < 2:
+        raise ValueError(f"probes={probes}: a standard error takes 2 at least")
+    params, x, _ = _as_arrays(params, x, None)
+    with jax.default_matmul_precision("highest"):
+        problem = _take_apart(f, params, x)
+        output = problem.program.avals[problem.program.output]
+        signs = jax.random.rademacher(key, (probes, len(x), *output.shape), output.dtype)
+        captured = problem.program.list_captured()
+        if _is_traced(problem.leaves, captured, x, signs):
+            values = _projected_traces(problem, x, signs)
+        else:
+            task = problem.task(_projected_traces)
+            _refuse_mixing(f, params, x, task, captured)
+            values = _compile(task)(problem.leaves, captured, x, signs)
+    return values.mean(), values.std(ddof=1) / math.sqrt(probes)
 
 
 def kernel(f: Function, params: Any, x: Array, x2: Array | None = None) -> Array:
@@ -308,8 +344,9 @@ class _Problem:
         is_double = any(self.program.avals[leaf].dtype == jnp.float64 for leaf in leaves)
         return jnp.float64 if is_double else jnp.float32
 
-    def prepare(self) -> Passes:
-        return prepare_passes(self.analysis, self.leaves, self.dtype)
+    def prepare(self, *, with_heads: bool = True) -> Passes:
+        heads = find_heads(self.analysis) if with_heads else {}
+        return prepare_passes(self.analysis, self.leaves, self.dtype, heads)
 
     def list_members(self) -> dict[str, list[int]]:
         """Layers → their leaves that have an effect on the outputs."""
@@ -365,6 +402,12 @@ def _trace(problem: _Problem, x: Array, x2: Array | None = None) -> Array:
 
 def _layer_traces(problem: _Problem, x: Array, x2: Array | None = None) -> dict[str, Array]:
     return compute_traces(problem.prepare(), problem.list_members(), x, x2)
+
+
+def _projected_traces(problem: _Problem, x: Array, signs: Array | None) -> Array:
+    """The trace's estimates [M] by random signs [M, N, C]."""
+    passes, members = problem.prepare(with_heads=False), problem.list_members()
+    return jax.lax.map(lambda one: compute_projected_trace(passes, members, x, one), signs)
 
 
 def _dispatch(compute: Callable[..., Any], f: Function, params: Any, x: Array, x2: Array | None = None) -> Any:
