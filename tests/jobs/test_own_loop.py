@@ -34,6 +34,7 @@ def record(recorder, losses, **more):
     return recorder
 
 
+@pytest.mark.slow
 def test_what_is_recorded_is_that_of_our_own_runs(mlp_problem, tmp_path):
     trainer, data = mlp_problem
     steps = make_geometric_steps(60, 1.08)

@@ -214,6 +214,7 @@ def test_programs_that_differ_are_not_confused():
         assert_right(lambda p, x, a=axis: jax.lax.dot_general(x, p["w"], (((1,), (a,)), ((), ()))), w)
 
 
+@pytest.mark.slow
 def test_compiled_programs_do_not_pile_up():
     for k in range(structured.KEPT + 6):
         structured.layer_traces(lambda p, x, k=k: x * p * float(k + 1), jnp.ones(()), jnp.ones((1, 1)))

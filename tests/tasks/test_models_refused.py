@@ -268,6 +268,7 @@ def test_state_is_neither_trained_nor_counted(own, tmp_path, model, layers, coun
         np.testing.assert_allclose(trajectory.trace_layer[0], [traces[name] for name in layers], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_of_tokens_trains(own, monkeypatch, tmp_path):
     generator = np.random.default_rng(0)
 

@@ -70,6 +70,7 @@ def test_a_second_launch_computes_nothing(copy):
     assert stamp(copy) == before
 
 
+@pytest.mark.slow
 def test_only_what_is_new_is_computed(copy):
     before = stamp(copy)
     result = call_ntklens(*SWEEP, "model.width=5,8,9", "ensemble=3", cwd=copy)
@@ -256,6 +257,7 @@ def test_a_failing_configuration_fails_alone_and_is_retried_on_request(tmp_path)
     assert call_ntklens("task=status", f"name={NAME}", cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 def test_replace_computes_anew_and_keeps_the_old_until_then(copy):
     before = stamp(copy)
     words = (*SWEEP, "model.width=3,5", "replace=true")
@@ -412,6 +414,7 @@ def test_a_read_only_result_is_a_result(copy):
     assert "0 to run" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_clock_that_was_set_back_changes_nothing(copy):
     """Everything there seems to be written tomorrow."""
     tomorrow = time.time() + 86400

@@ -307,11 +307,3 @@ def test_progress_is_shown_in_a_terminal(tmp_path):
     assert process.returncode == 0
     assert b"updates/s" in shown
     assert b" loss " in shown
-
-
-def test_a_sweep_by_hydras_own_sweeper(tmp_path):
-    result = call_ntklens("-m", "scaling=width", "model.width=3,5", *[w for w in TOY if "width" not in w], cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    data = ntklens.load(tmp_path / "multirun" / "synthetic_width")
-    assert data["model.width"].values.tolist() == [3, 5]
-    assert (data.state == "done").all()
