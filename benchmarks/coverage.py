@@ -1,7 +1,7 @@
-"""Do the intervals of laws hold what they promise, and how often is a break found where there is none?
+"""Do the intervals of laws cover the truth as often as they state, and how often is a break found where there is none?
 
-Sweeps of seven widths are made up from known curves, with misfit, shared draws and seeds; each law's 95 % intervals
-should hold the truth in about 95 % of the repeats. A plain percentile bootstrap over seeds stands beside them.
+Sweeps of seven widths are made up from known curves, with intrinsic scatter, shared draws and seeds; each law's 95 %
+intervals should hold the truth in about 95 % of the repeats. A plain percentile bootstrap over seeds is beside them.
 """
 
 import argparse
@@ -81,8 +81,8 @@ def main():
         for seeds, misfit, draws in SETTINGS:
             shares = measure_coverage(form, seeds, misfit, draws, repeats)
             coverage.append({"form": form, "seeds": seeds, "misfit": misfit, "draws": draws, **shares})
-            told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
-            print(f"{form:14} {seeds:3} seeds, misfit {misfit:.0%}, {draws} draws: {told}", flush=True)
+            listed = ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
+            print(f"{form:14} {seeds:3} seeds, misfit {misfit:.0%}, {draws} draws: {listed}", flush=True)
     for form in SMOOTH:
         for seeds, misfit in ((5, 0.03), (20, 0.03), (20, 0.0)):
             broken, crossed = measure_false(form, seeds, misfit, arguments.breaks)

@@ -2,7 +2,7 @@
 
 A multilayer perceptron of depth 2 (784 inputs, ReLU, biases) over a range of widths, with N = 128 samples and C = 10
 outputs in float32: the time of Θ by the structured engine, by neural-tangents' NTK_VECTOR_PRODUCTS and by its
-JACOBIAN_CONTRACTION (a mode whose memory would exceed what is free is left out, and said so); the counted operations of
+JACOBIAN_CONTRACTION (a mode that needs more memory than is free is left out, with a line); the counted operations of
 the structured kernel per second over the rate of a plain `jnp.dot` of like shapes at the same precision; peak memory;
 and how time grows with width, N and C. Repeats of all contestants take turns, so that other load on the machine meets
 them alike; times are medians.

@@ -130,10 +130,10 @@ def start_ntklens(*words: str, cwd: Path, **environment: str | None) -> subproce
 
 
 def _prepare(words: tuple[str, ...], cwd: Path, environment: dict[str, str | None]) -> tuple[list[str], dict[str, str]]:
-    told: dict[str, str | None] = {
+    settings: dict[str, str | None] = {
         "NTKLENS_DATA": None, "HYDRA_FULL_ERROR": None, "NTKLENS_CACHE": str(cwd.parent / "ntklens-cache"),
     }  # fmt: skip
-    env = {key: value for key, value in (os.environ | told | environment).items() if value is not None}
+    env = {key: value for key, value in (os.environ | settings | environment).items() if value is not None}
     return [sys.executable, "-m", "ntklens.run", *words], env
 
 

@@ -62,8 +62,8 @@ def test_an_earlier_path_warns_and_lacks_what_never_was():
         "try: import ntklens.nothing\n"
         "except ModuleNotFoundError as error: print(error)\n"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert said == [
+    lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines == [
         "ntklens.trajectory has moved: ntklens.store.trajectory, ntklens.recording.trajectory, "
         "ntklens.recording.quantities, ntklens.config.identity",
         "module 'ntklens.trajectory' has no attribute 'nothing'",

@@ -12,8 +12,8 @@ class FakeServer:
     """Keeps what it is sent.
 
     Attributes:
-      history: run id → lines of its history, each where the client said it belongs.
-      buckets: run id → what was last said of the run.
+      history: run id → lines of its history, each where the client placed it.
+      buckets: run id → the last state of the run.
       broken: what it does with every request from now on: None (answer), "die", 429, 500, "hang".
       breaks_after: how many requests with history it takes before that happens.
     """

@@ -102,23 +102,23 @@ def test_what_must_not_count_does_not_count():
         np.testing.assert_allclose(
             [ours.value, ours.low, ours.high], [theirs.value, theirs.low, theirs.high], rtol=1e-9
         )
-    told = " ".join(diagnosis.sentence for diagnosis in study.diagnoses)
+    text = " ".join(diagnosis.sentence for diagnosis in study.diagnoses)
     for words in (
         "7 of 56 seeds diverged",
         "7 of 49 seeds are dead",
         "7 of 49 seeds reach their minimum before update 30",
     ):
-        assert words in told
+        assert words in text
 
 
 def test_an_unfinished_sweep_says_so():
     states = {"done": 30, "failed": 2, "queued": 20, "diverged": 3, "running": 1}
     study = analyse(make_sweep(), ["s"], states, ["RuntimeError: no such luck"])
     severe = {diagnosis.severity for diagnosis in study.diagnoses}
-    told = " ".join(diagnosis.sentence for diagnosis in study.diagnoses)
+    text = " ".join(diagnosis.sentence for diagnosis in study.diagnoses)
     assert "error" in severe
-    assert "2 of 56 seeds failed (RuntimeError: no such luck)" in told
-    assert "21 of 56 seeds are still to come" in told
+    assert "2 of 56 seeds failed (RuntimeError: no such luck)" in text
+    assert "21 of 56 seeds are still to come" in text
     assert "30 of 56 seeds done" in study.summary[0]
 
 
@@ -126,8 +126,8 @@ def test_the_minimum_at_the_last_record_is_said():
     data = make_sweep()
     data["minimum_step"][:] = data.step.isel(record=-1)
     study = analyse(data)
-    told = " ".join(diagnosis.sentence for diagnosis in study.diagnoses)
-    assert "35 of 35 seeds have their minimum at the last record" in told
+    text = " ".join(diagnosis.sentence for diagnosis in study.diagnoses)
+    assert "35 of 35 seeds have their minimum at the last record" in text
     assert study.summary[1].startswith("In 35 of 35 seeds training ended before the test loss rose")
 
 
@@ -135,8 +135,8 @@ def test_one_of_a_thing_is_singular():
     data = make_sweep()
     data["minimum_step"][0, 0] = data.step.isel(record=-1)[0, 0]
     study = analyse(data)
-    told = " ".join(diagnosis.sentence for diagnosis in study.diagnoses)
-    assert "1 of 35 seeds has its minimum at the last record" in told
+    text = " ".join(diagnosis.sentence for diagnosis in study.diagnoses)
+    assert "1 of 35 seeds has its minimum at the last record" in text
     assert "In 1 of 35 seeds training ended" in study.summary[1]
     assert "training ended" not in " ".join(analyse(make_sweep()).summary)
 
@@ -149,9 +149,9 @@ def test_a_minimum_at_the_last_record_asks_for_longer_training_alone():
     data["minimum_step"][:] = data.step.isel(record=-1)
     data["minimum_step"][:2] = 3
     diagnoses = analyse(data).diagnoses
-    told = " ".join(diagnosis.sentence for diagnosis in diagnoses)
-    assert "25 of 35 seeds have their minimum at the last record" in told
-    assert "10 of 35 seeds reach their minimum before update 30" in told
+    text = " ".join(diagnosis.sentence for diagnosis in diagnoses)
+    assert "25 of 35 seeds have their minimum at the last record" in text
+    assert "10 of 35 seeds reach their minimum before update 30" in text
 
 
 @pytest.mark.slow

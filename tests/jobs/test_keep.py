@@ -102,9 +102,9 @@ def test_a_run_that_is_asked_halfway_keeps_its_start_and_says_what_it_cannot(kep
     np.testing.assert_array_equal(snapshots["start"].kernel, whole["start"].kernel)
     assert "minimum" in snapshots
     passed = set(whole) - set(snapshots)
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert passed
-    assert all(f"seed 0 passed {name}" in said or f", {name}" in said for name in passed)
+    assert all(f"seed 0 passed {name}" in printed or f", {name}" in printed for name in passed)
 
 
 def test_one_of_both_and_neither(tmp_path):

@@ -11,7 +11,7 @@ from ntklens.signals import Stop
 
 @pytest.fixture
 def live(tmp_path, monkeypatch, capsys):
-    """Ends one life of a job, and returns whether it went back into the queue, and what it said."""
+    """Ends one life of a job, and returns whether it went back into the queue, and what it printed."""
     (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho $* >>{tmp_path}/asked\n")
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -39,6 +39,6 @@ def test_only_idle_lives_in_a_row_are_a_reason_to_give_up(live, tmp_path):
     assert live(7, progressed=True)[0]
     assert not list(tmp_path.glob("*_idle.json"))
     assert [live(life, progressed=False)[0] for life in (8, 9, 9, 10)] == [True] * 4  # two processes of one life
-    requeued, said = live(11, progressed=False)
+    requeued, output = live(11, progressed=False)
     assert not requeued
-    assert "nothing was gained in 4 lives in a row; raise the launcher's minutes" in said
+    assert "nothing was gained in 4 lives in a row; raise the launcher's minutes" in output

@@ -45,7 +45,7 @@ def find_tree(process):
         return []
 
 
-def strike(launch, number, victim):
+def kill_one(launch, number, victim):
     tree = find_tree(launch)
     chosen = {"launch": tree[:1], "worker": tree[1:2], "everything": tree}[victim]
     for process in chosen:
@@ -90,7 +90,7 @@ def test_a_killed_sweep_ends_complete(kills, undisturbed, tmp_path_factory):
         words = (f"launch.workers={workers}", f"ntk.memory_limit={memory}")
         launch = start_ntklens(*SWEEP, *words, cwd=folder)
         time.sleep(delay)
-        strike(launch, number, victim)
+        kill_one(launch, number, victim)
         launch.communicate(timeout=120)
         assert launch.returncode in (0, 1, 3, 130, -signal.SIGKILL, -signal.SIGUSR2, -signal.SIGTERM)
         assert finished.items() <= stamp(folder).items()  # what is published stays as it is

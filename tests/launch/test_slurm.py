@@ -318,8 +318,8 @@ def test_another_users_seeds_are_not_lost(tmp_path, monkeypatch, tools):
     monkeypatch.setenv("SLURM_JOB_ID", "12_1")
     (tmp_path / "sweep" / "run").mkdir()
     (tmp_path / "sweep" / "run" / "config.yaml").touch()
-    beat = {"heartbeat": time.time(), "host": "node1"}
-    write_status(tmp_path / "sweep" / "run" / "seed=1", "running", seed=1, **beat)
+    fresh = {"heartbeat": time.time(), "host": "node1"}
+    write_status(tmp_path / "sweep" / "run" / "seed=1", "running", seed=1, **fresh)
     status = ask_slurm(read_sweep(tmp_path / "sweep"))
     assert "lost     1 seed" in describe_jobs(status)[0]
     monkeypatch.setattr(os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)

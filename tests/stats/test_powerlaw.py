@@ -39,7 +39,7 @@ def test_intervals_cover_the_truth(form, seeds, misfit, draws):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["offset_power", "plateau_power", "power_plateau"])
 def test_intervals_of_bent_forms_cover_the_truth(form):
-    """Where they are hardest to get: misfit, few seeds. benchmarks/coverage.py measures all settings."""
+    """Where they are hardest to get: intrinsic scatter, few seeds. benchmarks/coverage.py measures all settings."""
     repeats = 120  # at a true coverage of 95 % fewer than 0.88 come once in two hundred times
     for name, share in measure_coverage(form, 5, 0.03, 1, repeats).items():
         assert share >= 0.88, name
@@ -48,7 +48,7 @@ def test_intervals_of_bent_forms_cover_the_truth(form):
 @pytest.mark.slow
 @pytest.mark.parametrize(("form", "seeds"), [("affine", 5), ("affine", 20), ("power", 20)])
 def test_intervals_cover_where_seeds_scatter_less_and_less(form, seeds):
-    """Points that seem sure must not be trusted blindly: a misfit that few points tell badly bounds their weight."""
+    """Points that seem sure must not be trusted blindly: scatter that few points resolve badly bounds their weight."""
     hits = dict.fromkeys(TRUTH[form], 0)
     for repeat in range(300):
         y = draw_quiet_values(CURVES[form](WIDTHS), np.random.default_rng([2, repeat, seeds]), seeds, 0.02)
@@ -60,7 +60,7 @@ def test_intervals_cover_where_seeds_scatter_less_and_less(form, seeds):
 
 @pytest.mark.slow
 def test_the_twin_a_percentile_bootstrap_over_seeds_is_too_sure():
-    """What the intervals above are for: with 3 % misfit a bootstrap over seeds covers far less than 95 %."""
+    """What the intervals above are for: with 3 % intrinsic scatter a bootstrap over seeds covers far less than 95 %."""
 
     def bootstrap(y, rng):
         slopes = [

@@ -366,9 +366,7 @@ def test_a_job_that_computes_nothing_is_told(tmp_path):
     words = (*SWEEP, "training.epochs=20", "launch.wait=true", "hydra.launcher.task_minutes=60")
     result = run_ntklens(*words, "hydra.launcher.setup=[exit 3]", cwd=tmp_path)
     assert result.returncode == 3
-    assert re.search(
-        r"slurm    a job ended before anything was computed: \d+ FAILED; what it said is in", result.stdout
-    )
+    assert re.search(r"slurm    a job ended before anything was computed: \d+ FAILED; its output is in", result.stdout)
     assert run_ntklens(*words, cwd=tmp_path).returncode == 0
 
 

@@ -29,9 +29,9 @@ def finished(tmp_path_factory):
     folder.mkdir()
     swept = call_ntklens(*SWEEP, cwd=folder)
     assert swept.returncode == 0, swept.stderr
-    told = call_ntklens("task=report", "name=small", cwd=folder)
-    assert told.returncode == 0, told.stderr
-    return folder, told.stdout
+    result = call_ntklens("task=report", "name=small", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder, result.stdout
 
 
 @pytest.fixture
@@ -48,9 +48,9 @@ def read_table(path):
 
 @pytest.mark.slow
 def test_the_report_is_whole_and_its_place_is_told(finished):
-    folder, told = finished
+    folder, result = finished
     report = folder / "multirun" / "small" / "report"
-    assert told.splitlines()[-1] == "report   multirun/small/report/report.html"
+    assert result.splitlines()[-1] == "report   multirun/small/report/report.html"
     for name in ("report.html", "observables.csv", "fits.csv", "claims.csv"):
         assert (report / name).stat().st_size > 100
     stems = {path.stem for path in (report / "figures").iterdir()}
@@ -96,13 +96,13 @@ def test_an_unfinished_sweep_with_a_truncated_file_is_reported_honestly(copy):
     (status / "trajectory.nc").unlink()
     failed = {"state": "failed", "seed": 2, "error": "RuntimeError: no such luck"}
     (status / "status.json").write_text(json.dumps(failed))
-    told = call_ntklens("task=report", "name=small", cwd=copy)
-    assert told.returncode == 0, told.stderr
-    assert "21 of 24 seeds done" in told.stdout
-    assert "1 of 24 seeds failed (RuntimeError: no such luck)" in told.stdout
-    assert "1 of 24 seeds are still to come" in told.stdout
-    assert "1 files could not be read" in told.stdout
-    assert f"{runs[1].name}/seed=1" in told.stdout
+    result = call_ntklens("task=report", "name=small", cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert "21 of 24 seeds done" in result.stdout
+    assert "1 of 24 seeds failed (RuntimeError: no such luck)" in result.stdout
+    assert "1 of 24 seeds are still to come" in result.stdout
+    assert "1 files could not be read" in result.stdout
+    assert f"{runs[1].name}/seed=1" in result.stdout
     page = (copy / "multirun" / "small" / "report" / "report.html").read_text(encoding="utf-8")
     assert "not complete" in page
     assert (
@@ -117,18 +117,18 @@ def test_a_file_of_a_newer_ntklens_is_left_out_and_named(copy):
     path = min((copy / "multirun" / "small").glob("*/seed=0/trajectory.nc"))
     with h5py.File(path, "r+") as file:
         file.attrs["schema_version"] = 99
-    told = call_ntklens("task=report", "name=small", cwd=copy)
-    assert told.returncode == 0, told.stderr
-    assert "23 of 24 seeds done" in told.stdout
-    assert "schema 99" in told.stdout
+    result = call_ntklens("task=report", "name=small", cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert "23 of 24 seeds done" in result.stdout
+    assert "schema 99" in result.stdout
 
 
 @pytest.mark.slow
 def test_sweeps_side_by_side(copy):
     shutil.copytree(copy / "multirun" / "small", copy / "multirun" / "other")
-    told = call_ntklens("task=report", "name=[small,other]", cwd=copy)
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.splitlines()[-1] == "report   multirun/small+other/report/report.html"
+    result = call_ntklens("task=report", "name=[small,other]", cwd=copy)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "report   multirun/small+other/report/report.html"
     assert len(read_table(copy / "multirun/small+other/report/observables.csv")) == 48
 
 
@@ -144,13 +144,13 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path):
         "name=[a,b]": "no sweep of this name",
     }
     for word, expected in cases.items():
-        told = call_ntklens("task=report", word, cwd=tmp_path / "work")
-        assert told.returncode == 2, told.stdout
-        assert expected in told.stderr
-        assert len(told.stderr.splitlines()) == 1
-    told = call_ntklens("name=[a,b]", cwd=tmp_path / "work")
-    assert told.returncode == 2
-    assert "several names are for task=report" in told.stderr
+        result = call_ntklens("task=report", word, cwd=tmp_path / "work")
+        assert result.returncode == 2, result.stdout
+        assert expected in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    result = call_ntklens("name=[a,b]", cwd=tmp_path / "work")
+    assert result.returncode == 2
+    assert "several names are for task=report" in result.stderr
     assert list_files(tmp_path / "work") == before
 
 
@@ -158,10 +158,10 @@ def test_a_report_needs_no_jax(tmp_path):
     """Login nodes: a report is read from files, and must not start a compiler or take a GPU."""
     code = "import sys, ntklens.tasks.report; print(*(m in sys.modules for m in ('jax', 'plotly', 'matplotlib')))"
 
-    told = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
-    assert told.stdout.split() == ["False", "False", "False"]
+    assert result.stdout.split() == ["False", "False", "False"]
 
 
 def test_what_an_earlier_launch_of_the_name_left_is_counted():

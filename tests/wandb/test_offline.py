@@ -290,7 +290,7 @@ def test_where_wandb_does_not_work_one_line_says_so(tmp_path, sweeps):
     assert result.returncode == 0
     assert result.stderr.splitlines() == [
         "wandb: ImportError: wandb is broken here; results are untouched, the same line writes the runs once "
-        "that is mended"
+        "that is repaired"
     ]
     assert not list(tmp_path.glob("multirun/*/wandb/*run-*"))
 

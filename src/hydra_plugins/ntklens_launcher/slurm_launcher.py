@@ -29,7 +29,7 @@ class SlurmLauncher(Launcher):
         self.values = values
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take nothing: a job is told all it needs."""
+        """Take nothing: a job's command line holds all it needs."""
 
     @property
     def tasks(self) -> Any:

@@ -246,8 +246,8 @@ def expand_overrides(parsed: Sequence[Override], zipped: Sequence[Sequence[str]]
                 raise InputError(f"hydra.sweeper.zip: {key} is not swept; give it values, such as {key}=1,2")
         counts = {key: len(choices[key]) for key in group}
         if len(set(counts.values())) > 1:
-            told = ", ".join(f"{key} has {count}" for key, count in counts.items())
-            raise InputError(f"hydra.sweeper.zip: axes in step need as many values each: {told}")
+            counted = ", ".join(f"{key} has {count}" for key, count in counts.items())
+            raise InputError(f"hydra.sweeper.zip: axes in step need as many values each: {counted}")
         first = min(names.index(key) for key in group)
         axes[first] = [list(words) for words in zip(*(choices[key] for key in group), strict=True)]
         for key in group:

@@ -273,7 +273,7 @@ def _check_group(
 
 def _explain_ratio(data: xr.Dataset, group: Group, where: str, beta: Interval) -> Diagnosis:
     """Say that β does not fall, and why: under another parameterisation than the standard one it need not."""
-    known = "β does not fall" if beta.low > -CONSTANT else "it cannot be told whether β falls"
+    known = "β does not fall" if beta.low > -CONSTANT else "whether β falls is not resolved"
     text = f"{where} {known} (α = {beta.value:.2f} [{beta.low:.2f}, {beta.high:.2f}])"
     kinds = list_values(read_configs(data, group.runs), "model.parameterization")
     others = [str(kind) for kind in kinds if kind != "standard"]
@@ -326,7 +326,7 @@ def _check_random(data: xr.Dataset, observables: xr.Dataset, groups: Sequence[Gr
             if len(set(swept[key])) == len(set(zip(swept[key], swept[axis], strict=True))):
                 yield Diagnosis(
                     WARNING, f"{axis} and {key} change together: no draw is seen at two values of {axis}, so that "
-                    f"its effect cannot be told from that of the draw.",
+                    f"its effect cannot be distinguished from that of the draw.",
                     f"Sweep {key} at every value of {axis}.",
                 )  # fmt: skip
     if "dataset.data_seed" not in drawn and _has(data, "dataset.data_seed"):

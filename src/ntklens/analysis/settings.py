@@ -15,7 +15,7 @@ FINISHED = ("done", "diverged")
 MANY = 5  # values, beyond which numbers are given by their ends
 LOSSES = {"cross_entropy": "cross-entropy", "mse": "mean squared error"}
 DENSE = "MLP"
-TOLD = {  # settings of a model that its description holds already, or that need no word where they have this value
+DESCRIBED = {  # settings of a model that its description holds already, or that need no word where they have this value
     "model": {"_target_", "width", "depth", "activation", "parameterization", "classes"},
     "optimizer": {"_target_", "learning_rate"},
 }
@@ -176,7 +176,7 @@ def _describe_rest(configs: Sequence[Mapping[str, object]], group: str) -> list[
     rest = []
     for key in keys:
         values = list_values(configs, key)
-        if key.removeprefix(f"{group}.") in TOLD[group] or (key in PLAIN and values == [PLAIN[key]]):
+        if key.removeprefix(f"{group}.") in DESCRIBED[group] or (key in PLAIN and values == [PLAIN[key]]):
             continue
         if all(isinstance(value, bool | int | float | str) for value in values):
             rest.append(f"{key.removeprefix(f'{group}.')} = {join_values(values)}")

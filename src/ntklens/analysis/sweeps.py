@@ -30,8 +30,8 @@ def study_sweeps(results: Path, names: list[str], statuses: list[SweepStatus]) -
         try:
             data = load(folders if len(folders) > 1 else folders[0])
         except InputError as error:
-            told = join_counts(sum((Counter(status.count_states()) for status in statuses), Counter[str]()))
-            raise InputError(f"name={'+'.join(names)}: nothing to report on yet ({told}): {error}") from error
+            listed = join_counts(sum((Counter(status.count_states()) for status in statuses), Counter[str]()))
+            raise InputError(f"name={'+'.join(names)}: nothing to report on yet ({listed}): {error}") from error
     failures = [
         str(unit.details.get("error", "unknown")) for status in statuses for _, unit in status.list_units("failed")
     ]

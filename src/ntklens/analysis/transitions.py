@@ -15,5 +15,5 @@ def compare_transitions(first: Transition, second: Transition) -> str:
         shown = [OBSERVABLES[one.observable].symbol for one in (first, second) if one.within]
         return f"{names}: {f'only {shown[0]}' if shown else 'neither'} shows a crossover within the sweep"
     apart = first.scale.is_outside(second.scale.low, second.scale.high)
-    told = " and ".join(describe_scale(transition.scale) for transition in (first, second))
-    return f"{names} {'differ' if apart else 'agree within their intervals'}: {told}"
+    listed = " and ".join(describe_scale(transition.scale) for transition in (first, second))
+    return f"{names} {'differ' if apart else 'agree within their intervals'}: {listed}"

@@ -1,4 +1,4 @@
-"""From a configuration to its Dataset, checked: whatever is wrong with it is said of the dataset, before training."""
+"""From a configuration to its Dataset, checked: an error names the dataset, before training."""
 
 import json
 from dataclasses import replace

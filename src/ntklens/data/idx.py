@@ -78,7 +78,7 @@ def read_idx(path: Path) -> np.ndarray:
     """Read an IDX file of unsigned bytes, compressed by gzip or not.
 
     Args:
-        path: the file; whether it is compressed is told by its first bytes.
+        path: the file; its first bytes show whether it is compressed.
 
     Returns:
         uint8 array of the header's shape.

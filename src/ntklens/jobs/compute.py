@@ -81,7 +81,7 @@ def compute_seeds(
       run: the run's directory.
       seeds: which seeds to compute; those that are finished or being computed elsewhere are left out.
       stop: says when to end: a checkpoint is then written, if one is worth it.
-      watcher: is told how far it is.
+      watcher: receives the progress.
       memory: bytes that arrays may use; None: by `ntk.memory_limit`, or four fifths of what is free.
       replaced: those of the seeds whose results are invalidated first.
       command: the line that continues this run, to be kept in its directory; of a sweep the plan has it.

@@ -57,8 +57,8 @@ def check_device_apart() -> None:
 
 def _describe(asked: str, reason: str) -> str:
     reason = " ".join(reason.partition("(set JAX_PLATFORMS")[0].split())[:200]
-    told = f" ({reason.rstrip('.')})" if reason else ""
+    details = f" ({reason.rstrip('.')})" if reason else ""
     return (
-        f"JAX_PLATFORMS={asked}: JAX finds no such device on {platform.node()}{told}; type JAX_PLATFORMS=cpu before "
+        f"JAX_PLATFORMS={asked}: JAX finds no such device on {platform.node()}{details}; type JAX_PLATFORMS=cpu before "
         "the line to compute on processors, or unset it to take what is there"
     )

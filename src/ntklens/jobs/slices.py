@@ -22,7 +22,7 @@ def compute_slice(piece: dict[str, Any], memory: float | None, stop: Stop, watch
       piece: `config`, `run` and `seeds`.
       memory: bytes that arrays may use; None: what the device has.
       stop: says when to end.
-      watcher: is told how far it is.
+      watcher: receives the progress.
 
     Returns:
       What became of them, a `compute.Outcome`.

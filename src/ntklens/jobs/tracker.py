@@ -16,7 +16,7 @@ _ends: list[Callable[[Callable[[], bool]], None]] = []  # of what trackers have 
 
 
 class Tracker:
-    """Watches the seeds of one configuration; this one keeps silent. Subclasses show what they are told.
+    """Watches the seeds of one configuration; this one keeps silent. Subclasses show what they receive.
 
     Attributes:
       memory: bytes that it needs beside each process that computes.

@@ -19,7 +19,7 @@ BAR_WIDTH = 16
 
 
 class Watcher:
-    """Is told how far a computation is; this one keeps silent. Used as a context, which ends what it shows."""
+    """Receives the progress of a computation; this one shows nothing. Used as a context, which ends what it shows."""
 
     def begin(self, total: int, records: int, label: str) -> None:
         """Take the numbers of updates and of records to do, and what they are done for."""

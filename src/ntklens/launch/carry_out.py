@@ -16,7 +16,7 @@ WAIT_SECONDS = 0.5  # between two looks at what another launch computes
 
 def carry_out(plan: Plan, launch: Launch, stop: Stop, console: Console) -> None:
     """Launch a plan; then wait for what another launch computes, and take over what it, or a dead worker, left."""
-    said = False
+    announced = False
     before = count_pending(plan)
     while True:
         waited = not launch.run(plan, stop, console)
@@ -27,9 +27,9 @@ def carry_out(plan: Plan, launch: Launch, stop: Stop, console: Console) -> None:
             pending = count_pending(plan)
             if not pending or _find_free(plan):
                 break
-            if not said:
+            if not announced:
                 print(f"{pending} seeds are computed by another launch: waiting for it", file=sys.stderr)
-            said = waited = True
+            announced = waited = True
             stop.check()
             time.sleep(WAIT_SECONDS)
         if not pending or (pending >= before and not waited):  # a launch that changes nothing is not repeated

@@ -31,7 +31,7 @@ from ntklens.store.same_data import (
 from ntklens.store.trajectory import FILE_NAME, read_attributes
 from ntklens.sweep.plan import Configuration
 
-_noted: set[str] = set()  # sources that were said not to be the published ones
+_noted: set[str] = set()  # sources that were reported not to be the published ones
 
 
 def check_launch_data(folder: Path, configurations: Sequence[Configuration]) -> None:

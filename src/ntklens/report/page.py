@@ -150,10 +150,10 @@ def describe_incomplete(states: Mapping[str, int]) -> str:
     missing = {state: count for state, count in states.items() if count and state not in FINISHED}
     if not missing:
         return ""
-    told = ", ".join(f"{count:,} {state}" for state, count in missing.items())
+    listed = ", ".join(f"{count:,} {state}" for state, count in missing.items())
     total = sum(states.values())
     rest = total - sum(missing.values())
-    return f"This sweep is not complete: of {total:,} seeds {told}. What follows is of the other {rest:,}."
+    return f"This sweep is not complete: of {total:,} seeds {listed}. What follows is of the other {rest:,}."
 
 
 def _read(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 COLUMN, TWO_COLUMNS = 3.35, 7.0  # inches: widths of figures in a paper of two columns
-# Okabe & Ito's palette, told apart by colour-blind readers; neighbours differ in grey. Yellow is left out, white paper
+# Okabe & Ito's palette, distinct to colour-blind readers; neighbours differ in grey. Yellow is left out, white paper
 # swallows it. On dark ground black gives way to white.
 BLUE, ORANGE = "#0072B2", "#D55E00"
 CATEGORIES = ("#000000", ORANGE, BLUE, "#E69F00", "#009E73", "#56B4E9", "#CC79A7")

@@ -210,8 +210,8 @@ def describe_status(status: SweepStatus) -> list[str]:
     """Return the lines below the table: counts, failures, and what to type next."""
     counts = {state: number for state, number in status.count_states().items() if number}
     going = "; a launch is at work" if status.launched else ""
-    told = ", ".join(f"{number:,} {state}" for state, number in counts.items())
-    lines = [f"{told} of {count(status.count_units(), 'seed')}{going}"]
+    listed = ", ".join(f"{number:,} {state}" for state, number in counts.items())
+    lines = [f"{listed} of {count(status.count_units(), 'seed')}{going}"]
     if status.others:
         verb = "lies" if status.others == 1 else "lie"
         lines.append(
@@ -252,7 +252,7 @@ def describe_jobs(status: SweepStatus) -> list[str]:
     if status.vanished:
         job, how, logs = status.vanished[0]
         many = f"{len(status.vanished)} jobs" if len(status.vanished) > 1 else "a job"
-        lines.append(f"slurm    {many} ended before anything was computed: {job} {how}; what it said is in {logs}")
+        lines.append(f"slurm    {many} ended before anything was computed: {job} {how}; its output is in {logs}")
     ends = Counter(status.ended)
     lines += [f"slurm    {count(number, 'job')} of interrupted seeds ended {end}" for end, number in ends.most_common()]
     return lines

@@ -168,11 +168,11 @@ class Law:
 def fit_form(samples: Samples, form: str) -> Fit:
     """Fit one form to means over seeds by generalised least squares on their logarithms.
 
-        ln y_k = ln f(x_k) + misfit_k + noise_k,  Var(misfit) = τ²,  Var(noise_k) = the variance of ln mean
+        ln y_k = ln f(x_k) + scatter_k + noise_k,  Var(scatter) = τ²,  Var(noise_k) = the variance of ln mean
 
     τ² by Paule & Mandel 1982 (Σ r²/(τ² + v) = K − p); intervals from the profile of the weighted sum of squares with
     t-quantiles at K − p degrees of freedom and the scale of Knapp & Hartung 2003. A plain bootstrap over seeds
-    knows nothing of the misfit and is too sure. What all points share through a draw of the data moves the size of y,
+    ignores the intrinsic scatter and is too sure. What all points share through a draw of the data moves the size of y,
     not its shape: it widens the interval of parameters in units of y alone.
 
     Args:
@@ -344,11 +344,11 @@ def check_fit(fit: Fit, rng: np.random.Generator) -> Fit:
 def bootstrap_exponent(fit: Fit, rng: np.random.Generator, replicates: int = REPLICATES) -> Interval:
     """Return the exponent's interval by a crossed bootstrap: α ± t · s.d. of α over replicates.
 
-    Levels of draws and probes are drawn with replacement once for all points, seeds anew at every point; the misfit is
+    Levels of draws and probes are drawn with replacement once for all points, seeds anew at every point; the scatter is
     added as a normal of its own. Standard deviations over n levels are too small by √((n − 1)/n), which is undone.
 
     Args:
-      fit: gives values, weights and misfit.
+      fit: gives values, weights and intrinsic scatter.
       rng: the random numbers.
       replicates: how many.
 
@@ -402,7 +402,7 @@ def _fit_exponents(fit: Fit, logs: np.ndarray) -> np.ndarray:
 def choose_form(fits: dict[str, Fit]) -> str | None:
     """Return the form that the data ask for.
 
-    The power law, unless another, no richer than it needs to be, has an AICc lower by more than 2 and foresees the top
+    The power law, unless another, no richer than it needs to be, has an AICc lower by more than 2 and predicts the top
     octave no worse. AICc counts seeds, not means: on a few means it could never choose the richer form.
     """
     candidates = [name for name, fit in fits.items() if not fit.is_degenerate]
@@ -410,10 +410,10 @@ def choose_form(fits: dict[str, Fit]) -> str | None:
     best = order[0] if order else None
     for name in order[1:]:
         assert best is not None
-        foresees = fits[name].holdout <= fits[best].holdout or math.isnan(fits[best].holdout)
+        predicts = fits[name].holdout <= fits[best].holdout or math.isnan(fits[best].holdout)
         best = (
             name
-            if foresees and math.isfinite(fits[name].holdout) and fits[name].aicc < fits[best].aicc - CLEAR
+            if predicts and math.isfinite(fits[name].holdout) and fits[name].aicc < fits[best].aicc - CLEAR
             else best
         )
     return best
@@ -485,18 +485,16 @@ def is_constant(samples: Samples) -> bool:
 
 
 def _describe_exponent(fit: Fit) -> str:
-    alpha, told = fit.exponent, _say_exponent(fit.exponent)
+    alpha, value = fit.exponent, _say_exponent(fit.exponent)
     if alpha.is_inside(-CONSTANT, CONSTANT):
-        return f"is constant within ±{CONSTANT}: {told}"
+        return f"is constant within ±{CONSTANT}: {value}"
     if alpha.low <= 0 <= alpha.high:
         if is_constant(fit.samples):
-            return f"shows no trend: {told} holds 0, and a constant describes the points within their errors"
+            return f"shows no trend: {value} holds 0, and a constant describes the points within their errors"
         if fit.samples.count.min() < 2:
-            return (
-                f"has no trend that can be told: no power law describes it, {told} holds 0, and one seed has no error"
-            )
+            return f"has no resolved trend: no power law describes it, {value} holds 0, and one seed has no error"
         return (
-            f"is not constant, and no power law describes it: {told} holds 0 (intrinsic scatter about the power law "
+            f"is not constant, and no power law describes it: {value} holds 0 (intrinsic scatter about the power law "
             f"{fit.misfit:.1%}, standard error of the means {fit.samples.typical_error:.1%})"
         )
-    return f"{'grows' if alpha.value > 0 else 'falls'} as a power law, {told}"
+    return f"{'grows' if alpha.value > 0 else 'falls'} as a power law, {value}"

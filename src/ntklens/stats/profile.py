@@ -12,14 +12,14 @@ LEVEL = 0.95
 STEPS = 12  # of Gauss–Newton; the first is already right to the square of the relative noise
 RIDGE = 1e-13  # beside ones on the diagonal: columns that nearly agree are no error
 FINE = 121  # points of the refined grid
-LEAST_SCALE = 0.25  # chosen by coverage at five seeds without misfit, where weights are least sure
+LEAST_SCALE = 0.25  # chosen by coverage at five seeds without intrinsic scatter, where weights are least sure
 WIDENING = 1.2  # without it intervals of crossover scales cover the truth in 91.7 % at worst
 ROUNDS = 3  # in which the grid is refined about the minimum
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The least misfit that each ψ allows, and the linear parameters there.
+    """The least sum of squares that each ψ allows, and the linear parameters there.
 
     Attributes:
       form: what was fitted.
@@ -46,7 +46,7 @@ class Profile:
 
     @property
     def best(self) -> int:
-        """Where the misfit is least."""
+        """Where the sum of squares is least."""
         return int(np.argmin(self.loss))
 
     @property

@@ -147,7 +147,7 @@ def _name_limit(width: float, data: float) -> str:
 
 def describe_surface(surface: Surface) -> str:
     """Return one sentence: the exponents, and where each limit holds."""
-    told = ", ".join(
+    listed = ", ".join(
         f"{name} = {surface.parameters[name].value:.3g} "
         f"[{surface.parameters[name].low:.3g}, {surface.parameters[name].high:.3g}]"
         for name in surface.parameters
@@ -155,7 +155,7 @@ def describe_surface(surface: Surface) -> str:
     )
     counts = {kind: surface.limited.count(kind) for kind in ("width", "data", "both")}
     return (
-        f"{f'at {surface.group}, ' if surface.group else ''}{surface.formula}: {told}; r.m.s. error "
+        f"{f'at {surface.group}, ' if surface.group else ''}{surface.formula}: {listed}; r.m.s. error "
         f"{surface.misfit:.1%}; of {surface.n} configurations {counts['width']} are "
         f"limited by {surface.axes[0]}, {counts['data']} by {surface.axes[1]}, {counts['both']} by both"
     )

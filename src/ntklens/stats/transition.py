@@ -157,7 +157,7 @@ def reject_form(null: Fit, alternative: str, rng: np.random.Generator, replicate
 
         T = (S_null − S_alternative) / S_alternative,  S = min Σ w (ln y − ln f)²
 
-    is compared with its values for data made by the null's curve, its misfit and the noise of the means.
+    is compared with its values for data made by the null's curve, its intrinsic scatter and the noise of the means.
 
     Args:
       null: the fitted form that is to be rejected.
@@ -211,7 +211,7 @@ def _describe(
     if math.isfinite(peak.value):
         text += f"; largest at {describe_scale(peak)}"
     if break_p < ERROR:
-        text += f"; a break at {break_scale.value:.0f} beats every smooth curve tried (p = {break_p:.3f})"
+        text += f"; a break at {break_scale.value:.0f} fits better than every smooth curve tried (p = {break_p:.3f})"
     elif math.isfinite(break_p):
         text += f"; no break: a smooth curve does as well (p = {break_p:.2f})"
     return text

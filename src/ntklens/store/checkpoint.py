@@ -77,7 +77,7 @@ def save_checkpoint(directory: Path, step: int, arrays: Any, identity: str, **de
 
 
 def load_checkpoint(directory: Path, identity: str) -> Checkpoint | None:
-    """Return the furthest checkpoint that is whole and of this identity; those that are damaged are said and skipped.
+    """Return the furthest checkpoint that is whole and of this identity; damaged ones are reported and skipped.
 
     Args:
       directory: the seed's directory.

@@ -41,7 +41,7 @@ def load(path: str | Path | Sequence[str | Path], cache: bool = True) -> xr.Data
       unreadable. `run` is the run's directory name, and each swept parameter is a coordinate along it under its
       override's name, beside `config` (JSON), `key` and `data_checksum` (SHA-256 of the run's data); of several sweeps
       also `sweep`, and runs of the same name are called `<sweep>/<run>`. Results of one dataset that were computed on
-      different data are runs of their own, told apart by the coordinate `dataset.checksum`. The attributes are JSON:
+      different data are runs of their own, distinguished by the coordinate `dataset.checksum`. The attributes are JSON:
       `unreadable`, [{path, reason}] of the files that are left out, and `provenance`, {name: every value that it has in
       some file}, and `sweeps`, their names.
 
@@ -111,7 +111,7 @@ def _warn_of_different_data(paths: list[Path], dataset: xr.Dataset) -> None:
     count = len(set(dataset[COORDINATE].values.tolist()))
     warnings.warn(
         f"{', '.join(map(str, paths))}: results of {count} different data under one name (data that changed between "
-        f"launches); they are kept apart as runs, told from each other by the coordinate {COORDINATE}",
+        f"launches); they are kept apart as runs, distinguished by the coordinate {COORDINATE}",
         stacklevel=3,
     )
 

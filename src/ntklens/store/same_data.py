@@ -117,16 +117,16 @@ def read_identity(run: Path, seed: int, checkpoints: bool = True) -> DataIdentit
     """Return the identity of the data that a seed was computed on; None if there is nothing of it, or it is unknown."""
     directory = find_seed_directory(run, seed)
     status = read_status(directory)
-    told = _restore(status.get("data"))
+    noted = _restore(status.get("data"))
     if (directory / FILE_NAME).exists():
-        if told and status.get("state") in FINISHED:
-            return told
+        if noted and status.get("state") in FINISHED:
+            return noted
         return identify_attributes(read_attributes(directory / FILE_NAME))
     if not checkpoints:
         return None
     if (details := read_checkpoint_details(directory)) is not None:
         return _restore(details.get("data"))
-    return told if status.get("state") == "running" and find_locked(run, [seed]) else None
+    return noted if status.get("state") == "running" and find_locked(run, [seed]) else None
 
 
 def find_finished(folder: Path, leave: Collection[str]) -> Iterator[Computed]:

@@ -48,7 +48,7 @@ def label_data(identities: Mapping[str, DataIdentity]) -> dict[str, str]:
       identities: of each run's data.
 
     Returns:
-      A label for each run; empty where nothing has to be told apart.
+      A label for each run; empty where nothing has to be distinguished.
     """
     datasets: dict[str, list[str]] = defaultdict(list)
     for run, identity in identities.items():

@@ -33,7 +33,7 @@ def sync(cfg: DictConfig) -> int:
         line = format_task("sync", folder)
         print(f"wandb    the server lacks {len(missing):,} of {len(wanted):,} runs; type again: {line}")
         return UNFINISHED
-    if find_unsynced(folder):  # a report, say: how to upload that was said
+    if find_unsynced(folder):  # a report, say: how to upload that was printed
         return UNFINISHED
     print("wandb    the server has every finished run")
     return COMPLETE

@@ -118,7 +118,7 @@ def _train(
 
 def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequence[int], command: str) -> int:
     """Compute seeds, and wait for those that another process is computing; return the exit status."""
-    said = False
+    announced = False
     with stop_on_signals() as stop:
         while seeds:
             with ProgressBar("importing JAX, reading the data") as watcher:
@@ -134,9 +134,9 @@ def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequenc
             if outcome.failed or outcome.interrupted:
                 return FAILED if outcome.failed else UNFINISHED
             seeds, replaced = select_pending(find_units(run, outcome.busy), retry=False), []
-            if seeds and not said:
+            if seeds and not announced:
                 print(f"{list_seeds(seeds)}: another process is computing them; waiting for it", file=sys.stderr)
-                said = True
+                announced = True
             while seeds and find_locked(run, seeds) >= set(seeds):
                 stop.check()
                 time.sleep(WAIT_SECONDS)

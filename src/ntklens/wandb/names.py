@@ -110,7 +110,7 @@ def identify(
     axes: Sequence[str],
     derived: Mapping[str, Any],
 ) -> Identity:
-    """Return what W&B is told of a run.
+    """Return what W&B receives of a run.
 
     Args:
       run: its directory, in the folder of its sweep.
@@ -123,15 +123,15 @@ def identify(
     sweep = run.parent.name
     model = str(config["model"].get("_target_", "model")).rpartition(".")[2].lower()
     tags = [sweep, str(config["dataset"].get("name", "dataset")), model, *axes]
-    told = dict(config) | {"derived": {"key": key, "run": run.name, **derived}}
-    told |= {"seed": seeds[0]} if len(seeds) == 1 else {"seeds": list(seeds)}
+    details = dict(config) | {"derived": {"key": key, "run": run.name, **derived}}
+    details |= {"seed": seeds[0]} if len(seeds) == 1 else {"seeds": list(seeds)}
     label = f"seed={seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds"
     return Identity(
         make_id(sweep, key, seeds),
         shorten(f"{run.name} {label}", MOST_NAME),
         shorten(run.name, MOST_NAME),
         list(dict.fromkeys(make_tag(tag) for tag in tags if tag)),
-        told,
+        details,
     )
 
 

@@ -307,10 +307,10 @@ def choose_mode(asked: str) -> str:
     """Return online, offline or disabled: for `auto`, WANDB_MODE's, else online if there are credentials."""
     if asked != "auto":
         return asked
-    told = os.environ.get("WANDB_MODE", "").lower()
-    if told in MODES[1:]:
-        return told
-    if told == "dryrun":  # wandb's own older word
+    mode = os.environ.get("WANDB_MODE", "").lower()
+    if mode in MODES[1:]:
+        return mode
+    if mode == "dryrun":  # wandb's own older word
         return "offline"
     return "online" if has_credentials(find_server()) else "offline"
 
@@ -378,8 +378,8 @@ def make_environment(sweep: Path) -> dict[str, str]:
     ours = {name: str(folder / name.removeprefix(PREFIX).removesuffix("_DIR").lower()) for name in DIRECTORIES}
     theirs = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) or name in KEPT}
     server = find_server() if _find_host(find_server()) else SERVER  # offline none is asked
-    told = {"BASE_URL": server, "DIR": str(sweep.absolute()), "SILENT": "true"}
-    return ours | theirs | {f"{PREFIX}{name}": value for name, value in told.items()}
+    own = {"BASE_URL": server, "DIR": str(sweep.absolute()), "SILENT": "true"}
+    return ours | theirs | {f"{PREFIX}{name}": value for name, value in own.items()}
 
 
 def select_unlogged(wanted: Mapping[str, tuple[Path, Sequence[int]]], online: bool) -> list[str]:

@@ -254,15 +254,15 @@ class Link:
         if (self.lost or self.pending) and not _lost:
             _lost.append(self.sweep)
             why = self.error or next(iter(self.lost), "its process ended early")
-            if why not in _broken:  # else that was said
-                self._say(f"{why}; results are untouched, the same line writes the runs once that is mended")
+            if why not in _broken:  # else that was printed
+                self._say(f"{why}; results are untouched, the same line writes the runs once that is repaired")
 
     def _mend(self) -> bool:
         """After a break online, say so and have another process write offline what is not confirmed."""
         if not self.error or self.settings["mode"] != "online":
             return False
         self.refused = f"{runs.find_server()} did not take them"
-        self._say(f"no more uploads: {self.error}; results are untouched, what is not uploaded is said at the end")
+        self._say(f"no more uploads: {self.error}; results are untouched, what is not uploaded is listed at the end")
         _broken.append(self.error)
         self.settings["mode"] = "offline"
         self.tasks = queue.SimpleQueue()
@@ -316,7 +316,7 @@ def _take(spectrum: Future | None) -> dict[str, Any]:
 
 
 _broken: list[str] = []  # why this command no longer tries the server
-_lost: list[Path] = []  # sweeps of which runs could not even be written to this disk, which was said
+_lost: list[Path] = []  # sweeps of which runs could not even be written to this disk, which was reported
 at_start(_broken.clear)
 at_start(_lost.clear)
 _links: dict[tuple[Path, str], Link] = {}

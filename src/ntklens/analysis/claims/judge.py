@@ -336,10 +336,10 @@ def summarise_claims(claims: Sequence[Claim]) -> list[str]:
     for paper in dict.fromkeys(claim.paper for claim in claims):
         own = [claim for claim in claims if claim.paper == paper]
         counts = Counter(claim.verdict for claim in own)
-        told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+        described = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
         groups = len({(claim.axis, claim.group) for claim in own if claim.verdict != NOT_SWEPT})
         where = f" in {groups} groups of runs" if groups > 1 else ""
-        sentences.append(f"Statements of {paper}{where}: {told}.")
+        sentences.append(f"Statements of {paper}{where}: {described}.")
     return sentences
 
 

@@ -50,7 +50,7 @@ class Pool:
       stop: says when to end.
       memory: bytes that all workers may use together; None: each asks its own device.
       grace: seconds that workers have to write their checkpoints.
-      on_event: is told every event; `{"event": "task", "task": k}` when a task has ended.
+      on_event: called with every event; `{"event": "task", "task": k}` when a task has ended.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Pool:
         self.messages.put((worker, None))
 
     def _listen(self, timeout: float) -> None:
-        """Take what workers said, for at most `timeout` seconds."""
+        """Take what workers sent, for at most `timeout` seconds."""
         try:
             worker, event = self.messages.get(timeout=timeout)
         except queue.Empty:

@@ -12,7 +12,7 @@ from ntklens.sweep.status import Job
 ANSWER_SECONDS = 30.0
 DEFAULT_MAX_ARRAY = 1001  # SLURM's own, where the cluster cannot be asked
 JOBS_PER_QUESTION = 500
-ARRAY = re.compile(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]")  # tasks told together: `12_[0-3,7%2]`
+ARRAY = re.compile(r"(\d+)_\[([\d,:-]+)(?:%\d+)?\]")  # tasks listed together: `12_[0-3,7%2]`
 PERSONAL = ("SQUEUE_", "SACCT_", "SCANCEL_", "SLURM_CLUSTERS")  # what users set for their own eyes, and changes answers
 
 
@@ -116,8 +116,8 @@ def hide_own_job() -> Iterator[None]:
 
 def find_max_array() -> int:
     """Return how many tasks an array may have; one where the cluster has none."""
-    said = ask("scontrol", "show", "config") or ""
-    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", said, re.MULTILINE)
+    answer = ask("scontrol", "show", "config") or ""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer, re.MULTILINE)
     limits = [int(found[1]) if found else DEFAULT_MAX_ARRAY]
-    limits += [int(limit) for limit in re.findall(r"\bmax_array_tasks=(\d+)", said)]
+    limits += [int(limit) for limit in re.findall(r"\bmax_array_tasks=(\d+)", answer)]
     return max(1, min(limits))

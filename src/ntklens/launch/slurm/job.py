@@ -1,6 +1,6 @@
 """What a SLURM job does: one task of a plan, to its end, or to the signal that asks it to make room.
 
-SLURM sends SIGUSR2 before a time limit and, where it is told to, before a preemption: the seeds are saved and the job
+SLURM sends SIGUSR2 before a time limit and, where so configured, before a preemption: the seeds are saved and the job
 goes back into the queue. It sends SIGTERM when it will end the job itself, to requeue it or for good: the seeds are
 saved, and SLURM has the last word.
 """
@@ -101,8 +101,8 @@ def end_early(stop: Stop, rank: int, progressed: bool) -> None:
       SystemExit: if SLURM does not end it.
     """
     job, started = find_own_job(), time.monotonic()
-    told = signal.SIGUSR2 in stop.signals  # of a sudden end no time limit is the cause
-    idle = count_idle_lives(job, progressed) if job and (told or progressed) else 0
+    warned = signal.SIGUSR2 in stop.signals  # of a sudden end no time limit is the cause
+    idle = count_idle_lives(job, progressed) if job and (warned or progressed) else 0
     deadline = started + LAST_WORD_SECONDS
     say = LogWatcher().say
     say(f"asked to end by {', '.join(signal.Signals(number).name for number in stop.signals)}: seeds are saved")

@@ -36,14 +36,14 @@ GPU_BYTES = 16 * GIB  # of a GPU that nobody has described
 def list_settled_jobs(submissions: Sequence[Submission]) -> dict[str, Job] | None:
     """Return what SLURM knows once no job of these is about to end: it may be gone then, or back in the queue."""
     deadline = time.monotonic() + ENDING_SECONDS
-    said = False
+    announced = False
     while (jobs := ask_for_jobs(submissions)) is not None and time.monotonic() < deadline:
         ending = {job.number for job in find_submitted(submissions, jobs).values() if job.state == "COMPLETING"}
         if not ending:
             break
-        if not said:
+        if not announced:
             print(f"{len(ending)} tasks are ending: waiting to see what becomes of them", file=sys.stderr)
-            said = True
+            announced = True
         time.sleep(WAIT_SECONDS)
     return jobs
 
@@ -159,14 +159,14 @@ class SlurmLaunch:
     def wait(self, plan: Plan, stop: Stop, console: Console) -> None:
         """Wait until no job of the sweep waits or runs; what is unknown for a moment may be about to be requeued."""
         console.print("waiting for them; to stop waiting is harmless, the jobs go on")
-        unknown, said = 0, False
+        unknown, announced = 0, False
         while unknown < GRACE_POLLS:
             submissions = read_submissions(plan.folder)
             jobs = ask_for_jobs(submissions)
             if jobs is None:
-                if not said:
+                if not announced:
                     print("squeue does not answer: waiting until all seeds are there, or it does", file=sys.stderr)
-                said = True
+                announced = True
                 look_up_units(plan.configurations)
                 going = any(configuration.find_pending() for configuration in plan.configurations)
             else:

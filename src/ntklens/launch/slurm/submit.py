@@ -235,7 +235,7 @@ def submit_array(
     """Submit one array and write its number down."""
     executor = make_executor(plan, tasks, submission, settings)
     described = [plan.describe_task(task, None if settings.gpus else task.memory) for task in tasks]
-    # What sbatch says is told in one line, if it refuses.
+    # sbatch's refusal becomes one line.
     with hide_own_job(), contextlib.redirect_stderr(io.StringIO()):
         jobs = executor.map_array(do_task, described)
     submission.job = jobs[0].job_id.partition("_")[0]
@@ -277,7 +277,7 @@ def make_python_command() -> str:
 
 
 def explain_refusal(error: Exception) -> str:
-    """Return what sbatch said, in a line."""
-    said = [line.strip() for line in (getattr(error, "stderr", "") or str(error)).splitlines() if line.strip()]
-    chosen = [line for line in said if "error:" in line] or said or [type(error).__name__]
+    """Return the output of sbatch, in a line."""
+    lines = [line.strip() for line in (getattr(error, "stderr", "") or str(error)).splitlines() if line.strip()]
+    chosen = [line for line in lines if "error:" in line] or lines or [type(error).__name__]
     return " ".join(dict.fromkeys(line.removeprefix("sbatch: ").removeprefix("error: ") for line in chosen))[:300]

@@ -26,7 +26,7 @@ from ntklens.stats.powerlaw import Fit, Law
 CURVE_POINTS = 80
 MOST_TOGETHER = 12  # groups in one chart
 MOST_NOTES = 6  # of their fits, written below a panel
-MOST_COLOURS = 4  # groups that are told apart without an order
+MOST_COLOURS = 4  # groups that are distinguished without an order
 NUMBER = re.compile(r"[^=,]+=[-+.e0-9]+")
 LEAST_POINTS = 3  # of an axis, to speak of a slope
 MOST_DOTS = 3000  # single seeds in a panel

@@ -12,5 +12,5 @@ def describe_setup(study: Study, runs: Sequence[str]) -> str:
     """Return what runs were of and how they were trained, as one sentence."""
     words = describe_runs(study.data, list(runs))
     named = {"width": "width {}", "seeds": "seeds of each: {}"}
-    told = [named.get(heading, "{}").format(words[heading]) for heading in SHOWN if words.get(heading)]
-    return f"Runs: {'; '.join(told)}."
+    listed = [named.get(heading, "{}").format(words[heading]) for heading in SHOWN if words.get(heading)]
+    return f"Runs: {'; '.join(listed)}."

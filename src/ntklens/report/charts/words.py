@@ -66,12 +66,12 @@ def describe_fit(fit: Fit, axis: str) -> str:
     if fit.form in UNBOUNDED and all(np.isinf(i.low) and np.isinf(i.high) for i in found):
         numbers = UNBOUNDED[fit.form]
     symbol = find_symbol(axis)
-    told = [
+    listed = [
         glue(f"{label.format(m=symbol)} = {format_interval(interval.value, interval.low, interval.high)}")
         for key, label in numbers
         if (interval := fit.parameters.get(key)) is not None
     ]
-    return ", ".join([name, *told])
+    return ", ".join([name, *listed])
 
 
 def describe_refusals(laws: Sequence[Law], symbols: Mapping[str, str]) -> list[str]:
