@@ -23,6 +23,7 @@ from timing import write_results
 
 import ntklens
 from ntklens.data import Dataset, digits, mnist
+from ntklens.jobs.models import Model
 from ntklens.jobs.optimizers import build_optimizer
 from ntklens.models.mlp import MLP
 from ntklens.training.losses import cross_entropy
@@ -62,7 +63,8 @@ def measure(parameterization: str, optimizer: str, width: int, data: Dataset, se
     tree = jax.eval_shape(model.init, jax.random.key(0), probe[:1])
     factors = model.list_adam_factors(tree)
     leaves = None if factors is None else tuple(jax.tree.leaves(factors))
-    transformation = build_optimizer(OmegaConf.create(options), leaves, OmegaConf.create({}))(rate)
+    network = Model(model.init, model.apply, leaves, None, False, len(jax.tree.leaves(tree)))
+    transformation = build_optimizer(OmegaConf.create(options), network, OmegaConf.create({})).make(rate)
 
     def look(params: Any) -> dict[str, jax.Array]:
         logits, state = model.apply(params, probe, capture_intermediates=True, mutable=["intermediates"])
@@ -89,7 +91,7 @@ def measure(parameterization: str, optimizer: str, width: int, data: Dataset, se
         traces = ntklens.layer_traces(apply_leaves, flat, probe)
         found |= {f"Tr {name}": trace for name, trace in traces.items()}
         state = transformation.init(params)
-        for count in range(1, max(UPDATES) + 1):
+        for count in range(1, max(UPDATES, default=0) + 1):
             gradient = jax.grad(lambda p: jnp.mean(cross_entropy(model.apply(p, x), y)))(params)
             updates, state = transformation.update(gradient, state, params)
             params = optax.apply_updates(params, updates)

@@ -15,6 +15,7 @@ from ntklens.errors import InputError
 from ntklens.jobs.build import build
 from ntklens.models.mlp import MLP
 from ntklens.models.parameterization import HIDDEN, HIDDEN_BIAS, INPUT, READOUT, TABLE, Rule
+from ntklens.ntk.structured import layer_traces
 from ntklens.training.ensemble import initialise, run_states
 
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
@@ -122,6 +123,54 @@ def test_multipliers_are_per_layer_rates(name, optimizer):
     np.testing.assert_allclose(plain.apply(params, jnp.asarray(data.probe.inputs, float)), logits, rtol=1e-9, atol=1e-9)
 
 
+# Exponents of r: of the variance at the start, of the multiplier; (0, 0) where none is given.
+DRAWN = {
+    "standard": {},
+    "ntk": {"hidden_1.kernel": (1, -0.5), "readout.kernel": (1, -0.5)},
+    "mup": {
+        "hidden_0.kernel": (-1, 0.5),
+        "hidden_0.bias": (0, 0.5),
+        "hidden_1.bias": (0, 0.5),
+        "readout.kernel": (0, -0.5),
+    },
+}
+ADAM = {"hidden_0.kernel": -0.5, "hidden_1.kernel": -1, "readout.kernel": -0.5, "hidden_0.bias": -0.5,
+        "hidden_1.bias": -0.5, "readout.bias": 0}  # fmt: skip
+
+
+def flatten(params):
+    return {f"{layer}.{kind}": leaf for layer, kinds in params["params"].items() for kind, leaf in kinds.items()}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_leaves_are_drawn_multiplied_and_traced_one_by_one(name):
+    """Tr Θ_0 of each leaf, kernels and biases apart, is multiplier² times that of the effective weights."""
+    ratio, x = 4.0, jax.random.normal(jax.random.key(1), (5, 7))
+    plain, network = MLP(16, 2, 3), MLP(16, 2, 3, parameterization=name, base_width=4)
+    standard, drawn = (flatten(model.init(jax.random.key(0), x)) for model in (plain, network))
+    exponents = {leaf: DRAWN[name].get(leaf, (0, 0)) for leaf in drawn}
+    effective = {leaf: ratio ** exponents[leaf][1] * value for leaf, value in drawn.items()}
+    traces = []
+    for model, leaves in ((network, drawn), (plain, effective)):
+
+        def apply(leaves, x, model=model):
+            nested = {}
+            for leaf, value in leaves.items():
+                layer, _, kind = leaf.partition(".")
+                nested.setdefault(layer, {})[kind] = value
+            return model.apply({"params": nested}, x)
+
+        traces.append(layer_traces(apply, leaves, x))
+    for leaf, (variance, multiplier) in exponents.items():
+        np.testing.assert_allclose(drawn[leaf], ratio ** (variance / 2) * standard[leaf], rtol=1e-6)
+        np.testing.assert_allclose(traces[0][leaf], ratio ** (2 * multiplier) * traces[1][leaf], rtol=1e-5)
+    factors = network.list_adam_factors(network.init(jax.random.key(0), x))
+    if name == "standard":
+        assert factors is None
+    else:
+        assert flatten(factors) == {leaf: pytest.approx(ratio**power) for leaf, power in ADAM.items()}
+
+
 def test_an_optimizer_without_a_rule_is_refused(monkeypatch):
     monkeypatch.syspath_prepend(str(OWN))
     for optimizer, name in (("lion", "mup"), ("clipped_sgd", "ntk")):
@@ -198,9 +247,10 @@ def test_a_wrong_rate_of_hidden_layers_shows_at_large_widths(slopes, data, monke
     assert "Δf, 1" in find_failing(slopes, data, "ntk", "adam", widths)
 
 
+@pytest.mark.slow
 def test_traces_of_leaves_at_the_start(slopes, data, monkeypatch):
-    """The fast part of the above: no training."""
-    monkeypatch.setattr(slopes, "UPDATES", (0,))
+    """What no training shows."""
+    monkeypatch.setattr(slopes, "UPDATES", ())
     widths = (64, 256, 1024)
     for name in TABLE:
         assert not find_failing(slopes, data, name, "sgd", widths)
