@@ -138,6 +138,31 @@ def test_what_changes_a_result_changes_the_key(override):
     assert compute_key(compose_config(override)) != compute_key(compose_config())
 
 
+def test_the_arm_of_the_paper_changes_no_key_and_a_rule_has_its_own():
+    paper = compose_config()
+    resolved, auto = compose_config("protocol=resolved"), compose_config("optimizer=sgd")
+    OmegaConf.update(resolved, "optimizer.learning_rate", None)
+    OmegaConf.update(auto, "optimizer.learning_rate", "auto")
+    assert "protocol" not in select_identity(paper)
+    assert select_identity(resolved)["protocol"] == {"arm": "resolved"}
+    assert select_identity(resolved)["optimizer"]["learning_rate"] == "resolved 1"
+    assert select_identity(auto)["optimizer"]["learning_rate"] == "auto 1"
+    third = OmegaConf.merge(resolved, {"protocol": {"step_divisor": 3.0}})
+    names = [name_run(cfg) for cfg in (paper, resolved, third, auto)]
+    assert [name.rpartition("-")[0].split("w128-d2-")[1] for name in names] == [
+        "adam-0.001", "adam-resolved", "adam-resolved-over-3", "sgd-auto",
+    ]  # fmt: skip
+    assert len({compute_key(cfg) for cfg in (paper, resolved, third, auto)}) == 4
+
+
+def test_another_version_of_a_rule_has_another_key(monkeypatch):
+    resolved = compose_config("protocol=resolved")
+    OmegaConf.update(resolved, "optimizer.learning_rate", None)
+    before = compute_key(resolved)
+    monkeypatch.setitem(identity.STEP_RULES, None, "resolved 2")
+    assert compute_key(resolved) != before
+
+
 def test_spelling_does_not_matter():
     first = compose_config("optimizer.learning_rate=1e-2", "optimizer.weight_decay=1", "optimizer=adamw")
     second = compose_config("optimizer=adamw", "optimizer.learning_rate=0.01", "optimizer.weight_decay=1.0")

@@ -143,7 +143,8 @@ def test_minima_that_decide_nothing_are_counted_below_the_table():
     configuration.units = [*units, Unit(4, "failed", {}), Unit(5, "done", {"observables": {"minimum_step": 3}})]
     assert describe_sweep_minima([configuration]) == [
         "in 2 of 4 seeds the minimum is the last record: raise training.epochs",
-        "in 1 of 4 seeds the minimum comes before update 30 (unresolved): lower optimizer.learning_rate",
+        "in 1 of 4 seeds the minimum comes before update 30 (unresolved): lower optimizer.learning_rate, or type "
+        "protocol=resolved",
     ]
     configuration.units = units[:1]
     assert describe_sweep_minima([configuration]) == []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from ntklens.analysis.convergence import LIMIT, Change
 from ntklens.analysis.groups import RANDOM, Group, describe_value, list_swept, select_good
 from ntklens.analysis.settings import is_ours, list_values, read_configs
 from ntklens.analysis.transitions import compare_transitions
@@ -18,7 +19,7 @@ from ntklens.stats.transition import Transition
 from ntklens.words import choose, count
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-FEW_SEEDS = 5
+FEW_SEEDS, FEW_PAIRS = 5, 3
 NEGATIVE = 1e-5  # of Tr Θ: eigenvalues below zero by so much together are rounding that Γ may feel
 LAZY = 0.01  # |β| below which a kernel has not left initialisation
 UNSEEN = 0.5  # share of seeds that makes a remark of a few seeds one of the whole
@@ -47,6 +48,7 @@ def diagnose(
     transitions: Sequence[Transition],
     states: Mapping[str, int],
     failures: Sequence[str] = (),
+    steps: Sequence[Change] = (),
 ) -> list[Diagnosis]:
     """Return everything that may be wrong, the worst first.
 
@@ -58,11 +60,13 @@ def diagnose(
       transitions: along them.
       states: state → units.
       failures: one line for each kind of failure.
+      steps: how observables change where the step is divided.
     """
     found = [
         *_check_states(data, states, failures),
         *_check_numbers(observables),
         *_check_minima(observables),
+        *_check_steps(data, steps),
         *_check_paths(observables),
         *_check_seeds(observables, laws),
         *_check_precision(data),
@@ -131,7 +135,7 @@ def _check_minima(observables: xr.Dataset) -> Iterator[Diagnosis]:
     total = int(done.sum())
     for flag, severity, verbs, text, advice in (
         (
-            "at_last_record", WARNING, ("has its", "have their"), "minimum at the last record: training "
+            "at_last_record", WARNING, ("has its", "have their"), "minimum at the last record (open): training "
             "ended before the test loss rose, so that L_min, β, χ and Γ_min are of the end of training and not "
             "of the minimum",
             "Raise training.epochs.",
@@ -139,7 +143,8 @@ def _check_minima(observables: xr.Dataset) -> Iterator[Diagnosis]:
         (
             "unresolved", WARNING, ("reaches its", "reach their"), f"minimum before update "
             f"{UNRESOLVED_STEPS}: unresolved, and kept out of the fits of what depends on training",
-            "Lower optimizer.learning_rate (about as width^(−2/3)), and raise training.epochs by the same factor.",
+            "Type protocol=resolved, which chooses the step; or lower optimizer.learning_rate (about as width^(−2/3)), "
+            "and raise training.epochs by the same factor.",
         ),
         ("dead", WARNING, ("is", "are"), "dead (constant over the probe), and kept out of the fits", "Lower "
         "optimizer.learning_rate."),
@@ -156,6 +161,35 @@ def _check_minima(observables: xr.Dataset) -> Iterator[Diagnosis]:
                 f"{_name_runs(observables, chosen)}.",
                 advice,
             )
+
+
+def _check_steps(data: xr.Dataset, steps: Sequence[Change]) -> Iterator[Diagnosis]:
+    """Say whether the step is small enough, by runs whose step is divided, and where a pilot found no minimum."""
+    large = [change for change in steps if change.is_large]
+    for run in dict.fromkeys(change.run for change in large):
+        own = [change for change in large if change.run == run]
+        yield Diagnosis(
+            WARNING, f"{run} is not resolved: with the step over {own[0].divisor:g} {', '.join(map(str, own))} "
+            f"(paired, {own[0].count} seeds; the limit is {LIMIT:.0%} and twice the standard error).",
+            "Read these observables as those of this step; protocol.step_divisor=3 computes with a third of it.",
+        )  # fmt: skip
+    if steps and not large:
+        seeds = max(change.count for change in steps)
+        most = max(steps, key=lambda change: abs(change.mean))
+        yield Diagnosis(
+            NOTE, f"The step is small enough: divided, no observable changes by more than {LIMIT:.0%} and twice its "
+            f"standard error in {count(len({change.run for change in steps}), 'configuration')} (the most: {most}).",
+            "steps.csv has all changes." if seeds >= FEW_PAIRS else f"They are of {count(seeds, 'seed')}: "
+            f"ensemble={FEW_PAIRS} for both says more.",
+        )  # fmt: skip
+    missed = data["pilot_found"].values == 0 if "pilot_found" in data else np.zeros((0, 0), bool)
+    if missed.any():
+        yield Diagnosis(
+            WARNING, f"The pilot of {count(int(missed.any(axis=1).sum()), 'configuration')} found no step that brings "
+            f"the minimum to 100–300 updates{_name_runs(data, missed)}: theirs is the nearest, or the largest stable "
+            "one.",
+            "Look at the update of the minimum of their seeds (minimum_step, plateau_step_low), and at step.json.",
+        )  # fmt: skip
 
 
 def _check_paths(observables: xr.Dataset) -> Iterator[Diagnosis]:

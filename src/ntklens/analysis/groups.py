@@ -12,7 +12,8 @@ from ntklens.stats.samples import DRAW, SAME_SEED, SEED
 RANDOM = {"dataset.data_seed": DRAW, "dataset.probe_seed": "probe"}  # overrides that draw something anew
 NOT_SWEPT = ("run", "config", "key", "data_checksum", "sweep")  # coordinates along run that are no parameters
 WIDTH, DATA = "model.width", "dataset.train_size"
-ORDER = (WIDTH, DATA, "model.depth")  # of two axes that move together the first is meant
+ARM, DIVISOR = "protocol.arm", "protocol.step_divisor"
+ORDER = (WIDTH, DATA, "model.depth", ARM)  # of two settings that move together the first is meant
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ def find_groups(observables: xr.Dataset) -> list[Group]:
     Args:
       observables: with one coordinate along `run` for each swept parameter.
     """
+    observables = select_whole_steps(observables)
     swept = list_swept(observables)
     axes = sorted(
         (name for name, values in swept.items() if name not in RANDOM and _is_axis(values)),
@@ -69,6 +71,13 @@ def find_groups(observables: xr.Dataset) -> list[Group]:
                 observables, swept, axis, [name for name in others if name not in tied and name != "sweep"], tuple(tied)
             )
     return groups
+
+
+def select_whole_steps(observables: xr.Dataset) -> xr.Dataset:
+    """Return the runs whose step is not divided: the others say whether it is small enough (`convergence`)."""
+    if DIVISOR not in observables.coords or not (whole := observables[DIVISOR].values == 1).any():
+        return observables
+    return observables.isel(run=np.flatnonzero(whole)).drop_vars(DIVISOR)
 
 
 def name_swept(data: xr.Dataset) -> list[str]:

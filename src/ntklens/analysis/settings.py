@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ntklens.analysis.groups import describe_value
+from ntklens.config.identity import AUTO, RESOLVED
 from ntklens.store.stack import flatten_config
 
 FINISHED = ("done", "diverged")
@@ -154,7 +155,10 @@ def _describe_optimiser(configs: Sequence[Mapping[str, object]]) -> str:
     targets = [name_target(one) for one in list_values(configs, "optimizer._target_")]
     parts = [join_values([{"adam": "Adam", "sgd": "SGD", "adamw": "AdamW"}.get(one, one) for one in targets])]
     if steps := list_values(configs, "optimizer.learning_rate"):
-        parts.append(f"η = {join_values(steps)}")
+        given = [step for step in steps if isinstance(step, int | float)]
+        parts += [f"η = {join_values(given)}"] if given else []
+        parts += ["η = c (1 − momentum)/λ_0"] if AUTO in steps else []
+        parts += ["η by a pilot"] if RESOLVED in steps else []
     return ", ".join(filter(None, [*parts, *_describe_rest(configs, "optimizer")]))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from ntklens.analysis.claims import Claim, judge_claims, summarise_claims
+from ntklens.analysis.convergence import Change, compare_steps
 from ntklens.analysis.diagnostics import Diagnosis, diagnose
 from ntklens.analysis.groups import (
     DATA,
@@ -22,11 +23,12 @@ from ntklens.analysis.groups import (
     find_groups,
     list_swept,
     select_good,
+    select_whole_steps,
 )
 from ntklens.analysis.overview import describe_study, describe_study_html
 from ntklens.analysis.transitions import compare_transitions
 from ntklens.errors import InputError
-from ntklens.recording.observables import OBSERVABLES, list_observables, measure_observables
+from ntklens.recording.observables import OBSERVABLES, UNRESOLVED_STEPS, list_observables, measure_observables
 from ntklens.stats.forms import FORMS
 from ntklens.stats.powerlaw import NOTHING, Fit, Law, fit_law
 from ntklens.stats.samples import summarise
@@ -52,6 +54,7 @@ class Study:
       claims: the statements of papers, judged.
       states: state → how many units there are in it.
       summary: sentences.
+      steps: how observables change where the step is divided.
     """
 
     names: list[str]
@@ -65,6 +68,7 @@ class Study:
     claims: list[Claim]
     states: dict[str, int] = field(default_factory=dict)
     summary: list[str] = field(default_factory=list)
+    steps: list[Change] = field(default_factory=list)
 
     def __repr__(self) -> str:
         """Return a short table; the attributes hold the rest."""
@@ -104,10 +108,11 @@ def analyse(
             laws.append(_fit(observables, group, name))
             if group.axis == WIDTH and OBSERVABLES[name].transition:
                 transitions += _look_for_transition(observables, group, name)
-    surfaces = _fit_surfaces(observables)
+    surfaces = _fit_surfaces(select_whole_steps(observables))
     counted = dict(states or {}) or _count_states(data)
     claims = judge_claims(data, groups, laws, transitions)
-    diagnoses = diagnose(data, observables, groups, laws, transitions, counted, failures)
+    steps = compare_steps(data, observables)
+    diagnoses = diagnose(data, observables, groups, laws, transitions, counted, failures, steps)
     summary = _summarise(observables, groups, laws, transitions, surfaces, counted, claims)
     return Study(
         list(names) or json.loads(data.attrs.get("sweeps", "[]")),
@@ -121,6 +126,7 @@ def analyse(
         claims,
         counted,
         summary,
+        steps,
     )
 
 
@@ -131,7 +137,8 @@ def _fit(observables: xr.Dataset, group: Group, name: str) -> Law:
         return Law(name, group.axis, group.label, {}, None, {"power": str(error)}, f"no fit: {error}")
     law = fit_law(samples, name, group.axis, group.label)
     if not law.fits and (left_out := group.count_unresolved(observables)) and OBSERVABLES[name].trained:
-        note = f"{law.refusals['power']}; {left_out} of {len(group.runs)} are unresolved (minimum before update 30)"
+        unresolved = f"{left_out} of {len(group.runs)} are unresolved (minimum before update {UNRESOLVED_STEPS})"
+        note = f"{law.refusals['power']}; {unresolved}"
         return Law(name, group.axis, group.label, {}, None, {**law.refusals, "power": note}, f"no fit: {note}")
     return law
 

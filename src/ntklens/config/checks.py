@@ -8,12 +8,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ntklens.config.lines import format_override
+from ntklens.config.identity import AUTO, RESOLVED
+from ntklens.config.lines import find_key, format_override, get_words
 from ntklens.config.options import describe_unknown_key, type_groups
 from ntklens.config.schemas import KEPT
 from ntklens.config.task import find_task
 from ntklens.errors import InputError
 
+PILOT_SEED = 2**32 - 1  # of the network on which a rule chooses the step; no run's own
+DESCENDING = ("optax.sgd",)  # optimizers whose stable step is known from the curvature alone
 REQUIRED = ("dataset.name", "optimizer.learning_rate")  # keys that the file of every option has
 
 _SECONDS: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "must be 1 or more, in seconds")
@@ -66,6 +69,8 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optimizer.b2": _within(0, 1),
     "optimizer.eps": _positive(),
     "optimizer.weight_decay": _at_least(0),
+    "protocol.arm": _one_of("paper", "resolved"),
+    "protocol.step_divisor": _at_least(1),
     "training.epochs": _at_least(1),
     "training.loss": _one_of("cross_entropy", "mse"),
     "training.batch_size": _at_least(1),
@@ -118,6 +123,34 @@ def _show(key: str, value: Any) -> str:
     return format_override(key, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
 
 
+def _leave_step_to_the_rule(cfg: DictConfig) -> None:
+    """Empty the step: the number of an option's file, or of an experiment, is for runs whose step is given."""
+    key = "optimizer.learning_rate"
+    typed = [word for word in get_words() if find_key(word).lstrip("+") == key]
+    if typed and not typed[-1].endswith("=null"):
+        raise InputError(f"{typed[-1]}: protocol=resolved chooses the step; leave {key} out, or type protocol=paper")
+    if OmegaConf.is_dict(cfg.optimizer) and "learning_rate" in cfg.optimizer:
+        cfg.optimizer.learning_rate = RESOLVED
+
+
+def _check_step(cfg: DictConfig) -> None:
+    rate, target = cfg.optimizer.learning_rate, cfg.optimizer._target_
+    if rate == AUTO and target not in DESCENDING:
+        raise InputError(
+            f"optimizer.learning_rate={AUTO}: c (1 − momentum)/λ_0 is a rule for optimizer=sgd and momentum, "
+            f"not for {target}; type a number, or protocol=resolved"
+        )
+    ruled = rate is RESOLVED or rate == AUTO
+    divisor = cfg.protocol.step_divisor
+    if divisor != 1 and not ruled:
+        raise InputError(
+            f"protocol.step_divisor={divisor:g}: divides a step that a rule chooses; type protocol=resolved, or "
+            f"optimizer.learning_rate={rate / divisor:g} without it"
+        )
+    if ruled and cfg.seed <= PILOT_SEED < cfg.seed + cfg.ensemble:
+        raise InputError(f"seed={PILOT_SEED}: is the pilot's, where a rule chooses the step; choose other seeds")
+
+
 def validate(cfg: DictConfig) -> None:
     """Check every value that a type cannot express.
 
@@ -136,6 +169,8 @@ def validate(cfg: DictConfig) -> None:
     for group in ("model", "dataset", "optimizer", "tracking", "task"):
         if not OmegaConf.is_dict(cfg[group]):
             raise InputError(f"{group}={cfg[group]}: must be one of conf/{group}")
+    if cfg.protocol.arm == "resolved":
+        _leave_step_to_the_rule(cfg)
     type_groups(cfg)
     for key in REQUIRED:
         group, _, leaf = key.partition(".")
@@ -153,8 +188,10 @@ def validate(cfg: DictConfig) -> None:
         group, _, leaf = key.rpartition(".")
         node = cfg[group] if group else cfg
         value = node.get(leaf) if leaf in node else None
-        if value is not None and not _holds(holds, value):
+        ruled = key == "optimizer.learning_rate" and value == AUTO
+        if value is not None and not ruled and not _holds(holds, value):
             raise InputError(f"{_show(key, value)}: {rule}")
+    _check_step(cfg)
     last_seed = cfg.seed + cfg.ensemble - 1
     if last_seed >= 2**32:
         raise InputError(f"seed={cfg.seed}: with ensemble={cfg.ensemble} the last seed is above 2^32 - 1")

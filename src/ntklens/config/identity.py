@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -29,6 +30,12 @@ NOT_IDENTITY = (
     "ntk.memory_limit",
 )
 SCHEMA_VERSION = 1
+AUTO, RESOLVED = (
+    "auto",
+    None,
+)  # optimizer.learning_rate where a rule chooses the step
+# By name and version: a rule that changes gets another, and so its runs another key.
+STEP_RULES = {AUTO: "auto 1", RESOLVED: "resolved 1"}
 
 # `_target_` today → the name by which keys know it: where a module moves, the key stays.
 CANONICAL_TARGETS: dict[str, str] = {}
@@ -47,7 +54,7 @@ def select_identity(cfg: DictConfig) -> dict[str, Any]:
 
     Returns:
       Nested plain values; groups left empty and later options of neutral value are dropped, targets have their
-      canonical names.
+      canonical names, and a step that a rule chooses is that rule's name.
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     for key in NOT_IDENTITY:
@@ -60,7 +67,20 @@ def select_identity(cfg: DictConfig) -> dict[str, Any]:
         node = plain.get(group) if group else plain
         if isinstance(node, dict) and leaf in node and is_same(node[leaf], neutral):
             del node[leaf]
+    optimizer = plain.get("optimizer")
+    if isinstance(optimizer, dict) and (rule := find_step_rule(optimizer)):
+        optimizer["learning_rate"] = rule
     return {name: _name_targets(value) for name, value in plain.items() if value != {}}
+
+
+def find_step_rule(optimizer: Mapping[str, Any]) -> str | None:
+    """Return the name and version of the rule that chooses the step; None where it is a number.
+
+    Args:
+      optimizer: the configuration's group, as plain values.
+    """
+    rate = optimizer.get("learning_rate", 0.0)
+    return STEP_RULES[rate] if rate is RESOLVED or rate == AUTO else None
 
 
 def list_neutral() -> dict[str, Any]:
@@ -99,6 +119,20 @@ def hash_identity(config: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def name_step(cfg: DictConfig) -> str:
+    """Return a configuration's step, or its rule and what divides the step: `0.001`, `resolved`, `auto-over-3`."""
+    rule = find_step_rule(cfg.optimizer)
+    if rule is None:
+        return f"{cfg.optimizer.learning_rate:g}"
+    divisor = get_step_divisor(cfg)
+    return rule.split()[0] + ("" if divisor == 1 else f"-over-{divisor:g}")
+
+
+def get_step_divisor(cfg: DictConfig) -> float:
+    """Return by how much the step that a rule chooses is divided: 1 where the configuration is older than that."""
+    return float((cfg.get("protocol") or {}).get("step_divisor", 1.0))
+
+
 def name_run(cfg: DictConfig, key: str | None = None) -> str:
     """Return the run's directory name: the settings people ask for first, then eight digits of the key.
 
@@ -111,5 +145,5 @@ def name_run(cfg: DictConfig, key: str | None = None) -> str:
     size = cfg.dataset.train_size if "train_size" in cfg.dataset else None
     words = [f"{cfg.dataset.name}-{size or 'all'}", model]
     words += [f"{short}{cfg.model[name]}" for short, name in (("w", "width"), ("d", "depth")) if name in cfg.model]
-    words += [optimizer, f"{cfg.optimizer.learning_rate:g}"]
+    words += [optimizer, name_step(cfg)]
     return re.sub(r"[^\w.=+-]", "_", "-".join(words)) + f"-{(key or compute_key(cfg))[:8]}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from ntklens.config.identity import AUTO, RESOLVED
 from ntklens.config.lines import find_key, get_words
 from ntklens.config.schemas import ALIASES, Config, find_config_directory
 from ntklens.config.signatures import Arguments, read_arguments
@@ -19,7 +20,8 @@ from ntklens.errors import InputError
 # Group → the arguments of its targets that the program gives.
 GROUPS: dict[str, tuple[str, ...]] = {"model": ("classes",), "dataset": (), "optimizer": (), "tracking": ()}
 # Numbers for which optax's signatures name no plain type.
-KINDS = {"optimizer.learning_rate": float, "optimizer.momentum": float}
+KINDS = {"optimizer.momentum": float}
+RULED = "optimizer.learning_rate"  # may be left to a rule
 
 
 def type_groups(cfg: DictConfig) -> None:
@@ -29,13 +31,35 @@ def type_groups(cfg: DictConfig) -> None:
       cfg: the composed configuration; changed.
 
     Raises:
-      InputError: if there is no such target, or it lacks an argument of the node.
+      InputError: if there is no such target, or it lacks an argument of the node, or the step is no number.
       ValidationError: if a value is not of the argument's type.
     """
     for group in GROUPS:
         node = cfg[group]
         if OmegaConf.is_dict(node) and not _is_typed(node):
             _type_group(cfg, group, node)
+    _convert_step(cfg)
+
+
+def _convert_step(cfg: DictConfig) -> None:
+    """Make the step a float, unless a rule chooses it.
+
+    Raises:
+      InputError: if it is neither.
+    """
+    if not OmegaConf.is_dict(cfg.optimizer) or "learning_rate" not in cfg.optimizer:
+        return
+    rate = cfg.optimizer.learning_rate
+    if rate is RESOLVED and (cfg.get("protocol") or {}).get("arm") != "resolved":
+        raise InputError(f"{RULED}=null: needs a value; leave {RULED} out for its default")
+    if rate is RESOLVED or rate == AUTO:
+        return
+    try:
+        if isinstance(rate, bool):
+            raise TypeError
+        cfg.optimizer.learning_rate = float(rate)
+    except (TypeError, ValueError):
+        raise InputError(f"{RULED}={rate}: must be a number, not {rate!r}; type {RULED}=0.001") from None
 
 
 def _is_typed(node: DictConfig) -> bool:
@@ -84,7 +108,7 @@ def find_arguments(group: str, target: str) -> Arguments:
 
 
 def _choose_kind(group: str, name: str, arguments: Arguments) -> Any:
-    kind = arguments.named[name].kind if name in arguments.named else Any
+    kind = arguments.named[name].kind if name in arguments.named and f"{group}.{name}" != RULED else Any
     return KINDS.get(f"{group}.{name}", Any) if kind is Any else kind
 
 

@@ -65,6 +65,14 @@ class TrainingConfig:
 
 
 @dataclass
+class ProtocolConfig:
+    """How a run's step is chosen."""
+
+    arm: str = added_later("paper")
+    step_divisor: float = added_later(1.0)
+
+
+@dataclass
 class ScheduleConfig:
     """When a run is looked at."""
 
@@ -113,6 +121,7 @@ class Config:
     optimizer: Any = MISSING
     tracking: Any = MISSING
     task: Any = MISSING
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     ntk: NTKConfig = field(default_factory=NTKConfig)

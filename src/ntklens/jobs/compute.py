@@ -22,6 +22,7 @@ from ntklens.jobs.datasets import check_run_data, identify_dataset
 from ntklens.jobs.devices import check_device
 from ntklens.jobs.failures import describe_failure, describe_shortage, is_of_the_disk
 from ntklens.jobs.pack import RunContext, describe_mismatch, run_pack
+from ntklens.jobs.pilot import find_step
 from ntklens.jobs.process import count_process_bytes
 from ntklens.jobs.watcher import Watcher
 from ntklens.recording.measure import put_on_device
@@ -143,8 +144,9 @@ def _compute_locked(
         for _, members, size in packs:
             stop.check()
             try:
+                step = find_step(job, members, size)
                 for checkpoints in _load_checkpoints(job, members):
-                    run_pack(job, list(checkpoints), list(checkpoints.values()), size)
+                    run_pack(job, list(checkpoints), list(checkpoints.values()), size, *step)
             except KeyboardInterrupt:
                 _note_interrupted(job, members)
                 raise

@@ -36,6 +36,7 @@ from ntklens.store.snapshots import START, list_snapshots, name_crossing, write_
 from ntklens.store.trajectory import LEVELS, publish_trajectory
 from ntklens.store.units import write_unfinished
 from ntklens.training.ensemble import Params, State, Trainer, initialise, run_states
+from ntklens.training.resolution import FOUND
 from ntklens.training.schedule import choose_sparse
 
 HEARTBEAT_SECONDS = 15.0
@@ -69,9 +70,39 @@ class RunContext:
         return self.trainer.count_steps_per_epoch(len(self.dataset.train))
 
 
-def run_pack(job: RunContext, seeds: Sequence[int], checkpoints: Sequence[Checkpoint | None], size: int) -> None:
-    """Train and publish up to `size` seeds; a smaller pack is filled up so that nothing is compiled again."""
-    pack = Pack(job, seeds, checkpoints, size)
+def write_heartbeat(job: RunContext, seeds: Sequence[int], step: int) -> None:
+    """Write that seeds are being computed, and how many updates are done."""
+    write_unfinished(
+        job.run,
+        seeds,
+        "running",
+        key=job.key,
+        step=step,
+        steps=int(job.steps[-1]),
+        heartbeat=time.time(),
+        data=job.data_identity._asdict(),
+    )
+
+
+def run_pack(
+    job: RunContext,
+    seeds: Sequence[int],
+    checkpoints: Sequence[Checkpoint | None],
+    size: int,
+    learning_rate: float,
+    pilot: Mapping[str, Any],
+) -> None:
+    """Train and publish up to `size` seeds; a smaller pack is filled up so that nothing is compiled again.
+
+    Args:
+      job: their configuration.
+      seeds: which.
+      checkpoints: of each, where it goes on; None: from the start.
+      size: members of the pack.
+      learning_rate: the step.
+      pilot: how it was chosen; nothing where it was given.
+    """
+    pack = Pack(job, seeds, checkpoints, size, learning_rate, pilot)
     job.watcher.say(f"{job.run.name}: {_list_seeds(seeds)} from update {pack.state.step} of {job.steps[-1]}")
     pack.train()
     pack.publish()
@@ -82,14 +113,20 @@ class Pack:
     """Members of one configuration that train together, from the start or from their checkpoints."""
 
     def __init__(
-        self, job: RunContext, seeds: Sequence[int], checkpoints: Sequence[Checkpoint | None], size: int
+        self,
+        job: RunContext,
+        seeds: Sequence[int],
+        checkpoints: Sequence[Checkpoint | None],
+        size: int,
+        learning_rate: float,
+        pilot: Mapping[str, Any],
     ) -> None:
-        self.job, self.seeds = job, list(seeds)
+        self.job, self.seeds, self.learning_rate, self.pilot = job, list(seeds), learning_rate, pilot
         self.started = self.saved = time.monotonic()
         self.first_step, self.seconds_before, self.last_heartbeat = 0, 0.0, -math.inf
         padded = [*range(len(seeds)), *[len(seeds) - 1] * (size - len(seeds))]
         trainer, cfg = job.trainer, job.cfg
-        self.state = initialise(trainer, [seeds[member] for member in padded], cfg.optimizer.learning_rate)
+        self.state = initialise(trainer, [seeds[member] for member in padded], learning_rate)
         self.recorder = EnsembleRecorder(
             Measurer.of(trainer, cfg.ntk.engine, list_metrics(cfg.get("metrics") or (), cfg.ntk.get("probes", 1))),
             job.data,
@@ -203,17 +240,7 @@ class Pack:
         return done > 0 and (now - self.started) * whole / done > seconds
 
     def _write_heartbeat(self) -> None:
-        step, steps = self.state.step, int(self.job.steps[-1])
-        write_unfinished(
-            self.job.run,
-            self.seeds,
-            "running",
-            key=self.job.key,
-            step=step,
-            steps=steps,
-            heartbeat=time.time(),
-            data=self.job.data_identity._asdict(),
-        )
+        write_heartbeat(self.job, self.seeds, self.state.step)
         self.last_heartbeat = time.monotonic()
 
     def _save(self) -> None:
@@ -260,6 +287,9 @@ class Pack:
             "data": job.dataset.provenance,
             "data_checksum": job.dataset.provenance["checksum"],
             **({"data_published": bool(published)} if published is not None else {}),
+            "learning_rate": self.learning_rate,
+            **({"pilot": self.pilot} if self.pilot else {}),
+            **({"pilot_found": self.pilot["status"] == FOUND} if self.pilot.get("rounds") else {}),
             "packed_seeds": self.seeds,
             "continued_from_step": self.first_step,
             "seconds": seconds,

@@ -143,6 +143,16 @@ def is_unresolved(data: xr.Dataset) -> np.ndarray:
     return np.where(np.isfinite(minimum), (minimum < UNRESOLVED_STEPS).astype(float), np.nan)
 
 
+def find_resolution(data: xr.Dataset) -> np.ndarray:
+    """Return, as text, whether the minimum can be read; empty if missing.
+
+    `open`: it is the last record, and training ended before the loss rose. `unresolved`: it came before update 30, too
+    early for a trajectory. `resolved`: neither.
+    """
+    last, early = is_at_last_record(data), is_unresolved(data)
+    return np.where(last > 0, "open", np.where(early > 0, "unresolved", np.where(np.isnan(last), "", "resolved")))
+
+
 def is_dead(data: xr.Dataset) -> np.ndarray:
     """Return 1 where the last function recorded is constant over the probe; NaN if missing."""
     if "constant_output" in data:
@@ -304,6 +314,14 @@ _LIST = (
     ),
     Observable(
         "plateau_trace_high", "Tr Θ, 1 % plateau, most", "over records as good as the minimum", _plateau("trace", 1)
+    ),
+    Observable(
+        "plateau_step_low", "first update of the 1 % plateau", "n_1: argmin alone means little where it is long",
+        _plateau("step", 0),
+    ),
+    Observable(
+        "plateau_step_high", "last update of the 1 % plateau", "over records as good as the minimum",
+        _plateau("step", 1),
     ),
     Observable(
         "plateau_effective_rank_low", "Γ, 1 % plateau, least", "over records as good as the minimum",

@@ -22,7 +22,7 @@ from ntklens.config.lines import (
 )
 from ntklens.jobs.watcher import ProgressBar
 from ntklens.report.figures import draw_run
-from ntklens.report.table import build_summary_table, describe_run_minima
+from ntklens.report.table import build_summary_table, describe_run_minima, describe_step
 from ntklens.store.trajectory import FILE_NAME
 from ntklens.words import count
 
@@ -52,7 +52,7 @@ def print_run(
             numbers = list_seeds([int(t.attrs["seed"]) for t in own])
             console.print(f"{numbers}: of other data than the rest (SHA-256 {own[0].attrs['data_checksum'][:12]})")
         console.print(build_summary_table(own))
-        for line in describe_run_minima(own):
+        for line in [*describe_step(own), *describe_run_minima(own)]:
             console.print(line)
     if diverged:
         console.print(

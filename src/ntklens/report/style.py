@@ -28,6 +28,7 @@ SETTINGS = {
     "model.depth": ("depth (hidden layers)", "depth {}", "depth"),
     "dataset.train_size": ("training samples D", "D = {}", "D"),
     "optimizer.learning_rate": ("learning rate η", "η = {}", "η"),
+    "protocol.arm": ("protocol", "{}", "protocol"),
     "dataset.probe_size": ("probe size N", "N = {}", "N"),
 }
 SPEAKING = ("name", "sweep", "_target_", "activation")  # last words of settings whose value says what it is of

@@ -7,13 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ntklens.config.identity import find_step_rule
 from ntklens.config.lines import format_task
 from ntklens.config.schemas import GIB
 from ntklens.recording.observables import OBSERVABLES, UNRESOLVED_STEPS, list_observables
 from ntklens.report.fitted import Column, FittedTable
 from ntklens.store.units import FINISHED, Unit
 from ntklens.sweep.plan import Configuration, Plan
-from ntklens.sweep.status import COMPLETE, UNFINISHED, SweepStatus
+from ntklens.sweep.status import COMPLETE, UNFINISHED, SweepStatus, find_chosen_step
 from ntklens.words import count
 
 SWEEP_COLUMNS = list_observables("tabled")
@@ -38,6 +39,7 @@ def build_sweep_table(configurations: Sequence[Configuration]) -> FittedTable:
         for configuration in shown
     ]
     columns = _list_keys([c.axes for c in shown], [c.run.name for c in shown])
+    columns += _list_steps([find_chosen_step(c.run) for c in shown])
     columns.append(
         Column("seeds", [f"{len(found)}/{len(c.units)}" for c, found in zip(shown, done, strict=True)], key=True)
     )
@@ -78,7 +80,7 @@ def describe_minima(last: Sequence[bool], early: Sequence[bool]) -> list[str]:
     if unresolved:
         lines.append(
             f"in {unresolved} of {total} the minimum comes before update {UNRESOLVED_STEPS} (unresolved): lower "
-            f"optimizer.learning_rate"
+            f"optimizer.learning_rate, or type protocol=resolved"
         )
     return lines
 
@@ -95,6 +97,7 @@ def build_status_table(status: SweepStatus) -> FittedTable:
     order = sorted(status.runs, key=lambda run: all(unit.state in FINISHED for unit in run.units))
     shown = sorted(order[:MOST_ROWS], key=lambda run: [_rank(value) for value in run.axes.values()])
     columns = _list_keys([run.axes for run in shown], [run.run for run in shown])
+    columns += _list_steps([run.step for run in shown])
     for state in states:
         counts = [sum(unit.state == state for unit in run.units) for run in shown]
         columns.append(Column(state, [str(number) if number else "" for number in counts]))
@@ -115,6 +118,11 @@ def _list_keys(axes: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> list[C
     if not names:
         return [Column("run", runs, key=True, left=True)]
     return [Column(name, [format_value(one.get(name)) for one in axes], key=True) for name in names]
+
+
+def _list_steps(steps: Sequence[float | None]) -> list[Column]:
+    """Return the column of the steps that rules chose; none where all were given, or are not chosen yet."""
+    return [Column("step η", ["" if step is None else f"{step:.4g}" for step in steps])] if any(steps) else []
 
 
 def format_progress(units: Sequence[Unit]) -> str:
@@ -155,6 +163,11 @@ def build_plan_table(plan: Plan) -> FittedTable:
             )
         )
     keys = _list_keys([c.axes for c in shown], [c.run.name for c in shown])
+    ruled = [find_step_rule(c.cfg.get("optimizer") or {}) is not None for c in shown]
+    steps = [find_chosen_step(c.run) for c in shown]
+    if any(ruled):
+        words = [f"{step:.4g}" if step else "pilot" if rule else "" for step, rule in zip(steps, ruled, strict=True)]
+        keys.append(Column("step η", words))
     columns = [*keys, *(Column(name, [row[place] for row in rows]) for place, name in enumerate(names))]
     more = f"and {count(len(plan.configurations) - len(shown), 'more configuration')}"
     return FittedTable(f"plan of {plan.name}", columns, more if len(shown) < len(plan.configurations) else "")

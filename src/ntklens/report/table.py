@@ -1,13 +1,22 @@
 """The table at the end of a run."""
 
+import json
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import xarray as xr
 from rich.table import Table
 
-from ntklens.recording.observables import OBSERVABLES, compute_observables, is_at_last_record, is_unresolved
+from ntklens.recording.observables import (
+    OBSERVABLES,
+    compute_observables,
+    find_plateau,
+    is_at_last_record,
+    is_unresolved,
+)
 from ntklens.report.sweep_table import describe_minima, format_mean
+from ntklens.store.step import describe_choice
 from ntklens.words import count
 
 
@@ -29,6 +38,23 @@ def build_summary_table(trajectories: Sequence[xr.Dataset]) -> Table:
         fewer = f"{len(values)} of {len(done)} seeds" if len(values) < len(done) else ""
         table.add_row(one.symbol, format_mean(values), ", ".join(filter(None, (one.description, fewer))))
     return table
+
+
+def describe_step(trajectories: Sequence[xr.Dataset]) -> list[str]:
+    """Return how the step of a run was chosen, and where the plateau of its minimum lies; nothing of a step given.
+
+    Args:
+      trajectories: the seeds of one run.
+    """
+    chosen = [one.attrs for one in trajectories if "pilot" in one.attrs]
+    if not chosen:
+        return []
+    lines = [f"step     {chosen[0]['learning_rate']:.4g} ({describe_choice(json.loads(chosen[0]['pilot']))})"]
+    done = [one for one in trajectories if one.attrs["state"] == "done"]
+    if done:
+        first, last = (float(np.median([find_plateau(one, "step")[end] for one in done])) for end in (0, 1))
+        lines.append(f"plateau  within 1 % of the minimum from update {first:.0f} to {last:.0f} (medians over seeds)")
+    return lines
 
 
 def describe_run_minima(trajectories: Sequence[xr.Dataset]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ntklens.analysis.groups import name_swept
 from ntklens.analysis.study import Study
+from ntklens.recording.observables import find_resolution
 from ntklens.report.chart import Chart, list_rows
 from ntklens.stats.powerlaw import Interval, Law
 from ntklens.stats.surface import Surface
@@ -34,13 +35,15 @@ def write_observables(path: Path, study: Study) -> None:
     swept = name_swept(study.data)
     names = [str(name) for name, variable in study.observables.data_vars.items() if variable.dims == ("run", "seed")]
     sweeps = ["sweep"] if "sweep" in study.data.coords else []
-    columns = ["run", "seed", "state", *sweeps, *swept, *names]
+    columns = ["run", "seed", "state", *sweeps, *swept, *names, "resolution"]
     arrays = {name: study.observables[name].values for name in names}
     states = study.data.state.values.astype(str)
+    resolutions = find_resolution(study.data)
     rows = []
     for (row, column), state in np.ndenumerate(states):
         about = {"run": study.data.run.values[row], "seed": study.data.seed.values[column], "state": state}
         about |= {name: study.data[name].values[row] for name in (*sweeps, *swept)}
+        about["resolution"] = str(resolutions[row, column])
         rows.append(about | {name: array[row, column] for name, array in arrays.items()})
     write_rows(path, columns, rows)
 
@@ -135,3 +138,9 @@ def _write_field(value: object) -> object:
         # A float32 has seven digits: more would be noise of its conversion.
         return repr(float(str(value))) if isinstance(value, np.float32) else repr(float(value))
     return value
+
+
+def write_steps(path: Path, study: Study) -> None:
+    """Write one row per observable and pair of runs, one of which has the step of the other divided."""
+    columns = ("observable", "run", "divided", "divisor", "mean", "error", "count", "is_large")
+    write_rows(path, columns, [{name: getattr(one, name) for name in columns} for one in study.steps])

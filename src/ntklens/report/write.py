@@ -14,7 +14,7 @@ from ntklens.report.chart import Chart
 from ntklens.report.charts import build_charts
 from ntklens.report.draw import draw_chart
 from ntklens.report.page import build_page
-from ntklens.report.tables import write_claims, write_fits, write_observables
+from ntklens.report.tables import write_claims, write_fits, write_observables, write_steps
 from ntklens.store.files import LEFTOVER_SECONDS
 
 PAGE = "report.html"
@@ -51,6 +51,8 @@ def _write_all(study: Study, folder: Path, plans: Sequence[dict]) -> None:
     write_observables(folder / "observables.csv", study)
     write_fits(folder / "fits.csv", study)
     write_claims(folder / "claims.csv", study)
+    if study.steps:
+        write_steps(folder / "steps.csv", study)
     charts = build_charts(study)
     drawn = {
         chart.stem: [path.relative_to(folder).as_posix() for path in draw_chart(chart, folder / FIGURES)]

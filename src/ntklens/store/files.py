@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -36,3 +37,18 @@ def write_atomically(path: Path, text: str, sync: bool = False) -> None:
         if sync:
             file.flush()
             os.fsync(file.fileno())
+
+
+def put_in_place(temporary: Path, path: Path) -> bool:
+    """Link `temporary` to `path` unless there is a file, and return whether there was none."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        if path.exists():  # a file system without hard links: two copies may both get here, either file is whole
+            return False
+        temporary.rename(path)
+    return True

@@ -20,6 +20,8 @@ LARGE = "mode"  # the dimension of what may be too much for memory
 SCALARS = {  # attributes that become variables [run, seed]
     "constant_output": "1 if the last function is constant over the probe: a dead network",
     "diverged_step": "update at which a loss was not finite",
+    "learning_rate": "the step η",
+    "pilot_found": "1 if a pilot found a step that brings the minimum to 100–300 updates; 0 if it looked in vain",
     "seconds": "of the whole pack that the seed was computed in",
     "parameters": "number of parameters",
     "N": "samples of the probe",

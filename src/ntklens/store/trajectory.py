@@ -1,7 +1,6 @@
 """The file of one (configuration, seed): written once, whole, and read back."""
 
 import contextlib
-import errno
 import io
 import os
 import secrets
@@ -14,6 +13,7 @@ import xarray as xr
 
 from ntklens.config.identity import SCHEMA_VERSION
 from ntklens.errors import InputError
+from ntklens.store.files import put_in_place
 
 FILE_NAME = "trajectory.nc"
 ATTEMPT_PREFIX = "attempt-"  # of the directory in which one process writes a file before it is linked into place
@@ -64,7 +64,7 @@ def publish_trajectory(trajectory: xr.Dataset, directory: Path) -> bool:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        return _put_in_place(temporary, directory / FILE_NAME)
+        return put_in_place(temporary, directory / FILE_NAME)
     finally:
         temporary.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -114,21 +114,6 @@ def _fill_template(template: bytes, trajectory: xr.Dataset) -> bytes:
             if _decode(file.attrs[name]) != value:
                 file.attrs[name] = value
     return buffer.getvalue()
-
-
-def _put_in_place(temporary: Path, path: Path) -> bool:
-    """Link `temporary` to `path` unless there is a file, and return whether there was none."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK):
-            raise
-        if path.exists():  # a file system without hard links: two copies may both get here, either file is whole
-            return False
-        temporary.rename(path)
-    return True
 
 
 def read_trajectory(path: Path) -> xr.Dataset:

@@ -27,6 +27,11 @@ class Workload(NamedTuple):
     updates: int
     records: int
 
+    def estimate_seconds(self) -> tuple[float, float]:
+        """Return the seconds of one core that the operations take, and those of the calls."""
+        operations = self.training / TRAINING_RATE + self.kernels / KERNEL_RATE + self.spectra / SPECTRUM_RATE
+        return operations, self.updates * UPDATE_SECONDS + self.records * RECORD_SECONDS
+
 
 class Cost(NamedTuple):
     """What a configuration needs.
@@ -36,20 +41,27 @@ class Cost(NamedTuple):
       memory: bytes, shared and per member of a pack.
       pack: members that train together at most for speed's sake; None: as many as fit.
       checkpoint: bytes of one seed's checkpoint.
+      pilot: what is done before training to choose the step, once for the configuration; None: the step is given.
     """
 
     workload: Workload
     memory: "MemoryNeed"
     pack: int | None
     checkpoint: int
+    pilot: Workload | None = None
 
     def estimate_seconds(self, members: int, cores: int) -> float:
         """Return the seconds of `members` seeds in a row of packs on `cores` cores."""
-        work = self.workload
-        operations = work.training / TRAINING_RATE + work.kernels / KERNEL_RATE + work.spectra / SPECTRUM_RATE
-        calls = work.updates * UPDATE_SECONDS + work.records * RECORD_SECONDS
+        operations, calls = self.workload.estimate_seconds()
         packs = -(-members // (self.pack or members))
         return START_SECONDS + packs * calls + members * operations / cores
+
+    def estimate_pilot_seconds(self, members: int, cores: int) -> float:
+        """Return the seconds of the pilot, which fills a pack of `members` so that it runs the pack's program."""
+        if self.pilot is None:
+            return 0.0
+        operations, calls = self.pilot.estimate_seconds()
+        return calls + min(members, self.pack or members) * operations / cores
 
 
 def split_evenly(items: Sequence[int], largest: int) -> list[list[int]]:

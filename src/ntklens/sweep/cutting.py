@@ -8,6 +8,7 @@ from ntklens.config.schemas import GIB
 from ntklens.errors import InputError
 from ntklens.jobs.failures import describe_shortage
 from ntklens.jobs.process import PROCESS_BYTES
+from ntklens.store.step import read_step
 from ntklens.store.units import FINISHED
 from ntklens.sweep.cost import Cost, split_evenly
 from ntklens.sweep.plan import Calibration, Capacity, Configuration, Slice, Task
@@ -69,8 +70,11 @@ def make_tasks(
     share = capacity.share - capacity.process
     pending = [[seed for seed in c.find_pending() if (c.run.name, seed) not in submitted] for c in configurations]
 
+    unchosen = [bool(cost.pilot) and not read_step(c.run) for c, cost in zip(configurations, costs, strict=True)]
+
     def estimate(index: int, members: int) -> float:
-        return calibration.factor * costs[index].estimate_seconds(members, capacity.cores)
+        pilot = costs[index].estimate_pilot_seconds(members, capacity.cores) if unchosen[index] else 0.0
+        return calibration.factor * (costs[index].estimate_seconds(members, capacity.cores) + pilot)
 
     total = sum(estimate(index, len(seeds)) for index, seeds in enumerate(pending) if seeds)
     target = max(total / (TASKS_PER_WORKER * capacity.workers), SHORTEST_TASK)

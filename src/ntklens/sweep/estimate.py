@@ -8,16 +8,20 @@ from typing import Any
 import jax
 from omegaconf import DictConfig, OmegaConf
 
+from ntklens.config.identity import RESOLVED, STEP_RULES, find_step_rule
 from ntklens.data import Dataset
 from ntklens.data.check import load_checked
 from ntklens.errors import InputError
 from ntklens.jobs.build import build_trainer, describe_sample, estimate_need, make_record_steps
 from ntklens.recording.quantities import PREVIOUS, list_needs
-from ntklens.sweep.cost import Cost
+from ntklens.sweep.cost import Cost, Workload
 from ntklens.sweep.counting import count_checkpoint_bytes, count_operations, count_workload
 from ntklens.training.ensemble import trains_faster_alone
 from ntklens.training.schedule import choose_sparse
 
+# A pilot's usual round; λ_0: some 40 products with the Hessian, each of two updates' operations. A pilot's record
+# has losses alone, about a quarter of the operations of a run's.
+ROUND_UPDATES, ROUND_RECORDS, SHARPNESS_UPDATES, LOSSES_SHARE = 300, 32, 80, 0.25
 WIDTH_GRID = 1.1  # widths are rounded up to powers of this: a thousand widths then cost sixty traces
 
 
@@ -37,11 +41,20 @@ def estimate_cost(cfg: DictConfig) -> Cost:
     if relevant["model"].get("width"):
         relevant["model"]["width"] = round_up(relevant["model"]["width"])
     try:
-        return _estimate(json.dumps(relevant, sort_keys=True))
+        cost = _estimate(json.dumps(relevant, sort_keys=True))
+        rule = find_step_rule(cfg.optimizer)
+        return cost._replace(pilot=_estimate_pilot(cost.workload, rule) if rule else None)
     except InputError:
         raise
     except Exception as error:  # whatever a model says when it is traced
         raise InputError(f"model._target_={cfg.model._target_}: {type(error).__name__}: {error}") from error
+
+
+def _estimate_pilot(run: Workload, rule: str) -> Workload:
+    """Return what a pilot does: usually one round of some 300 updates; of λ_0 alone, some 40 products."""
+    updates, records = (ROUND_UPDATES, ROUND_RECORDS) if rule == STEP_RULES[RESOLVED] else (SHARPNESS_UPDATES, 0)
+    kernels = run.kernels * records / max(run.records, 1) * LOSSES_SHARE
+    return Workload(run.training * updates / max(run.updates, 1), kernels, 0.0, updates, records)
 
 
 def round_up(width: int) -> int:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ntklens.errors import InputError
 from ntklens.store.locks import is_launched
+from ntklens.store.step import read_step
 from ntklens.store.trajectory import NewerSchema
 from ntklens.store.units import FINISHED, Unit, find_units, read_command
 from ntklens.sweep.plan import PLAN_NAME, PLAN_VERSION, Configuration, count_states, decode_ranges
@@ -35,12 +36,16 @@ class Job(NamedTuple):
 
 
 class RunStatus(NamedTuple):
-    """One configuration: its directory's name, swept overrides, units, and the line of a single run."""
+    """One configuration: its directory's name, swept overrides, units, the line of a single run, and its chosen step.
+
+    The step is what a rule chose for it; None: it was given, or is not chosen yet.
+    """
 
     run: str
     axes: dict[str, Any]
     units: list[Unit]
     command: str = ""
+    step: float | None = None
 
 
 class SweepStatus(NamedTuple):
@@ -106,6 +111,7 @@ class SweepStatus(NamedTuple):
                 {
                     "run": run.run,
                     "axes": run.axes,
+                    "step": run.step,
                     "seeds": {str(unit.seed): unit.state for unit in run.units},
                     "errors": {str(u.seed): u.details.get("error", "") for u in run.units if u.state == "failed"},
                 }
@@ -128,7 +134,8 @@ def read_sweep(folder: Path, configurations: Sequence[Configuration] | None = No
     plan = _read_plan(folder)
     command = plan.get("command", "")
     if configurations is not None:
-        return SweepStatus(folder, command, [RunStatus(c.run.name, c.axes, c.units) for c in configurations], 0)
+        runs = [RunStatus(c.run.name, c.axes, c.units, step=find_chosen_step(c.run)) for c in configurations]
+        return SweepStatus(folder, command, runs, 0)
     present = _list_runs(folder)
     if "asked" not in plan and not present:
         entries = [entry for entry in _scan(folder.parent) if entry.is_dir() and entry.name[0] != "."]
@@ -138,11 +145,22 @@ def read_sweep(folder: Path, configurations: Sequence[Configuration] | None = No
         raise InputError(f"name={folder.name}: no sweep of this name in {folder.parent}; {known}")
     asked = plan["asked"] if "asked" in plan else [(run, {}, _list_seeds(folder / run)) for run in present]
     runs = [
-        RunStatus(run, axes, _find_all(folder / run, seeds), "" if command else read_command(folder / run))
+        RunStatus(
+            run,
+            axes,
+            _find_all(folder / run, seeds),
+            "" if command else read_command(folder / run),
+            find_chosen_step(folder / run),
+        )
         for run, axes, seeds in asked
     ]
     others = len(set(present) - {run.run for run in runs})
     return SweepStatus(folder, command, runs, others, is_launched(folder), plan.get("damaged", False))
+
+
+def find_chosen_step(run: Path) -> float | None:
+    """Return the step that a rule chose for a run; None where it was given, or is not chosen yet."""
+    return read_step(run).get("learning_rate")
 
 
 def _find_all(run: Path, seeds: Sequence[int]) -> list[Unit]:

@@ -19,9 +19,9 @@ import numpy as np
 import xarray as xr
 
 from ntklens.analysis.claims.paper import Evidence, Finding, Paper, Statement
+from ntklens.analysis.groups import ARM, Group, describe_value
 from ntklens.analysis.groups import DATA as DATA
 from ntklens.analysis.groups import WIDTH as WIDTH
-from ntklens.analysis.groups import Group, describe_value
 from ntklens.analysis.settings import (
     count_seeds,
     describe_runs,
@@ -289,7 +289,7 @@ def _is_published(data: xr.Dataset, group: Group) -> bool:
 
 
 def name_protocol(data: xr.Dataset, runs: Sequence[str] | None, paper: Paper, group: Group | None = None) -> str:
-    """Return the arm that runs belong to: `paper`, and every setting in which they depart from what it states.
+    """Return the arm that runs belong to, `paper` or `resolved`, and every setting in which they depart from the paper.
 
     What the paper does not state is no departure.
 
@@ -308,7 +308,8 @@ def name_protocol(data: xr.Dataset, runs: Sequence[str] | None, paper: Paper, gr
             departures.append(f"{key.removesuffix('._target_')}={'|'.join(_write_value(one) for one in own)}")
     if group:
         departures += [f"{key} changes with {group.axis}" for key in group.tied]
-    return ", ".join(["paper", *departures])
+    arms = dict.fromkeys(str(config.get(ARM, "paper")) for config in configs) or ["paper"]
+    return ", ".join(["|".join(arms), *departures])
 
 
 def _write_value(value: object) -> str:
