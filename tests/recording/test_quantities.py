@@ -18,6 +18,7 @@ from ntklens.recording import quantities
 from ntklens.recording.measure import Measurer, put_on_device
 from ntklens.recording.quantities import (
     DUE,
+    HESSIAN,
     QUANTITIES,
     RECORD,
     TWIN,
@@ -39,7 +40,8 @@ from ntklens.wandb.names import make_row
 from problems import make_problem
 from references import compute_effective_rank, compute_jacobians, compute_layer_kernels
 
-PLAIN = tuple(name for name in list_optional() if TWIN not in QUANTITIES[name].needs)  # of any network
+# Of any network, and quick to compile.
+PLAIN = tuple(name for name in list_optional() if not {TWIN, HESSIAN} & set(QUANTITIES[name].needs))
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -49,8 +51,9 @@ def record(trainer, data, metrics=(), epochs=40, member=0, rate=1e-2):
     start = initialise(trainer, (0, 1), rate)
     measurer = Measurer.of(trainer, "structured", tuple(metrics))
     recorder = EnsembleRecorder(
-        measurer, put_on_device(data), start.params, steps, choose_sparse(steps, 3.0), 1, None, SpectrumWorkers()
-    )
+        measurer, put_on_device(data), start.params, steps, choose_sparse(steps, 3.0), 1, None, SpectrumWorkers(),
+        learning_rates=np.full(2, rate),
+    )  # fmt: skip
     params = []
     for index, state in enumerate(run_states(trainer, start, data.train, steps)):
         params.append(jax.tree.map(lambda leaf: np.array(leaf[member]), state.params))
@@ -166,6 +169,22 @@ def test_the_preconditioned_trace_is_that_of_adams_steps():
         for rate, moment, jacobian in zip(rates, moments, jacobians, strict=True)
     )
     assert literal > 1.05 * expected
+
+
+@pytest.mark.slow
+def test_sharpness_is_the_largest_eigenvalue_of_the_hessian():
+    trainer, data = make_problem(width=4, depth=1, optimizer=optax.sgd)
+    _, (records, minimum, _), params = record(trainer, data, ["sharpness", "step_sharpness"], epochs=9, rate=0.1)
+    inputs, labels = jnp.asarray(data.train.inputs), jnp.asarray(data.train.labels)
+    best = int(np.argmin(records["selection_loss"]))
+    for index in (0, 3, best):
+        flat, unravel = jax.flatten_util.ravel_pytree(params[index])
+        hessian = jax.hessian(lambda flat: trainer.loss(trainer.apply(unravel(flat), inputs), labels).mean())(flat)  # noqa: B023
+        expected = np.linalg.eigvalsh(np.asarray(hessian, np.float64))[-1]
+        found = minimum["sharpness"] if index == best else records["sharpness"][index]
+        assert found == pytest.approx(expected, rel=3e-3)
+        step = minimum["step_sharpness"] if index == best else records["step_sharpness"][index]
+        assert step == pytest.approx(0.1 * found, rel=1e-5)
 
 
 def test_without_adam_there_is_no_preconditioned_trace():

@@ -137,6 +137,7 @@ class Pack:
             cfg.training.stop_after,
             job.spectra,
             self._keep if cfg.get("keep") else None,
+            np.asarray(self.state.learning_rate) * trainer.step_scale,
         )
         if checkpoints[0]:
             self._restore([checkpoints[member] for member in padded])

@@ -28,7 +28,7 @@ ENDS = "start, minimum"
 DUE = {"spectrum": (SPECTRUM,), "crossing": (SPECTRUM, SNAPSHOT), "end": (SPECTRUM, SNAPSHOT, ENDS)}
 # What a quantity may need beside the kernel, and the record.
 START, PREVIOUS, PARAMETERS = "start", "previous", "parameters"
-WEIGHTED, OPTIMIZER, TWIN, PROBES = "weighted", "optimizer", "twin", "probes"
+WEIGHTED, OPTIMIZER, TWIN, PROBES, HESSIAN = "weighted", "optimizer", "twin", "probes", "hessian"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Quantity:
       optional: whether it is measured only where `metrics` lists it.
       needs: what is kept or computed for it: `START`, `PREVIOUS` (kernels), `PARAMETERS`, `WEIGHTED` (the weighted
         kernel), `OPTIMIZER` (the state of the optimizer), `TWIN` (model.linearised=true), `PROBES` (kernels on
-        the further probes).
+        the further probes), `HESSIAN` (of the train loss).
       source: where it is defined, if not by arXiv 2507.05035.
     """
 
@@ -258,6 +258,16 @@ _LIST = (
     ),
     Quantity(
         "trace_probe", "Tr Θ on each of them", SNAPSHOT, _measure_probe_traces, _PROBE, optional=True, needs=(PROBES,),
+    ),
+    Quantity(
+        "sharpness", "λ_max, the largest eigenvalue of the Hessian of train_loss, to 0.1 %", SPECTRUM,
+        lambda view: view.sharpness, optional=True, needs=(HESSIAN,), metric="loss/sharpness",
+        source="Cohen et al. 2021, arXiv 2103.00065",
+    ),
+    Quantity(
+        "step_sharpness", "η λ_max, η the step of gradient descent, which is stable below 2 (below 2 (1 + μ) with "
+        "momentum μ)", SPECTRUM, lambda view: view.learning_rate * view.sharpness, optional=True, needs=(HESSIAN,),
+        metric="loss/step_sharpness", source="Cohen et al. 2021, arXiv 2103.00065",
     ),
     Quantity(
         "flipped_units",

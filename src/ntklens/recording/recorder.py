@@ -16,7 +16,16 @@ import numpy as np
 from ntklens.ntk.layers import name_layers
 from ntklens.ntk.structured import check_row
 from ntklens.recording.measure import DeviceData, Keep, Measurer, measure_records, select_member
-from ntklens.recording.quantities import OPTIMIZER, PARAMETERS, PREVIOUS, PROBES, QUANTITIES, WEIGHTED, list_needs
+from ntklens.recording.quantities import (
+    HESSIAN,
+    OPTIMIZER,
+    PARAMETERS,
+    PREVIOUS,
+    PROBES,
+    QUANTITIES,
+    WEIGHTED,
+    list_needs,
+)
 from ntklens.recording.quantities import START as START_KERNEL
 from ntklens.recording.spectra import (
     KernelView,
@@ -29,6 +38,7 @@ from ntklens.recording.spectra import (
 )
 from ntklens.store.snapshots import MINIMUM, START, name_crossing
 from ntklens.store.trajectory import LEVELS
+from ntklens.training.curvature import measure_sharpness
 from ntklens.training.ensemble import Params
 
 PENDING = "pending"  # where a record keeps the future of its spectrum
@@ -59,6 +69,7 @@ class EnsembleRecorder:
       steps_per_epoch: updates per pass over the training set.
       stop_after: epochs after its minimum at which a member stops; None: never.
       workers: who measures the spectra.
+      learning_rates: of the members, shape (E,), by which the optimizer steps parameters; None: not known.
       keep: called at each snapshot with (member, name, update, {layer: its share of Θ}, the member's parameters); None:
         nothing is kept.
     """
@@ -74,10 +85,14 @@ class EnsembleRecorder:
         stop_after: int | None,
         workers: SpectrumWorkers,
         keep: Keep | None = None,
+        learning_rates: np.ndarray | None = None,
     ) -> None:
         self.measurer, self.data = measurer, data
         self.steps, self.spectra, self.steps_per_epoch = steps, spectra, steps_per_epoch
         self.stop_after, self.workers, self.keep = stop_after, workers, keep
+        self.learning_rates = np.full(len(jax.tree.leaves(initial)[0]), np.nan)
+        if learning_rates is not None:
+            self.learning_rates = np.asarray(learning_rates)
         self.initial, self.best = (jax.tree.map(jnp.copy, initial) for _ in range(2))
         self.layers = list(name_layers(measurer.apply, initial))
         self.quantities, self.needs = measurer.quantities, list_needs(measurer.metrics)
@@ -194,6 +209,10 @@ class EnsembleRecorder:
                 compute_member_kernel(params, jnp.int32(member), probe, measurer=self.measurer)
                 for probe in self.data.other_probes
             ]
+        if HESSIAN in self.needs:
+            own, train = select_member(params, member), self.data.train
+            view.sharpness = measure_sharpness(own, *train, apply=self.measurer.apply, loss=self.measurer.loss)
+            view.learning_rate = float(self.learning_rates[member])
         if PARAMETERS in self.needs:
             view.params = select_member(params, member)
         return view

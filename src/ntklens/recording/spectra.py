@@ -1,6 +1,7 @@
 """Kernels of single members, their spectra and full snapshots, measured on all cores while training goes on."""
 
 import functools
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,6 +57,8 @@ class KernelView:
       previous: (epoch, Θ) where a kernel was computed before, where a quantity needs it; None: there was none.
       params: the member's parameters, where a quantity needs them.
       others: Θ on the further probes, where a quantity needs it.
+      sharpness: λ_max of the train loss's Hessian, where a quantity needs it.
+      learning_rate: of the member; NaN where it is not known.
       weighted: Σ_l η_l Θ_l with the rates of the leaves, where a quantity needs it; None: all rates are one, it is Θ.
     """
 
@@ -67,6 +70,8 @@ class KernelView:
     previous: tuple[float, jax.Array] | None = None
     params: Params | None = None
     others: Sequence[jax.Array] = ()
+    sharpness: float = math.nan
+    learning_rate: float = math.nan
     weighted: jax.Array | None = None
 
     @functools.cached_property

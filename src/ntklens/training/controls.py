@@ -79,7 +79,7 @@ def add_controls(trainer: Trainer, output_scale: float | None, linearised: bool)
         own = trainer.precondition(opt_state[0])["params"]
         return {"params": own, "state": {INITIAL: own} | ({LINEARISED: own} if linearised else {})}  # the latter unused
 
-    rates = trainer.rates and trainer.rates + (1.0,) * (len(trainer.rates) * (2 if linearised else 1))
+    rates = trainer.rates and trainer.rates * (3 if linearised else 2)  # those of what is held fixed are not used
     return dataclasses.replace(
         trainer,
         init=init,

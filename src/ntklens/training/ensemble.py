@@ -57,6 +57,11 @@ class Trainer:
     rates: tuple[float, ...] | None = None
     precondition: Precondition | None = None
 
+    @property
+    def step_scale(self) -> float:
+        """By what `learning_rate` is multiplied, where that is one number for all leaves; else 1."""
+        return self.rates[0] if self.rates and len(set(self.rates)) == 1 else 1.0
+
     def count_steps_per_epoch(self, train_size: int) -> int:
         """Return updates per epoch: one for the full batch, else ⌊D / batch_size⌋ (an incomplete batch is left out)."""
         return 1 if self.batch_size is None else train_size // self.batch_size
