@@ -72,6 +72,8 @@ WRONG = [
     ("+experiment=mnist_first", "type experiment=mnist_first"),
     ("optimizer.momentum=0.9", "type optimizer=momentum optimizer.momentum=0.9"),
     ("dataset.input_dim=9", "type dataset=synthetic dataset.input_dim=9"),
+    ("optimizer=sgd optimizer.momentum=0.9", "type optimizer=momentum optimizer.momentum=0.9"),
+    ("optimizer=sgd optimizer.accumulator_dtype=float32", "type +optimizer.accumulator_dtype=float32"),
     ("-m optimizer=adam,sgd optimizer.momentum=0.9", "none of the swept options has it"),
     ("-m model=mlp,cnn model.kernel=1", "model=cnn: no such option; available: mlp"),
     ("-m task=train,plan", "it is one for the whole sweep"),

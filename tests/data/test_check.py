@@ -4,6 +4,7 @@ import json
 import sys
 from types import ModuleType
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
@@ -73,6 +74,8 @@ WRONG = {
     "one-hot rows": (put("train", 1, np.eye(3)[np.arange(6) % 3]), "of one-hot rows take labels.argmax(axis=1)"),
     "a column of labels": (put("train", 1, np.arange(6)[:, np.newaxis] % 3), "a class each; take labels[:, 0]"),
     "beyond float32": (put("test", 0, np.full((4, 4), 1e39)), "inputs of test hold numbers beyond float32"),
+    "wide and beyond float32": (put("test", 0, np.full((4, 4), 1e39, ">f8")), "numbers beyond float32"),
+    "a NaN of bfloat16": (put("test", 0, np.full((4, 4), np.nan, jnp.bfloat16)), "inputs of test hold NaN"),
     "masked": (put("train", 0, np.ma.masked_less(np.eye(6, 4), 1)), "inputs of train are a masked array"),
     "texts": (put("train", 1, np.array(list("abcabc"))), "labels of train are <U1 (the first: a)"),
     "NaN": (put("train", 0, set_value(np.nan)), "inputs of train hold NaN or infinity in 1 of 6 samples, the first 1"),

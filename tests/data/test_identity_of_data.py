@@ -204,6 +204,26 @@ def test_finished_results_are_looked_at_without_loading_data(two_roots, monkeypa
     launch(f"dataset.root={two_roots[0]}")
 
 
+def test_the_variable_that_moves_the_data_is_noticed_too(two_roots, monkeypatch):
+    first, other = two_roots
+    monkeypatch.setenv("NTKLENS_DATA", str(first))
+    run = launch()
+    monkeypatch.setenv("NTKLENS_DATA", str(other))
+    with pytest.raises(InputError, match=rf"^dataset.root=null \(NTKLENS_DATA={other}\): .*name="):
+        launch()
+    monkeypatch.setenv("NTKLENS_DATA", str(first.parent / "nowhere"))
+    assert launch() == run
+
+
+@pytest.mark.parametrize("root", [3, [1, 2]])
+def test_what_an_own_loader_calls_root_is_no_folder(small_mnist, root):
+    run = launch(f"dataset.root={small_mnist.root}")
+    configuration = make_configuration(configure("dataset.root=null"))
+    configuration.cfg.dataset = {**configuration.cfg.dataset, "root": root}
+    known = read_identity(run, 0)
+    assert not launch_datasets._may_have_changed(configuration, known, run / "seed=0")
+
+
 def test_a_sweep_of_which_all_is_done_is_checked_too(two_roots, small_mnist, formats):
     first, other = two_roots
     launch(f"dataset.root={first}")

@@ -69,6 +69,9 @@ def test_what_was_not_loaded_is_a_sentence(study):
             call(study.data.isel(run=0))
         with pytest.raises(InputError, match=r"no dimension seed"):
             call(study.data.isel(seed=0))
+    for names in (range(5), ["a"] * 5):
+        with pytest.raises(InputError, match=r"^data: along run stand the names of the runs, texts that differ"):
+            ntklens.analyse(study.data.assign_coords(run=list(names)))
     assert ntklens.analyse(study.data.isel(run=[0], seed=[0])).laws == []
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from ntklens.errors import InputError
 from ntklens.recording.observables import OBSERVABLES
 from ntklens.stats.samples import DRAW, SAME_SEED, SEED
 
@@ -53,7 +54,16 @@ def find_groups(observables: xr.Dataset) -> list[Group]:
 
     Args:
       observables: with one coordinate along `run` for each swept parameter.
+
+    Raises:
+      InputError: if the runs have no names, or two the same.
     """
+    names = observables.get_index("run")
+    if not names.is_unique or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            "data: along run stand the names of the runs, texts that differ, as ntklens.load returns them; here "
+            f"{', '.join(map(repr, names[:3].tolist()))}{', …' * (len(names) > 3)}"
+        )
     observables = select_whole_steps(observables)
     swept = list_swept(observables)
     axes = sorted(

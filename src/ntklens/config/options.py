@@ -121,14 +121,17 @@ def _describe_unknown(group: str, target: str, name: str, known: Iterable[str]) 
     return f"{group}._target_={target}: takes no argument {name}; {hint}"
 
 
-def list_options(group: str) -> dict[str, set[str]]:
-    """Return option → keys of its file, of conf/ and of a folder given by --config-dir."""
+def list_options(group: str) -> dict[str, dict[str, Any]]:
+    """Return option → what its file holds, of conf/ and of a folder given by --config-dir."""
     words = get_words()
     pairs = zip(words, [*words[1:], ""], strict=False)  # in a notebook there are none
     own = [word.partition("=")[2] or value for word, value in pairs if word.startswith(("--config-dir", "-cd"))]
     folders = [find_config_directory(), *map(Path, own)]
     files = [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
-    return {path.stem: {str(key) for key in OmegaConf.load(path)} for path in files}
+    nodes = {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in files}
+    return {
+        name: {str(key): value for key, value in node.items()} for name, node in nodes.items() if isinstance(node, dict)
+    }
 
 
 def suggest_key(key: str) -> str | None:
@@ -170,9 +173,15 @@ def _find_near(group: str, leaf: str, names: Sequence[str]) -> str:
 
 
 def _find_argument_hint(key: str, target: str) -> str:
-    """Return what to type where an option's file leaves out an argument that its target takes."""
+    """Return what to type where an option's file leaves out an argument that its target takes.
+
+    Where only options of the same target have it, as momentum has beside sgd, these are the answer.
+    """
     group, _, leaf = key.rpartition(".")
     if group not in GROUPS or not target:
+        return ""
+    having = [node for node in list_options(group).values() if leaf in node]
+    if having and all(node.get("_target_") == target for node in having):
         return ""
     try:
         found = leaf in find_arguments(group, target).named

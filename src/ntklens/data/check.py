@@ -83,7 +83,8 @@ def _check_split(split: Any, name: str, classes: int, node: DictConfig) -> Split
         if np.ma.is_masked(getattr(split, part)):
             raise _refuse(node, f"{part} of {name} are a masked array, whose mask would be lost: fill it")
     inputs, labels = np.asarray(split.inputs), np.asarray(split.labels)
-    if inputs.dtype.kind not in "fiub" and inputs.dtype.name != "bfloat16":
+    real = inputs.dtype.kind == "f" or inputs.dtype.name == "bfloat16"
+    if not real and inputs.dtype.kind not in "iub":
         raise _refuse(node, f"inputs of {name} are {inputs.dtype}: must be real numbers, or integers such as tokens")
     if inputs.ndim < 1 or labels.ndim < 1:
         raise _refuse(node, f"{name} holds no samples: its inputs have shape {inputs.shape}, its labels {labels.shape}")
@@ -95,14 +96,14 @@ def _check_split(split: Any, name: str, classes: int, node: DictConfig) -> Split
         raise _refuse(node, f"{name} has {len(labels)} labels for {len(inputs)} inputs")
     if not len(labels):
         raise _refuse(node, f"{name} is empty; it needs a sample")
-    if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
+    if real and not np.isfinite(inputs).all():
         wrong = ~np.isfinite(inputs.reshape(len(inputs), -1)).all(axis=1)
         raise _refuse(
             node,
             f"inputs of {name} hold NaN or infinity in {wrong.sum()} of {len(inputs)} samples, the first "
             f"{np.flatnonzero(wrong)[0]}",
         )
-    if inputs.dtype == np.float64 and inputs.size and np.abs(inputs).max() > np.finfo(np.float32).max:
+    if real and inputs.dtype.itemsize > 4 and inputs.size and np.abs(inputs).max() > np.finfo(np.float32).max:
         raise _refuse(node, f"inputs of {name} hold numbers beyond float32, 3.4e38: scale them")
     if inputs.dtype.kind in "iu" and inputs.size and max(int(inputs.max()), -int(inputs.min())) > LARGEST_TOKEN:
         raise _refuse(node, f"inputs of {name} hold integers beyond 32 bits")

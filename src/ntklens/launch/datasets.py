@@ -122,15 +122,17 @@ def _check_finished_data(folder: Path, configurations: Sequence[Configuration]) 
 
 def _may_have_changed(configuration: Configuration, known: DataIdentity, directory: Path) -> bool:
     """Return whether other data are where a result's came from, or a file of theirs was put there after the result."""
-    source = Path(known.source)
-    if known.source and (root := configuration.cfg.dataset.get("root")):
-        moved = [find_root(root) / part for part in source.parts[-2:] if find_root(root) not in source.parents]
-        if any(place.is_dir() and any(place.iterdir()) for place in moved):
-            return True
+    node, source = configuration.cfg.dataset, Path(known.source)
     # A root holds the source, where there is one, beside files of other data.
-    named = [value for name, value in configuration.cfg.dataset.items() if name != "root" or not known.source]
+    named = [value for name, value in node.items() if name != "root" or not known.source]
     places = [Path(value) for value in (known.source, *named) if value and isinstance(value, str)]
     try:
+        # null is a place, too, which NTKLENS_DATA moves; a loader of one's own may call anything its root.
+        if known.source and "root" in node and (node.root is None or (node.root and isinstance(node.root, str))):
+            root = find_root(node.root)
+            moved = [root / part for part in source.parts[-2:] if root not in source.parents]
+            if any(place.is_dir() and any(place.iterdir()) for place in moved):
+                return True
         finished = (directory / FILE_NAME).stat().st_mtime
         files = [file for place in places for file in (place.iterdir() if place.is_dir() else [place])]
         return any(_find_date(file) > finished for file in files if file.is_file())
