@@ -203,7 +203,7 @@ def list_failing(slopes, found, name, optimizer):
     return {quantity for quantity, power in expected.items() if abs(found[quantity] - power) > TOLERANCE}
 
 
-def find_failing(slopes, data, name, optimizer, widths=(64, 128, 256, 512, 1024)):
+def find_failing(slopes, data, name, optimizer, widths=(128, 256, 512, 1024, 2048)):
     return list_failing(slopes, slopes.fit_slopes(name, optimizer, widths, data), name, optimizer)
 
 
