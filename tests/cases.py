@@ -214,6 +214,12 @@ def false_heads(p, x):
     return y
 
 
+def activation_of_whole_leaves(p, x):
+    """Between the convolution and the mean stand functions of leaves that are differentiated whole."""
+    y = convolve(x, p["w"]) * jnp.cos(p["s"])[None, None, None] + jnp.tanh(p["b"])[None, None, None]
+    return jax.nn.silu(y).mean((1, 2)) @ p["d"]
+
+
 def bias_along_positions(p, x):
     """As many positions as features: a bias may belong to either."""
     x = jnp.tanh(jnp.einsum("ntk,kf->ntf", x, p["w"]) + p["b"][None, :, None])
@@ -334,6 +340,11 @@ CASES = [
             d=(3, 4),
             e=(4,),
         ),
+    ),
+    Case(
+        "activation of whole leaves before a mean",
+        partial(raw, activation_of_whole_leaves, inputs=(3, 4, 4, 2), w=(3, 3, 2, 3), s=(3,), b=(3,), d=(3, 4)),
+        plain=("b", "s"),
     ),
     Case(
         "readouts that samples change",

@@ -64,6 +64,8 @@ def find_heads(analysis: Analysis) -> dict[int, Head]:
     program, equations = analysis.program, analysis.variables
     varying = find_dependent(equations, [program.sample])
     known = _find_constant_cotangents(program, equations, varying)
+    # Made of leaves that are differentiated whole: what a head reads has to be known before the passes.
+    loose = find_dependent(equations, {*analysis.plain, *analysis.sites}) - varying
     heads = {}
     for leaf in analysis.uses:
         uses = analysis.get_outer_uses(leaf)
@@ -71,7 +73,7 @@ def find_heads(analysis: Analysis) -> dict[int, Head]:
             continue
         feature = _find_feature(program, uses[0])
         head = None if feature is None else _find_head(program, equations, varying, known, uses[0].site, feature)
-        if head is not None:
+        if head is not None and not loose.intersection(slot for e in head.region for slot in e.inputs):
             heads[leaf] = head
     return heads
 
