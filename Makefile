@@ -72,7 +72,7 @@ bench: $(READY) ## run every benchmark (many minutes, on a machine that does not
 	@set -e; for script in $(filter-out %/timing.py %/gpu.py,$(wildcard benchmarks/*.py)); do echo "bench: $$script"; $(BIN)/python $$script; done
 
 test-system: $(READY) ## test a fresh copy of the repository, an installed wheel, bad disks, a real SLURM (downloads all packages; needs root)
-	$(BIN)/python -m pytest -m system tests/system
+	$(PYTEST) -m system tests/system
 
 slurm-up: ## start a real SLURM on this machine, to rehearse a sweep on (Debian packages; needs root)
 	@$(or $(PYTHON),python3) rehearsal/cluster.py up

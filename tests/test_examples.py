@@ -13,6 +13,7 @@ from commands import call_ntklens
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "widths"), [("own_loop_optax", [16, 64]), ("own_loop_flax_nnx", [32])])
 def test_a_loop_of_ones_own(name, widths, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ntklens.notebook import train as train
     from ntklens.ntk.metrics import effective_rank as effective_rank
     from ntklens.ntk.metrics import trace as trace
+    from ntklens.ntk.plan import KernelPlan as KernelPlan
+    from ntklens.ntk.structured import explain_ntk as explain_ntk
     from ntklens.ntk.structured import kernel as kernel
     from ntklens.ntk.structured import layer_kernels as layer_kernels
     from ntklens.ntk.structured import layer_traces as layer_traces
@@ -51,6 +53,8 @@ _PUBLIC = {
     "kernel": "ntklens.ntk.structured",
     "layer_kernels": "ntklens.ntk.structured",
     "layer_traces": "ntklens.ntk.structured",
+    "explain_ntk": "ntklens.ntk.structured",
+    "KernelPlan": "ntklens.ntk.plan",
     "neural_tangents": "ntklens._compat",
     # trajectories
     "Recorder": "ntklens.jobs.own_loop",

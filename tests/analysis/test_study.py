@@ -122,6 +122,7 @@ def test_an_unfinished_sweep_says_so():
     assert "30 of 56 seeds done" in study.summary[0]
 
 
+@pytest.mark.slow
 def test_the_minimum_at_the_last_record_is_said():
     data = make_sweep()
     data["minimum_step"][:] = data.step.isel(record=-1)
@@ -171,6 +172,7 @@ def test_the_split_of_beta_adds_up(study):
     assert started < -0.2
 
 
+@pytest.mark.slow
 def test_a_negative_ratio_supports_nothing():
     """β = −0.5 (m/16)^−0.75: its size falls as the paper says, but the kernel shrinks."""
     data = make_sweep()
@@ -184,6 +186,7 @@ def test_a_negative_ratio_supports_nothing():
     assert any("β is negative" in one.sentence for one in study.diagnoses)
 
 
+@pytest.mark.slow
 def test_joint_laws_do_not_mix_other_settings():
     sweeps = []
     for depth, size in itertools.product((1, 4), (128, 256, 512, 1024)):
@@ -209,6 +212,7 @@ def test_zero_has_no_place_on_an_axis():
     assert any("no place on a logarithmic axis" in one.sentence for one in study.diagnoses)
 
 
+@pytest.mark.slow
 def test_draws_that_change_along_with_the_axis_are_said():
     data = make_sweep().assign_coords({"dataset.data_seed": ("run", np.arange(7))})
     assert any("change together" in one.sentence for one in analyse(data).diagnoses)

@@ -355,7 +355,8 @@ def test_as_a_person_types_it(two_roots, tmp_path):
     """A sweep whose folder of data was exchanged: one line, exit status 2, nothing written."""
     first, other = two_roots
     words = ("-m", *WORDS, "name=same", "model.width=3,4")
-    assert call_ntklens(*words, f"dataset.root={first}", cwd=tmp_path).returncode == 0
+    for width in (3, 4):
+        launch(f"dataset.root={first}", "name=same", f"model.width={width}")
     before = list_files(tmp_path / "multirun")
     result = call_ntklens(*words, f"dataset.root={other}", "ensemble=2", cwd=tmp_path)
     assert result.returncode == 2

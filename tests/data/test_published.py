@@ -9,7 +9,7 @@ from ntklens.data import cifar10, fashion_mnist, mnist
 from ntklens.data.files import find_root
 
 ROOT = os.environ.get("NTKLENS_DATA")
-pytestmark = pytest.mark.skipif(not ROOT, reason="NTKLENS_DATA is not set")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not ROOT, reason="NTKLENS_DATA is not set")]
 
 FIRST_LABELS = {
     mnist: [5, 0, 4, 1, 9, 2, 1, 3, 1, 4],

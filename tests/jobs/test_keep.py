@@ -8,10 +8,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 import ntklens
-from commands import TOY, run_ntklens
+from commands import TOY, call_ntklens
 from ntklens.config.checks import validate
 from ntklens.config.schemas import find_config_directory, register_schemas
 from ntklens.errors import InputError
+from ntklens.jobs import pack
 from ntklens.jobs.build import build_trainer
 from ntklens.jobs.compute import Outcome, compute_seeds
 from ntklens.jobs.datasets import load_dataset
@@ -20,7 +21,7 @@ from ntklens.signals import Stop
 from ntklens.training import ensemble
 from references import compute_layer_kernels
 
-WORDS = (*TOY, "training.epochs=60", "optimizer.learning_rate=0.02", "checkpoint.minutes=0.0003")
+WORDS = (*TOY, "training.epochs=60", "optimizer.learning_rate=0.02", "checkpoint.minutes=0.003")
 KEEP = "keep=[kernel,parameters]"
 
 
@@ -52,6 +53,11 @@ def run(folder, *words, after=10**9):
     return True
 
 
+def interrupt_anywhere(monkeypatch):
+    monkeypatch.setattr(ensemble, "PIECE_SECONDS", 1e-9)  # one update at a time: an end may come at any
+    monkeypatch.setattr(pack, "WORTH_SECONDS", 0.0)  # and what was done by then is saved
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("keep") / "run"
@@ -80,7 +86,7 @@ def test_each_snapshot_holds_the_kernel_and_the_parameters_it_is_of(kept):
 
 
 def test_a_continued_run_keeps_what_an_uninterrupted_one_does(kept, tmp_path, monkeypatch):
-    monkeypatch.setattr(ensemble, "PIECE_SECONDS", 1e-9)  # one update at a time: an end may come at any
+    interrupt_anywhere(monkeypatch)
     attempts = 1
     while not run(tmp_path / "run", KEEP, after=25):
         attempts += 1
@@ -95,7 +101,7 @@ def test_a_continued_run_keeps_what_an_uninterrupted_one_does(kept, tmp_path, mo
 
 
 def test_a_run_that_is_asked_halfway_keeps_its_start_and_says_what_it_cannot(kept, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ensemble, "PIECE_SECONDS", 1e-9)
+    interrupt_anywhere(monkeypatch)
     assert not run(tmp_path / "run", after=55)
     assert run(tmp_path / "run", KEEP)
     snapshots, whole = (ntklens.load_snapshots(folder / "seed=0") for folder in (tmp_path / "run", kept))
@@ -122,7 +128,7 @@ def test_one_of_both_and_neither(tmp_path):
 
 def test_finished_seeds_without_it_are_refused_with_what_resolves_it(tmp_path):
     words = (*TOY, "tracking=none", "name=toy")
-    launch = functools.partial(run_ntklens, cwd=tmp_path)
+    launch = functools.partial(call_ntklens, cwd=tmp_path)
     assert launch(*words).returncode == 0
     (before,) = {path.stat().st_mtime_ns for path in tmp_path.rglob("seed=0/trajectory.nc")}
     for more in ((), ("-m",)):

@@ -28,7 +28,7 @@ from ntklens.store.trajectory import read_trajectory
 from ntklens.store.units import find_units
 from ntklens.training import ensemble
 
-WORDS = (*TOY, "training.epochs=250", "ensemble=3", "checkpoint.minutes=0.0003")
+WORDS = (*TOY, "training.epochs=120", "ensemble=3", "checkpoint.minutes=0.003")
 
 
 class Interrupter(Watcher):
@@ -70,6 +70,7 @@ def read(folder, seed):
 @pytest.fixture(autouse=True)
 def short_pieces(monkeypatch):
     monkeypatch.setattr(ensemble, "PIECE_SECONDS", 1e-9)  # one update at a time: an end may come at any
+    monkeypatch.setattr(pack, "WORTH_SECONDS", 0.0)  # and what was done by then is saved
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +80,15 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("words", [(), ("optimizer=sgd", "training.batch_size=5", "optimizer.learning_rate=0.02")])
+@pytest.mark.parametrize(
+    "words", [(), ("optimizer=sgd", "training.batch_size=5", "optimizer.learning_rate=0.02", "training.epochs=30")]
+)
 def test_the_continued_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, words):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(whole, *words)[0]
     total, attempts = 0, 0
     while True:
-        ended, watcher = run(parts, *words, after=77)
+        ended, watcher = run(parts, *words, after=35)
         total, attempts = total + watcher.done, attempts + 1
         if ended:
             break
@@ -103,7 +106,7 @@ def test_the_continued_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, wor
 
 def test_continued_in_another_packing_it_is_equal_to_rounding(tmp_path, undisturbed):
     folder = tmp_path / "run"
-    assert not run(folder, after=100)[0]
+    assert not run(folder, after=50)[0]
     for seed in range(3):
         assert run(folder, seeds=[seed])[0]
         first, second = read(undisturbed, seed), read(folder, seed)
@@ -114,8 +117,8 @@ def test_continued_in_another_packing_it_is_equal_to_rounding(tmp_path, undistur
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, undisturbed, capsys):
     folder = tmp_path / "run"
-    assert not run(folder, after=100)[0]
     assert not run(folder, after=50)[0]
+    assert not run(folder, after=30)[0]
     checkpoints = folder / "seed=1" / "checkpoint"
     steps = sorted(int(path.stem) for path in checkpoints.glob("*.json"))
     assert len(steps) == 2
@@ -131,7 +134,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, undisturbed
 
 def test_with_every_checkpoint_damaged_it_starts_anew(tmp_path, undisturbed, capsys):
     folder = tmp_path / "run"
-    assert not run(folder, after=100)[0]
+    assert not run(folder, after=50)[0]
     for notes in folder.glob("seed=*/checkpoint/*.json"):
         notes.write_text(notes.read_text()[:20])
     assert run(folder)[0]
@@ -156,7 +159,7 @@ def rewrite_checkpoints(folder, change):
 
 def test_a_checkpoint_from_before_there_was_a_quantity_continues(tmp_path, undisturbed, capsys):
     folder = tmp_path / "run"
-    assert not run(folder, after=100)[0]
+    assert not run(folder, after=50)[0]
     without = ("logit_norm", "effective_rank_layer", "eigenvalues")
     step = rewrite_checkpoints(folder, lambda arrays: [arrays["records"].pop(name) for name in without])
     assert run(folder)[0]
@@ -185,7 +188,7 @@ def test_a_checkpoint_from_before_there_was_a_quantity_continues(tmp_path, undis
 )
 def test_a_checkpoint_that_training_cannot_continue_from_is_skipped(tmp_path, undisturbed, capsys, change, reason):
     folder = tmp_path / "run"
-    assert not run(folder, after=100)[0]
+    assert not run(folder, after=50)[0]
     rewrite_checkpoints(folder, change)
     ended, watcher = run(folder)
     assert ended
@@ -201,7 +204,7 @@ OPTIONAL = f"metrics=[{','.join(list_optional())}]"
 def test_optional_quantities_of_a_continued_run_equal_those_of_an_uninterrupted_one(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(whole, OPTIONAL)[0]
-    while not run(parts, OPTIONAL, after=77)[0]:
+    while not run(parts, OPTIONAL, after=35)[0]:
         pass
     for seed in range(3):
         first, second = read(whole, seed), read(parts, seed)
@@ -213,7 +216,7 @@ def test_optional_quantities_of_a_continued_run_equal_those_of_an_uninterrupted_
 
 def test_quantities_switched_on_or_off_on_the_way_are_nan_where_they_were_off(tmp_path, undisturbed, capsys):
     folder = tmp_path / "run"
-    assert not run(folder, "metrics=[alignment]", after=100)[0]
+    assert not run(folder, "metrics=[alignment]", after=50)[0]
     assert run(folder, "metrics=[kernel_distance]")[0]
     assert "kernel_distance NaN up to update" in capsys.readouterr().err
     found, plain = read(folder, 0), read(undisturbed, 0)
@@ -243,18 +246,17 @@ def test_finished_seeds_without_a_quantity_are_not_mixed_with_those_that_have_it
 def test_runs_expected_to_be_shorter_than_the_interval_write_none(tmp_path, monkeypatch):
     monkeypatch.setattr(pack, "WORTH_SECONDS", 1e9)
     folder = tmp_path / "run"
-    assert not run(folder, "checkpoint.minutes=60", after=100)[0]
+    assert not run(folder, "checkpoint.minutes=60", after=50)[0]
     assert not list(folder.glob("seed=*/checkpoint"))
-    assert not run(folder, "checkpoint.minutes=null", after=100)[0]
+    assert not run(folder, "checkpoint.minutes=null", after=50)[0]
     assert not list(folder.glob("seed=*/checkpoint"))
 
 
-def test_who_is_asked_to_end_saves_what_is_worth_it_however_short_the_run(tmp_path, monkeypatch, undisturbed):
-    monkeypatch.setattr(pack, "WORTH_SECONDS", 0.0)
-    assert not run(tmp_path / "never", "checkpoint.minutes=null", after=100)[0]
+def test_who_is_asked_to_end_saves_what_is_worth_it_however_short_the_run(tmp_path, undisturbed):
+    assert not run(tmp_path / "never", "checkpoint.minutes=null", after=50)[0]
     assert not list(tmp_path.glob("never/seed=*/checkpoint"))
     lives, folder = 1, tmp_path / "run"
-    while not run(folder, "checkpoint.minutes=5", after=100)[0]:
+    while not run(folder, "checkpoint.minutes=5", after=50)[0]:
         lives += 1
         assert lives < 6
     assert lives > 1
@@ -280,7 +282,7 @@ def test_members_that_were_never_finite_keep_the_others_from_nothing(tmp_path, m
     monkeypatch.setattr(pack, "initialise", spoil)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(whole)[0]
-    assert not run(parts, after=100)[0]
+    assert not run(parts, after=50)[0]
     assert len({path.parents[1] for path in parts.glob("seed=*/checkpoint/*.json")}) == 3
     assert run(parts)[0]
     for seed, state in enumerate(("diverged", "done", "done")):
@@ -320,7 +322,7 @@ def test_what_killed_processes_left_is_removed(tmp_path):
 
 def test_a_checkpoint_of_another_configuration_is_not_believed(tmp_path):
     folder = tmp_path / "run"
-    assert not run(folder, after=100)[0]
+    assert not run(folder, after=50)[0]
     ended, watcher = run(folder, "optimizer.learning_rate=2e-3")
     assert ended
     assert watcher.done == int(read(folder, 0).step[-1])

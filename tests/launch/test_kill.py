@@ -18,7 +18,7 @@ from commands import TOY, run_ntklens, start_ntklens
 from ntklens.store.trajectory import read_trajectory
 
 EXAMPLES = int(os.environ.get("NTKLENS_KILL_EXAMPLES", "2"))
-UPDATES, SEEDS, WIDTHS = 3000, 4, (3, 5, 8)
+UPDATES, SEEDS, WIDTHS = 3000, 4, (3, 5)
 SMALL = [word for word in TOY if not word.startswith(("model.width", "ensemble"))]
 SWEEP = ("-m", f"model.width={','.join(map(str, WIDTHS))}", *SMALL, f"training.epochs={UPDATES}", f"ensemble={SEEDS}")
 SWEEP += ("name=killed", "checkpoint.minutes=0.0005", "checkpoint.grace=20")

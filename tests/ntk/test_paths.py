@@ -1,12 +1,14 @@
 """Every way to a share of the kernel, on networks small enough for the full Jacobian."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import ntklens
 from cases import CASES
 from ntklens.ntk import gradients, gram, plan, structured
 from ntklens.ntk.layers import as_function
@@ -144,6 +146,17 @@ def test_a_plan_covers_every_leaf_once_and_needs_shapes_only():
     twice = structured.plan_ntk(f, params, jnp.concatenate([x, x]))
     assert 2 * found.operations < twice.operations < 4 * found.operations
     assert found.bytes < twice.bytes
+
+
+def test_an_explanation_has_a_line_for_every_leaf_and_the_sum(capsys):
+    f, params, x = BY_NAME["attention block"].make()
+    found = ntklens.explain_ntk(f, params, x)
+    header, *lines, passes, total = capsys.readouterr().out.splitlines()
+    assert header.split() == ["leaf", "path", "Gflop", "MiB"]
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(params)]
+    assert sorted(name for line in lines for name in re.split(r"  +", line)[0].split(" + ")) == sorted(paths)
+    assert f"{found.chunk} samples at a time" in passes
+    assert total.split() == ["sum", "at", "the", "peak", f"{found.operations / 1e9:.3f}", f"{found.bytes / 2**20:.1f}"]
 
 
 def test_operations_of_a_dense_layer_are_those_of_its_grams():

@@ -16,7 +16,15 @@ def assert_close(actual, expected):
     assert jnp.abs(actual - expected).max() <= 1e-12 * jnp.abs(expected).max()
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.neural_tangents], ids=lambda case: case.name)
+QUICK = ("mlp depth 2 with bias", "list of weights and biases", "cnn", "tied weights W and its transpose")
+COMPARED = [
+    pytest.param(case, id=case.name, marks=[] if case.name in QUICK else pytest.mark.slow)
+    for case in CASES
+    if case.neural_tangents
+]
+
+
+@pytest.mark.parametrize("case", COMPARED)
 @pytest.mark.usefixtures("x64")
 def test_neural_tangents_agrees(case):
     f, params, x = case.make()

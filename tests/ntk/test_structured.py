@@ -312,6 +312,7 @@ def apply_program(steps, params, x):
     return x
 
 
+@pytest.mark.slow
 @given(programs())
 @settings(max_examples=15, deadline=None, derandomize=True)
 def test_random_programs_equal_the_full_jacobian(program):

@@ -220,6 +220,7 @@ def test_the_trace_that_theory_predicts_is_that_of_networks():
         )
 
 
+@pytest.mark.slow
 def test_many_groups_share_one_line_of_numbers():
     study = make_study({"model.width": [8, 16, 32, 64, 128], "model.depth": [1, 2, 3, 4]}, records=12, modes=8)
     chart = next(c for c in build_charts(study) if c.stem == "laws-model.width")

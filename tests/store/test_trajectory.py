@@ -57,7 +57,8 @@ def test_the_first_to_publish_wins(tmp_path):
 
 
 def test_many_copies_at_once_leave_one_whole_file(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trajectories"])  # which imports once what all write with
     processes = [context.Process(target=publish_made_up, args=(tmp_path, seed)) for seed in range(4)]
     for process in processes:
         process.start()

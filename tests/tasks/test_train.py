@@ -31,7 +31,7 @@ def finished(tmp_path_factory):
     """A finished toy run: (folder, what the command printed)."""
     folder = tmp_path_factory.mktemp("finished") / "here"
     folder.mkdir()
-    result = run_ntklens(*TOY, cwd=folder)
+    result = call_ntklens(*TOY, cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder, result
 
@@ -201,7 +201,7 @@ def test_diverged_is_a_result(tmp_path):
 
 
 def test_dead_networks_are_counted(tmp_path):
-    words = (*TOY, "model.depth=12", "model.width=1", "training.epochs=2")
+    words = (*TOY, "model.depth=4", "model.width=1", "training.epochs=2")
     result = call_ntklens(*words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "2 of 2 networks are dead" in result.stdout

@@ -25,15 +25,20 @@ def select(params, member):
 
 
 def run_plain_loop(trainer, data, seed, steps, rate):
-    """The obvious loop: one seed, no compiled loop, no members."""
+    """The obvious loop: one seed, no members, and of the loop only a step is compiled."""
     params = trainer.init(jax.random.split(jax.random.key(seed))[0])
     optimizer = trainer.optimizer(rate)
     state = optimizer.init(params)
     inputs, labels = jnp.asarray(data.train.inputs), jnp.asarray(data.train.labels)
-    for _ in range(steps):
+
+    @jax.jit
+    def step(params, state):
         gradient = jax.grad(lambda p: trainer.loss(trainer.apply(p, inputs), labels).mean())(params)
         updates, state = optimizer.update(gradient, state, params)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    for _ in range(steps):
+        params, state = step(params, state)
     return params
 
 

@@ -96,6 +96,25 @@ class KernelPlan:
         """Bytes at the peak: what is held of all leaves beside the passes of a chunk or the Gram and its parts."""
         return sum(share.bytes for share in self.shares) + max(self.passes_bytes, 2 * self.kernel_bytes)
 
+    def __str__(self) -> str:
+        """A line for each leaf, with the biases that are computed with it, for what all share, and the sum."""
+        rows = [
+            (" + ".join(self.names[leaf] for leaf in share.leaves), share.path, share.operations, share.bytes)
+            for share in self.shares
+        ]
+        passes = f"forward and {self.sizes.outputs} backward passes"
+        rows += [
+            ("all leaves", f"{passes}, {self.chunk} samples at a time", self.passes_operations, self.passes_bytes),
+            ("sum", "at the peak", self.operations, self.bytes),
+        ]
+        cells = [("leaf", "path", "Gflop", "MiB")]
+        cells += [(name, path, f"{count / 1e9:.3f}", f"{size / 2**20:.1f}") for name, path, count, size in rows]
+        widths = [max(len(row[k]) for row in cells) for k in range(4)]
+        return "\n".join(
+            f"{name:<{widths[0]}}  {path:<{widths[1]}}  {count:>{widths[2]}}  {size:>{widths[3]}}"
+            for name, path, count, size in cells
+        )
+
 
 @dataclass(frozen=True)
 class Sizes:

@@ -213,6 +213,26 @@ def plan_ntk(f: Function, params: Any, x1: Any, x2: Any = None) -> KernelPlan:
     return plans[0]
 
 
+def explain_ntk(f: Function, params: Any, x1: Any, x2: Any = None) -> KernelPlan:
+    """Print how `ntk(f, params, x1, x2)` is computed, leaf by leaf with operations and bytes, and their sum.
+
+    Args:
+        f: function f(params, x) → [N, C], or a `flax.linen.Module`.
+        params: pytree of parameters, or of their shapes (`jax.ShapeDtypeStruct`).
+        x1: inputs [N, ...], or their shape.
+        x2: inputs [N2, ...] of the second index, or their shape; x1 itself if None.
+
+    Returns:
+        The plan, as `plan_ntk`.
+
+    Raises:
+        ValueError: as `plan_ntk`.
+    """
+    plan = plan_ntk(f, params, x1, x2)
+    print(plan)
+    return plan
+
+
 def check_row(f: Function, params: Any, x: Array, shares: Mapping[str, Array], row: tuple[int, int]) -> None:
     """Compare a row of Θ with what follows from it by a Jacobian–vector product, layer by layer.
 
