@@ -90,14 +90,19 @@ def measure(parameterization: str, optimizer: str, width: int, data: Dataset, se
         flat = {f"{layer}.{kind}": leaf for layer, kinds in params["params"].items() for kind, leaf in kinds.items()}
         traces = ntklens.layer_traces(apply_leaves, flat, probe)
         found |= {f"Tr {name}": trace for name, trace in traces.items()}
-        state = transformation.init(params)
-        for count in range(1, max(UPDATES, default=0) + 1):
+        if not UPDATES:
+            return found
+
+        def update(carry: Any, _: None) -> tuple[Any, dict[str, jax.Array]]:
+            params, state = carry
             gradient = jax.grad(lambda p: jnp.mean(cross_entropy(model.apply(p, x), y)))(params)
             updates, state = transformation.update(gradient, state, params)
             params = optax.apply_updates(params, updates)
-            if count in UPDATES:
-                now = look(params)
-                found |= {f"Δ{name}, {count}": root_mean_square(now[name] - first[name]) for name in first}
+            now = look(params)
+            return (params, state), {name: root_mean_square(now[name] - first[name]) for name in first}
+
+        _, moved = jax.lax.scan(update, (params, transformation.init(params)), length=max(UPDATES))
+        found |= {f"Δ{name}, {count}": values[count - 1] for name, values in moved.items() for count in UPDATES}
         return found
 
     with jax.default_matmul_precision("highest"):

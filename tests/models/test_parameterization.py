@@ -203,13 +203,15 @@ def list_failing(slopes, found, name, optimizer):
     return {quantity for quantity, power in expected.items() if abs(found[quantity] - power) > TOLERANCE}
 
 
-def find_failing(slopes, data, name, optimizer, widths=(128, 256, 512, 1024, 2048)):
+def find_failing(slopes, data, name, optimizer, widths=(128, 512, 2048)):
     return list_failing(slopes, slopes.fit_slopes(name, optimizer, widths, data), name, optimizer)
 
 
+CASES = [(name, optimizer) for name in TABLE for optimizer in ("sgd", "adam")]  # benchmarks/parameterization.py: all
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize(("name", "optimizer"), [*CASES, ("mup", "momentum"), ("mup", "adamw")])
 def test_quantities_scale_with_the_width_as_the_table_says(slopes, data, name, optimizer):
     assert not find_failing(slopes, data, name, optimizer)
 
