@@ -71,7 +71,7 @@ WRONG = [
     ("dataset=/data/mnist", "type dataset=mnist dataset.root=/data/mnist"),
     ("+experiment=mnist_first", "type experiment=mnist_first"),
     ("optimizer.momentum=0.9", "type optimizer=momentum optimizer.momentum=0.9"),
-    ("dataset.input_dim=9", "type dataset=synthetic dataset.input_dim=9"),
+    ("dataset.classes=9", "type dataset=synthetic dataset.classes=9"),
     ("optimizer=sgd optimizer.momentum=0.9", "type optimizer=momentum optimizer.momentum=0.9"),
     ("optimizer=sgd optimizer.accumulator_dtype=float32", "type +optimizer.accumulator_dtype=float32"),
     ("-m optimizer=adam,sgd optimizer.momentum=0.9", "none of the swept options has it"),

@@ -198,13 +198,13 @@ def test_a_checkpoint_that_training_cannot_continue_from_is_skipped(tmp_path, un
     np.testing.assert_array_equal(read(folder, 0).trace, read(undisturbed, 0).trace)
 
 
-OPTIONAL = f"metrics=[{','.join(list_optional())}]"
+OPTIONAL = (f"metrics=[{','.join(list_optional())}]", "model.linearised=true", "ntk.probes=2")
 
 
 def test_optional_quantities_of_a_continued_run_equal_those_of_an_uninterrupted_one(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert run(whole, OPTIONAL)[0]
-    while not run(parts, OPTIONAL, after=35)[0]:
+    assert run(whole, *OPTIONAL)[0]
+    while not run(parts, *OPTIONAL, after=35)[0]:
         pass
     for seed in range(3):
         first, second = read(whole, seed), read(parts, seed)
