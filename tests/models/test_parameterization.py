@@ -236,8 +236,8 @@ def test_a_wrong_table_fails(slopes, data, monkeypatch, name, kind, rule, optimi
     monkeypatch.setitem(TABLE, name, TABLE[name] | {kind: rule})
     failing = find_failing(slopes, data, name, optimizer)
     assert expected <= failing
-    if kind == HIDDEN_BIAS:  # activations do not notice
-        assert failing == expected
+    if kind == HIDDEN_BIAS:  # activations hardly notice
+        assert {quantity for quantity in failing if quantity.startswith("Tr")} == expected
 
 
 @pytest.mark.slow
