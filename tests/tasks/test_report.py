@@ -100,8 +100,8 @@ def test_an_unfinished_sweep_with_a_truncated_file_is_reported_honestly(copy):
     assert result.returncode == 0, result.stderr
     assert "21 of 24 seeds done" in result.stdout
     assert "1 of 24 seeds failed (RuntimeError: no such luck)" in result.stdout
-    assert "1 of 24 seeds are still to come" in result.stdout
-    assert "1 files could not be read" in result.stdout
+    assert "1 of 24 seeds is still to come" in result.stdout
+    assert "1 file could not be read" in result.stdout
     assert f"{runs[1].name}/seed=1" in result.stdout
     page = (copy / "multirun" / "small" / "report" / "report.html").read_text(encoding="utf-8")
     assert "not complete" in page
