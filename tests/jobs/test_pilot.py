@@ -1,4 +1,4 @@
-"""A run whose step a rule chooses: one step, stored before training, whoever computes which seed and whenever."""
+"""A run whose step a rule chooses: one step for all processes and launches, stored before training."""
 
 import json
 import subprocess

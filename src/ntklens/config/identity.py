@@ -30,10 +30,8 @@ NOT_IDENTITY = (
     "ntk.memory_limit",
 )
 SCHEMA_VERSION = 1
-AUTO, RESOLVED = (
-    "auto",
-    None,
-)  # optimizer.learning_rate where a rule chooses the step
+# optimizer.learning_rate where a rule chooses the step.
+AUTO, RESOLVED = "auto", None
 # By name and version: a rule that changes gets another, and so its runs another key.
 STEP_RULES = {AUTO: "auto 1", RESOLVED: "resolved 1"}
 

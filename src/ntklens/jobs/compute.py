@@ -146,7 +146,7 @@ def _compute_locked(
             try:
                 step = find_step(job, members, size)
                 for checkpoints in _load_checkpoints(job, members):
-                    run_pack(job, list(checkpoints), list(checkpoints.values()), size, *step)
+                    run_pack(job, list(checkpoints), list(checkpoints.values()), size, step)
             except KeyboardInterrupt:
                 _note_interrupted(job, members)
                 raise

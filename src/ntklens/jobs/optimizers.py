@@ -51,14 +51,9 @@ def build_optimizer(node: DictConfig, network: Model, model: DictConfig) -> Opti
             f"model.{key}={model.get(key)}: has no rule for the rates of optimizer._target_={target}; type "
             f"optimizer=sgd, momentum, adam or adamw, or leave model.{key} out"
         )
-    make = SCALED[target]
+    make, step = SCALED[target], 1.0 if scale is None else scale_steps(target, scale)
     if make is None or factors is None:
-        step = 1.0 if scale is None else scale_steps(target, scale)
-        rates = None if step == 1 else (step,) * network.leaves
-        return Optimizer(lambda rate: plain(learning_rate=rate if step == 1 else step * rate), rates, precondition)
-    step = 1.0 if scale is None else scale_steps(target, scale)
-    return Optimizer(
-        lambda rate: make(factors, learning_rate=rate if step == 1 else step * rate, **options),
-        tuple(step * factor for factor in factors),
-        precondition,
-    )
+        build, rates = plain, None if step == 1 else (step,) * network.leaves
+    else:
+        build, rates = functools.partial(make, factors, **options), tuple(step * factor for factor in factors)
+    return Optimizer(lambda rate: build(learning_rate=rate if step == 1 else step * rate), rates, precondition)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,13 +84,19 @@ def write_heartbeat(job: RunContext, seeds: Sequence[int], step: int) -> None:
     )
 
 
+class Step(NamedTuple):
+    """The step of a run, and how it was chosen; nothing where it was given."""
+
+    learning_rate: float
+    pilot: Mapping[str, Any]
+
+
 def run_pack(
     job: RunContext,
     seeds: Sequence[int],
     checkpoints: Sequence[Checkpoint | None],
     size: int,
-    learning_rate: float,
-    pilot: Mapping[str, Any],
+    step: Step,
 ) -> None:
     """Train and publish up to `size` seeds; a smaller pack is filled up so that nothing is compiled again.
 
@@ -99,10 +105,9 @@ def run_pack(
       seeds: which.
       checkpoints: of each, where it goes on; None: from the start.
       size: members of the pack.
-      learning_rate: the step.
-      pilot: how it was chosen; nothing where it was given.
+      step: that of the optimizer.
     """
-    pack = Pack(job, seeds, checkpoints, size, learning_rate, pilot)
+    pack = Pack(job, seeds, checkpoints, size, step)
     job.watcher.say(f"{job.run.name}: {_list_seeds(seeds)} from update {pack.state.step} of {job.steps[-1]}")
     pack.train()
     pack.publish()
@@ -118,15 +123,14 @@ class Pack:
         seeds: Sequence[int],
         checkpoints: Sequence[Checkpoint | None],
         size: int,
-        learning_rate: float,
-        pilot: Mapping[str, Any],
+        step: Step,
     ) -> None:
-        self.job, self.seeds, self.learning_rate, self.pilot = job, list(seeds), learning_rate, pilot
+        self.job, self.seeds, self.learning_rate, self.pilot = job, list(seeds), *step
         self.started = self.saved = time.monotonic()
         self.first_step, self.seconds_before, self.last_heartbeat = 0, 0.0, -math.inf
         padded = [*range(len(seeds)), *[len(seeds) - 1] * (size - len(seeds))]
         trainer, cfg = job.trainer, job.cfg
-        self.state = initialise(trainer, [seeds[member] for member in padded], learning_rate)
+        self.state = initialise(trainer, [seeds[member] for member in padded], self.learning_rate)
         self.recorder = EnsembleRecorder(
             Measurer.of(trainer, cfg.ntk.engine, list_metrics(cfg.get("metrics") or (), cfg.ntk.get("probes", 1))),
             job.data,

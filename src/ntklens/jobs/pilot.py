@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from ntklens.config.checks import DESCENDING, PILOT_SEED
 from ntklens.config.identity import AUTO, CANONICAL_TARGETS, STEP_RULES, find_step_rule, get_step_divisor, name_run
 from ntklens.errors import InputError
-from ntklens.jobs.pack import RunContext, write_heartbeat
+from ntklens.jobs.pack import RunContext, Step, write_heartbeat
 from ntklens.recording.measure import DeviceData, Measurer, evaluate_split, select_member
 from ntklens.store.step import describe_choice, read_step, store_step
 from ntklens.training.curvature import measure_sharpness, measure_slope
@@ -36,13 +36,6 @@ from ntklens.training.schedule import make_geometric_steps
 
 SIGN_LIKE = ("optax.adam", "optax.adamw")  # optimizers for which the law in the width was measured
 DENSE = "ntklens.models.mlp.MLP"  # the model for which it was
-
-
-class Step(NamedTuple):
-    """The step of a run, and how it was chosen; nothing where it was given."""
-
-    learning_rate: float
-    pilot: dict[str, Any]
 
 
 def find_step(job: RunContext, seeds: Sequence[int], size: int) -> Step:

@@ -214,20 +214,7 @@ def plan_ntk(f: Function, params: Any, x1: Any, x2: Any = None) -> KernelPlan:
 
 
 def explain_ntk(f: Function, params: Any, x1: Any, x2: Any = None) -> KernelPlan:
-    """Print how `ntk(f, params, x1, x2)` is computed, leaf by leaf with operations and bytes, and their sum.
-
-    Args:
-        f: function f(params, x) → [N, C], or a `flax.linen.Module`.
-        params: pytree of parameters, or of their shapes (`jax.ShapeDtypeStruct`).
-        x1: inputs [N, ...], or their shape.
-        x2: inputs [N2, ...] of the second index, or their shape; x1 itself if None.
-
-    Returns:
-        The plan, as `plan_ntk`.
-
-    Raises:
-        ValueError: as `plan_ntk`.
-    """
+    """Print `plan_ntk(f, params, x1, x2)`, leaf by leaf with operations and bytes, and their sum; return it."""
     plan = plan_ntk(f, params, x1, x2)
     print(plan)
     return plan

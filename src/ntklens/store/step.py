@@ -35,7 +35,7 @@ def read_step(run: Path, checksum: str | None = None) -> dict[str, Any]:
 
 
 def store_step(run: Path, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Write a run's step.json unless there is one of the same data, and return what is there.
+    """Write a run's step.json unless there is one of the same data, and return what it then holds.
 
     Args:
         run: the run's directory; made if absent.
