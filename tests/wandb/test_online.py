@@ -114,6 +114,38 @@ def test_a_server_that_is_not_there(folder, serve):
     assert len(find_unsynced(folder / "multirun" / "synthetic")) == 2
 
 
+SLOW = """
+import os, sys, time
+if os.path.exists("second") or not os.path.exists("first"):
+    open("first", "w").close()
+else:
+    open("second", "w").close()
+    {trouble}
+sys.path.remove(os.path.dirname(os.path.dirname(__file__)))
+del sys.modules["wandb"]
+import wandb
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trouble", ["time.sleep(15)", "raise ImportError('wandb is broken')"])
+def test_what_befalls_the_process_that_writes_offline_is_its_own_matter(folder, serve, trouble):
+    server = serve()
+    environment = connect(server, folder) | {"PYTHONPATH": str(folder)}
+    server.close()
+    (folder / "wandb").mkdir()
+    (folder / "wandb" / "__init__.py").write_text(SLOW.format(trouble=trouble))
+    result = call_ntklens(*TOY, "tracking.patience=5", cwd=folder, **environment)
+    assert result.returncode == 0
+    written = len(find_unsynced(folder / "multirun" / "synthetic"))
+    if "sleep" in trouble:  # slow to start is not broken
+        assert (written, len(result.stderr.splitlines())) == (2, 1)
+        assert "2 runs are on this disk only" in result.stdout
+    else:
+        assert (written, len(result.stderr.splitlines())) == (0, 2)
+        assert "wandb is broken; results are untouched, the same line" in result.stderr.splitlines()[1]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_and_continued_job_is_one_run(folder, serve, number):

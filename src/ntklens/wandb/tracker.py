@@ -24,6 +24,7 @@ from ntklens.wandb import runs
 from ntklens.wandb.names import make_id, make_row
 
 HURRY_SECONDS = 5.0  # at most, where this process was asked to end
+START_SECONDS = 60.0  # that a writer may take to import wandb, on a busy machine
 WRITER_BYTES = 256 << 20  # of the writer, wandb's own process, and what draws figures
 MOST_BLOCKS = 1000  # waiting for a slow writer: what comes then waits for the end of its seed
 LOG_NAME = "writer.log"
@@ -174,7 +175,7 @@ class Link:
     def _start(self) -> None:
         folder = self.sweep / runs.FOLDER
         self.process: subprocess.Popen | None = None
-        self.ended = threading.Event()
+        self.ended, self.started = threading.Event(), False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / LOG_NAME).open("ab") as log:
@@ -234,6 +235,7 @@ class Link:
             for line in stream:
                 self.heard = time.monotonic()
                 answer = json.loads(line)
+                self.started = self.started or "ready" in answer
                 broken = answer.get("broken", broken)
                 with self.lock:
                     self.pending.pop(answer.get("done", answer.get("failed")), None)
@@ -242,6 +244,8 @@ class Link:
                 if "address" in answer:
                     print(f"wandb    {answer['address']}", flush=True)
         status = process.wait()
+        if process is not self.process:  # another has taken its place
+            return
         if broken or status:
             self.error = self.error or broken or f"its process ended with {_describe_status(status)}"
         self.ended.set()
@@ -254,16 +258,16 @@ class Link:
         if (self.lost or self.pending) and not _lost:
             _lost.append(self.sweep)
             why = self.error or next(iter(self.lost), "its process ended early")
-            if why not in _broken:  # else that was printed
-                self._say(f"{why}; results are untouched, the same line writes the runs once that is repaired")
+            self._say(f"{why}; results are untouched, the same line writes the runs once that is repaired")
 
     def _mend(self) -> bool:
         """After a break online, say so and have another process write offline what is not confirmed."""
-        if not self.error or self.settings["mode"] != "online":
+        if not self.error or self.settings["mode"] != "online" or not self.started:  # without wandb nothing is written
             return False
         self.refused = f"{runs.find_server()} did not take them"
         self._say(f"no more uploads: {self.error}; results are untouched, what is not uploaded is listed at the end")
         _broken.append(self.error)
+        self.error = ""  # what happens to the next process is another matter
         self.settings["mode"] = "offline"
         self.tasks = queue.SimpleQueue()
         self._start()
@@ -285,7 +289,8 @@ class Link:
             while not self.ended.wait(0.02):
                 now = time.monotonic()
                 hurried = hurried or (now if is_hurried() else 0.0)
-                if now - self.heard > patience or (hurried and now - hurried > HURRY_SECONDS):
+                silence = now - self.heard - (0 if self.started else START_SECONDS)
+                if silence > patience or (hurried and now - hurried > HURRY_SECONDS):
                     self.error = self.error or f"nothing was written for {now - self.heard:.0f} s"
                     break
         finally:

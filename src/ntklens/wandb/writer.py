@@ -427,6 +427,7 @@ def main() -> None:
         traceback.print_exc()
         say(broken=runs.explain(error))
         return
+    say(ready=True)
     for line in sys.stdin:
         task = json.loads(line)
         try:
