@@ -198,7 +198,7 @@ def test_a_checkpoint_that_training_cannot_continue_from_is_skipped(tmp_path, un
     np.testing.assert_array_equal(read(folder, 0).trace, read(undisturbed, 0).trace)
 
 
-OPTIONAL = (f"metrics=[{','.join(list_optional())}]", "model.linearised=true", "ntk.probes=2")
+OPTIONAL = (f"metrics=[{','.join(list_optional())}]", "model.linearised=true", "ntk.probes=2", "ntk.trace=estimate")
 
 
 def test_optional_quantities_of_a_continued_run_equal_those_of_an_uninterrupted_one(tmp_path):

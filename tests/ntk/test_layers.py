@@ -194,5 +194,61 @@ def test_arguments_of_another_kind_are_named():
         structured.kernel(Normalised(), variables["params"], x)
     with pytest.raises(ValueError, match=r"activation is of type str"):
         structured.kernel(lambda p, x: x @ p["w"], {"w": jnp.ones((5, 2)), "activation": "relu"}, x)
-    with pytest.raises(ValueError, match=r"x must be one array \[N, \.\.\.\], not a dictionary"):
-        structured.kernel(lambda p, x: x["image"] @ p, jnp.ones((5, 2)), {"image": x})
+    with pytest.raises(
+        ValueError,
+        match=r"x must be one array .*, or a tree of arrays with one N, not of image \[4, 5\] and mask \[3, 5\]",
+    ):
+        structured.kernel(lambda p, x: x["image"] @ p, jnp.ones((5, 2)), {"image": x, "mask": x[1:]})
+
+
+def test_inputs_may_be_a_tree_of_arrays():
+    keys = jax.random.split(jax.random.key(3), 5)
+    params = {
+        "image": {"kernel": jax.random.normal(keys[0], (5, 8))},
+        "out": {"kernel": jax.random.normal(keys[1], (8, 3))},
+    }
+    inputs = {"image": jax.random.normal(keys[2], (6, 5)), "mask": jax.random.bernoulli(keys[3], 0.5, (6, 8))}
+
+    def f(params, x):
+        return jnp.where(x["mask"], jnp.tanh(x["image"] @ params["image"]["kernel"]), 0) @ params["out"]["kernel"]
+
+    def whole(params, x):  # the same of one array
+        return f(params, {"image": x[:, :5], "mask": x[:, 5:] > 0.5})
+
+    x = jnp.concatenate([inputs["image"], inputs["mask"].astype(jnp.float32)], axis=1)
+    first, second = (jax.tree.map(lambda leaf, part=part: leaf[part], inputs) for part in (slice(4), slice(2, 6)))
+    for found, expected in (
+        (structured.ntk_by_layer(f, params, inputs), structured.ntk_by_layer(whole, params, x)),
+        (structured.ntk_by_layer(f, params, first, second), structured.ntk_by_layer(whole, params, x[:4], x[2:])),
+        (structured.layer_traces(f, params, inputs), structured.layer_traces(whole, params, x)),
+        (
+            jax.jit(lambda p, x: structured.ntk_by_layer(f, p, x))(params, inputs),
+            structured.ntk_by_layer(whole, params, x),
+        ),
+    ):
+        assert_close(found, expected)
+    np.testing.assert_allclose(
+        structured.ntk_trace(f, params, first, second), structured.ntk_trace(whole, params, x[:4], x[2:]), rtol=1e-5
+    )
+    assert structured.plan_ntk(f, params, inputs).names == {0: "image/kernel", 1: "out/kernel"}
+    with pytest.raises(ValueError, match="mixes samples"):
+        structured.kernel(lambda p, x: f(p, x) - f(p, x).mean(0, keepdims=True), params, inputs)
+    with pytest.raises(ValueError, match="x2 holds samples"):
+        structured.kernel(f, params, inputs, {"image": inputs["image"], "mask": x})
+
+
+def test_a_module_may_take_a_tree():
+    class Masked(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(nn.BatchNorm(use_running_average=True)(x["image"]) * x["mask"])
+
+    inputs = {"image": jnp.ones((4, 5)), "mask": jnp.arange(4.0)[:, None]}
+    variables = Masked().init(jax.random.key(0), inputs)
+    found = structured.ntk_by_layer(Masked(), variables, inputs)
+    assert list(found) == ["BatchNorm_0", "Dense_0"]
+    x = jnp.concatenate(list(inputs.values()), axis=1)
+    whole = structured.ntk_by_layer(
+        lambda params, x: Masked().apply(params, {"image": x[:, :5], "mask": x[:, 5:]}), variables, x
+    )
+    assert_close(found, whole)

@@ -106,7 +106,11 @@ def test_the_mean_of_projected_traces_over_all_signs_is_the_trace(name):
     def project(params):
         return structured._projected_traces(structured._take_apart(f, params, x), x, signs)
 
-    np.testing.assert_allclose(jax.jit(project)(params).mean(), structured.ntk_trace(f, params, x), rtol=1e-12)
+    means = {layer: values.mean() for layer, values in jax.jit(project)(params).items()}
+    traces = structured.layer_traces(f, params, x)
+    assert set(means) == set(traces)
+    for layer, trace in traces.items():
+        np.testing.assert_allclose(means[layer], trace, rtol=1e-12)
 
 
 def test_the_estimate_of_a_trace_is_within_its_standard_error():

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from ntklens.errors import InputError
 from ntklens.ntk.metrics import kernel_distance, target_alignment
 from ntklens.recording import quantities
-from ntklens.recording.measure import Measurer, put_on_device
+from ntklens.recording.measure import Measurer, measure_records, put_on_device
 from ntklens.recording.quantities import (
     DUE,
     HESSIAN,
@@ -26,6 +27,7 @@ from ntklens.recording.quantities import (
     Quantity,
     check_metrics,
     format_table,
+    list_metrics,
     list_optional,
     name_metric,
 )
@@ -59,6 +61,22 @@ def record(trainer, data, metrics=(), epochs=40, member=0, rate=1e-2):
         params.append(jax.tree.map(lambda leaf: np.array(leaf[member]), state.params))
         recorder.record(index, state.params, opt_state=state.opt_state)
     return recorder, recorder.finish()[member], params
+
+
+def test_estimated_traces_are_those_of_the_kernel_to_their_standard_error():
+    trainer, data = make_problem()
+    device, start = put_on_device(data), initialise(trainer, range(40), 1e-2).params
+    exact = measure_records(start, start, device, measurer=Measurer.of(trainer, "structured", ()))
+    metrics = list_metrics((), 1, estimated=True)
+    assert metrics == ("trace_error",)
+    found = measure_records(start, start, device, measurer=Measurer.of(trainer, "structured", metrics, 16))
+    errors = (found["trace"] - exact["trace"]) / found["trace_error"]
+    assert abs(errors.mean()) < 4 * errors.std() / math.sqrt(40)  # without bias, and of another sign in every member
+    assert 0.5 < errors.std() < 2
+    np.testing.assert_allclose(found["trace_layer"].sum(1), found["trace"], rtol=1e-5)
+    np.testing.assert_allclose(found["trace_layer"], exact["trace_layer"], rtol=0.5)
+    again = measure_records(start, start, device, measurer=Measurer.of(trainer, "structured", metrics, 16))
+    np.testing.assert_array_equal(found["trace"], again["trace"])
 
 
 @pytest.fixture(scope="module")

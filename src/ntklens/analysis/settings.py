@@ -91,6 +91,7 @@ def describe_runs(data: xr.Dataset, runs: Sequence[str] | None = None) -> dict[s
         "initialisation": _describe_initialisation(configs),
         "optimiser": _describe_optimiser(configs),
         "training": _describe_training(configs),
+        "trace": _describe_trace(configs),
         "seeds": _describe_seeds(data, runs),
     }
     return {heading: text for heading, text in words.items() if text}
@@ -144,6 +145,15 @@ def _describe_model(configs: Sequence[Mapping[str, object]]) -> str:
     if depths := list_values(configs, "model.depth"):
         parts.append(f"depth {join_values(depths)}")
     return ", ".join([*parts, *_describe_rest(configs, "model")])
+
+
+def _describe_trace(configs: Sequence[Mapping[str, object]]) -> str:
+    """Return by how many draws of random signs the trace is estimated; nothing where it is exact."""
+    estimated = [one for one in configs if one.get("ntk.trace") == "estimate"]
+    if not estimated:
+        return ""
+    text = f"estimated from {join_values(list_values(estimated, 'ntk.trace_draws'))} draws of random signs"
+    return text if len(estimated) == len(configs) else f"{text}, or exact"
 
 
 def _describe_initialisation(configs: Sequence[Mapping[str, object]]) -> str:

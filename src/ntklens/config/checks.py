@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ntklens.config.identity import AUTO, RESOLVED
+from ntklens.config.identity import AUTO, RESOLVED, is_same, list_neutral
 from ntklens.config.lines import find_key, format_override, get_words
 from ntklens.config.options import describe_unknown_key, type_groups
 from ntklens.config.schemas import KEPT
@@ -80,6 +80,8 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ntk.engine": _one_of("structured", "neural_tangents"),
     "ntk.memory_limit": _positive(),
     "ntk.probes": _at_least(1),
+    "ntk.trace": _one_of("exact", "estimate"),
+    "ntk.trace_draws": _at_least(2),
     "checkpoint.minutes": _positive(),
     "checkpoint.grace": _positive(),
     "launch.workers": _at_least(1),
@@ -151,6 +153,15 @@ def _check_step(cfg: DictConfig) -> None:
         raise InputError(f"seed={PILOT_SEED}: is the pilot's, where a rule chooses the step; choose other seeds")
 
 
+def _check_trace(cfg: DictConfig) -> None:
+    """Refuse settings of the trace that contradict each other."""
+    if cfg.ntk.trace == "estimate":
+        if cfg.ntk.engine != "structured":
+            raise InputError(f"ntk.engine={cfg.ntk.engine}: ntk.trace=estimate needs ntk.engine=structured")
+    elif not is_same(cfg.ntk.trace_draws, list_neutral()["ntk.trace_draws"]):
+        raise InputError(f"ntk.trace_draws={cfg.ntk.trace_draws}: needs ntk.trace=estimate")
+
+
 def validate(cfg: DictConfig) -> None:
     """Check every value that a type cannot express.
 
@@ -192,6 +203,7 @@ def validate(cfg: DictConfig) -> None:
         if value is not None and not ruled and not _holds(holds, value):
             raise InputError(f"{_show(key, value)}: {rule}")
     _check_step(cfg)
+    _check_trace(cfg)
     last_seed = cfg.seed + cfg.ensemble - 1
     if last_seed >= 2**32:
         raise InputError(f"seed={cfg.seed}: with ensemble={cfg.ensemble} the last seed is above 2^32 - 1")

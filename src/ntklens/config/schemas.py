@@ -87,6 +87,8 @@ class NTKConfig:
     engine: str = MISSING
     memory_limit: float | None = MISSING
     probes: int = added_later(1)
+    trace: str = added_later("exact")
+    trace_draws: int = added_later(16)
 
 
 @dataclass

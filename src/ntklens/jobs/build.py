@@ -16,8 +16,8 @@ from ntklens.errors import InputError
 from ntklens.jobs.datasets import load_dataset
 from ntklens.jobs.models import build_model
 from ntklens.jobs.optimizers import build_optimizer
-from ntklens.recording.measure import EVALUATION_BATCH
-from ntklens.recording.quantities import PREVIOUS, QUANTITIES, START, TWIN, list_needs
+from ntklens.recording.measure import EVALUATION_BATCH, Measurer
+from ntklens.recording.quantities import PREVIOUS, QUANTITIES, START, TWIN, list_metrics, list_needs
 from ntklens.training.controls import add_controls
 from ntklens.training.ensemble import Trainer
 from ntklens.training.losses import LOSSES
@@ -110,6 +110,14 @@ def _build_trainer(
 
 def _encode(node: DictConfig) -> str:
     return json.dumps(OmegaConf.to_container(node, resolve=True))
+
+
+def build_measurer(cfg: DictConfig, trainer: Trainer) -> Measurer:
+    """Return what measures the networks of a configuration."""
+    ntk = cfg.ntk
+    draws = ntk.trace_draws if ntk.get("trace") == "estimate" else None
+    metrics = list_metrics(cfg.get("metrics") or (), ntk.get("probes", 1), draws is not None)
+    return Measurer.of(trainer, ntk.engine, metrics, draws)
 
 
 def make_record_steps(cfg: DictConfig, trainer: Trainer, train_size: int) -> np.ndarray:

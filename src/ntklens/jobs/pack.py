@@ -17,13 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from ntklens.config.schemas import KERNEL, PARAMETERS
 from ntklens.data import Dataset
+from ntklens.jobs.build import build_measurer
 from ntklens.jobs.datasets import identify_dataset
 from ntklens.jobs.finish import finish_seed
 from ntklens.jobs.tracker import Tracker
 from ntklens.jobs.watcher import Watcher
 from ntklens.ntk.layers import name_layers
-from ntklens.recording.measure import DeviceData, Measurer
-from ntklens.recording.quantities import list_metrics
+from ntklens.recording.measure import DeviceData
 from ntklens.recording.recorder import NEEDED, PENDING, EnsembleRecorder
 from ntklens.recording.spectra import SpectrumWorkers
 from ntklens.recording.trajectory import build_trajectory
@@ -132,7 +132,7 @@ class Pack:
         trainer, cfg = job.trainer, job.cfg
         self.state = initialise(trainer, [seeds[member] for member in padded], self.learning_rate)
         self.recorder = EnsembleRecorder(
-            Measurer.of(trainer, cfg.ntk.engine, list_metrics(cfg.get("metrics") or (), cfg.ntk.get("probes", 1))),
+            build_measurer(cfg, trainer),
             job.data,
             self.state.params,
             job.steps,

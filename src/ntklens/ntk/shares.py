@@ -47,16 +47,17 @@ def compute_traces(passes: Passes, layers: Mapping[str, list[int]], x: Array, x2
     return _sum_traces(passes, layers, sizes, differentiate, *((x,) if x2 is None else (x, x2)))
 
 
-def compute_projected_trace(passes: Passes, layers: Mapping[str, list[int]], x: Array, signs: Array) -> Array:
-    """Σ_i |∂(signs_i · f(x_i))/∂θ|², signs [N, C]: the trace, on average over random signs. Without heads."""
+def compute_projected_traces(
+    passes: Passes, layers: Mapping[str, list[int]], x: Array, signs: Array
+) -> dict[str, Array]:
+    """Each layer's Σ_i |∂(signs_i · f(x_i))/∂θ_l|², signs [N, C]: its trace, on average over signs. Without heads."""
     sizes = dataclasses.replace(_find_sizes(passes, x, None), outputs=1)
 
     def differentiate(x: Array, signs: Array) -> tuple[Gradients, Gradients]:
         gradients = passes.run(x, signs[:, None])
         return gradients, gradients
 
-    traces = _sum_traces(passes, layers, sizes, differentiate, x, signs)
-    return functools.reduce(operator.add, traces.values())
+    return _sum_traces(passes, layers, sizes, differentiate, x, signs)
 
 
 def _sum_traces(

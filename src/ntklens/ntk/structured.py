@@ -33,7 +33,7 @@ from ntklens.ntk.layers import Function, call_function, name_layers
 from ntklens.ntk.linearity import Analysis, analyse_program
 from ntklens.ntk.plan import KernelPlan, Sizes, plan_kernel
 from ntklens.ntk.program import Program, trace_program
-from ntklens.ntk.shares import compute_kernels, compute_projected_trace, compute_traces, compute_weighted_trace
+from ntklens.ntk.shares import compute_kernels, compute_projected_traces, compute_traces, compute_weighted_trace
 from ntklens.ntk.signature import sign_program
 
 
@@ -49,7 +49,7 @@ def ntk(f: Function, params: Any, x1: Array, x2: Array | None = None) -> Array:
     Args:
         f: function f(params, x) → [N, C] that treats samples apart, or a `flax.linen.Module`.
         params: pytree of parameters; for a Module what `module.init` returns.
-        x1: inputs [N, ...].
+        x1: inputs [N, ...], an array or a pytree of arrays with one N (no list).
         x2: inputs [N2, ...] of the second index; x1 itself if None.
 
     Returns:
@@ -110,8 +110,10 @@ def ntk_trace(f: Function, params: Any, x1: Array, x2: Array | None = None) -> A
     Raises:
         ValueError: as `ntk_by_layer`; if x1 and x2 differ in their number of samples.
     """
-    if x2 is not None and len(x1) != len(x2):
-        raise ValueError(f"x1 holds {len(x1)} samples, x2 {len(x2)}: only a square kernel has a trace")
+    if x2 is not None:
+        first, second = (len(jax.tree.leaves(inputs)[0]) for inputs in (x1, x2))
+        if first != second:
+            raise ValueError(f"x1 holds {first} samples, x2 {second}: only a square kernel has a trace")
     return _dispatch(_trace, f, params, x1, x2)
 
 
@@ -134,9 +136,31 @@ def estimate_trace(f: Function, params: Any, x: Array, key: Array, probes: int =
     Raises:
         ValueError: as `ntk_by_layer`; if there are fewer than 2 probes.
     """
+    traces, error = estimate_layer_traces(f, params, x, key, probes)
+    return functools.reduce(operator.add, traces.values()), error
+
+
+def estimate_layer_traces(
+    f: Function, params: Any, x: Array, key: Array, probes: int = 16
+) -> tuple[dict[str, Array], Array]:
+    """The same for each layer's share of the trace; the standard error is that of their sum, Tr Θ.
+
+    Args:
+        f: function f(params, x) → [N, C] that treats samples apart, or a `flax.linen.Module`.
+        params: pytree of parameters; for a Module what `module.init` returns.
+        x: inputs [N, ...].
+        key: random key.
+        probes: how many draws M of all signs, 2 at least.
+
+    Returns:
+        {layer: scalar array}, layers as in `ntk_by_layer`, and a scalar array.
+
+    Raises:
+        ValueError: as `ntk_by_layer`; if there are fewer than 2 probes.
+    """
     if probes < 2:
         raise ValueError(f"probes={probes}: a standard error takes 2 at least")
-    params, x, _ = _as_arrays(params, x, None)
+    f, params, x, _ = _as_arrays(f, params, x, None)
     with jax.default_matmul_precision("highest"):
         problem = _take_apart(f, params, x)
         output = problem.program.avals[problem.program.output]
@@ -148,7 +172,8 @@ def estimate_trace(f: Function, params: Any, x: Array, key: Array, probes: int =
             task = problem.task(_projected_traces)
             _refuse_mixing(f, params, x, task, captured)
             values = _compile(task)(problem.leaves, captured, x, signs)
-    return values.mean(), values.std(ddof=1) / math.sqrt(probes)
+    error = functools.reduce(operator.add, values.values()).std(ddof=1) / math.sqrt(probes)
+    return {layer: values[layer].mean() for layer in problem.layers}, error
 
 
 def kernel(f: Function, params: Any, x: Array, x2: Array | None = None) -> Array:
@@ -200,8 +225,8 @@ def plan_ntk(f: Function, params: Any, x1: Any, x2: Any = None) -> KernelPlan:
     names = {number: jax.tree_util.keystr(path, simple=True, separator="/") for number, path in enumerate(paths)}
 
     def trace(params: Any, x1: Array, x2: Array | None) -> Array:
-        params, x1, x2 = _as_arrays(params, x1, x2)
-        problem = _take_apart(f, params, x1)
+        function, params, x1, x2 = _as_arrays(f, params, x1, x2)
+        problem = _take_apart(function, params, x1)
         analysis = problem.analysis
         heads = find_heads(analysis)
         convolved = [equation.outputs[0] for equation in find_convolutions(analysis, heads)]
@@ -236,7 +261,7 @@ def check_row(f: Function, params: Any, x: Array, shares: Mapping[str, Array], r
     Raises:
         KernelError: if they differ by more than rounding does; it names the leaf.
     """
-    params, x, _ = _as_arrays(params, x, None)
+    f, params, x, _ = _as_arrays(f, params, x, None)
     layers = name_layers(f, params)
     try:
         rows = _compute_rows(f, params, x, tuple(map(tuple, layers.values())), row)
@@ -301,7 +326,7 @@ def weighted_trace(f: Function, params: Any, x: Array, weights: Any) -> Array:
     Raises:
         ValueError: if f does not return [N, C], or params holds no parameter.
     """
-    params, x, _ = _as_arrays(params, x, None)
+    f, params, x, _ = _as_arrays(f, params, x, None)
     with jax.default_matmul_precision("highest"):
         problem = _take_apart(f, params, x)
         found = [leaf.astype(problem.dtype) for leaf in jax.tree.leaves(weights)]
@@ -319,7 +344,7 @@ def check_function(f: Function, params: Any, x: Array) -> None:
     Raises:
         ValueError: as `ntk_by_layer`; if f does not depend on its parameters.
     """
-    params, x, _ = _as_arrays(params, x, None)
+    f, params, x, _ = _as_arrays(f, params, x, None)
     with jax.default_matmul_precision("highest"):
         problem = _take_apart(f, params, x)
         if not any(map(problem.list_acting, problem.layers)):
@@ -411,10 +436,10 @@ def _layer_traces(problem: _Problem, x: Array, x2: Array | None = None) -> dict[
     return compute_traces(problem.prepare(), problem.list_members(), x, x2)
 
 
-def _projected_traces(problem: _Problem, x: Array, signs: Array | None) -> Array:
-    """The trace's estimates [M] by random signs [M, N, C]."""
+def _projected_traces(problem: _Problem, x: Array, signs: Array | None) -> dict[str, Array]:
+    """Each layer's estimates [M] of its trace by random signs [M, N, C]."""
     passes, members = problem.prepare(with_heads=False), problem.list_members()
-    return jax.lax.map(lambda one: compute_projected_trace(passes, members, x, one), signs)
+    return jax.lax.map(lambda one: compute_projected_traces(passes, members, x, one), signs)
 
 
 def _dispatch(compute: Callable[..., Any], f: Function, params: Any, x: Array, x2: Array | None = None) -> Any:
@@ -424,7 +449,7 @@ def _dispatch(compute: Callable[..., Any], f: Function, params: Any, x: Array, x
     time that a device need not wait for: the task of the last call alike starts at once, and its result is returned if
     the trace finds the same task.
     """
-    params, x, x2 = _as_arrays(params, x, x2)
+    f, params, x, x2 = _as_arrays(f, params, x, x2)
     with jax.default_matmul_precision("highest"):
         key = _describe_call(compute, f, params, x, x2)
         guess = None if _is_traced(params, x, x2) else _LATEST.get(key)
@@ -448,26 +473,60 @@ def _is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
-def _as_arrays(params: Any, x: Any, x2: Any) -> tuple[Any, Array, Array | None]:
+def _as_arrays(f: Function, params: Any, x: Any, x2: Any) -> tuple[Function, Any, Array, Array | None]:
+    """Return the arguments of a kernel as arrays; inputs of several arrays as numbers of samples, which f looks up."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(f"params may hold arrays and numbers only, and {name} is of type {type(leaf).__name__}")
     is_swapped = isinstance(params, Array | np.ndarray) and not isinstance(x, Array | np.ndarray)
     order = "; or are params and x swapped? The order is f, params, x" if is_swapped else ""
-    for name, value in (("x", x), ("x2", x2)):
-        if isinstance(value, Mapping):
-            raise ValueError(
-                f"{name} must be one array [N, ...], not a dictionary: pass the array that the network acts on and let "
-                f"f close over the rest{order}"
-            )
     params, x, x2 = jax.tree.map(jnp.asarray, (params, x, x2))
+    if not isinstance(x, Array | list) and jax.tree.leaves(x):
+        sizes = [_count_samples(name, value, order) for name, value in (("x", x), ("x2", x2)) if value is not None]
+        if x2 is not None and _describe_samples(x2) != _describe_samples(x):
+            raise ValueError(f"x2 holds samples {_describe_samples(x2)}, x others: {_describe_samples(x)}")
+        table = x if x2 is None else jax.tree.map(lambda *parts: jnp.concatenate(parts), x, x2)
+        x2 = None if x2 is None else jnp.arange(sizes[0], sum(sizes))
+        return _look_up(f, table), params, jnp.arange(sizes[0]), x2
     if not isinstance(x, Array) or x.ndim == 0:
         kind = "a single number" if isinstance(x, Array) else type(x).__name__
         raise ValueError(f"x must be one array [N, ...], not {kind}{order}")
     if x2 is not None and (x2.shape[1:], x2.dtype) != (x.shape[1:], x.dtype):
         raise ValueError(f"x2 holds samples {x2.dtype}{list(x2.shape[1:])}, x others: {x.dtype}{list(x.shape[1:])}")
-    return params, x, x2
+    return f, params, x, x2
+
+
+def _look_up(f: Function, table: Any) -> Function:
+    """Return f as a function of samples' numbers in a pytree of arrays [N, ...]."""
+
+    def function(params: Any, numbers: Array) -> Array:
+        return call_function(f, params, jax.tree.map(lambda leaf: leaf[numbers], table))
+
+    function.__wrapped__ = f  # type: ignore[attr-defined]  # what the parameters of a Module are stays known
+    return function
+
+
+def _count_samples(name: str, inputs: Any, order: str) -> int:
+    """The N of a pytree of inputs [N, ...]."""
+    shapes = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(inputs)
+    }
+    first = next(iter(shapes))
+    for leaf, shape in shapes.items():
+        if not shape or shape[:1] != shapes[first][:1]:
+            one, other = (f"{part} {list(shapes[part])}" for part in (first, leaf))
+            raise ValueError(
+                f"{name} must be one array [N, ...], or a tree of arrays with one N, not of {one} and {other}{order}"
+            )
+    return int(shapes[first][0])
+
+
+def _describe_samples(inputs: Any) -> str:
+    """The tree of a sample, its dtypes and shapes."""
+    leaves, tree = jax.tree.flatten(inputs)
+    return f"{tree} of {', '.join(f'{leaf.dtype}{list(leaf.shape[1:])}' for leaf in leaves)}"
 
 
 KEPT = 64  # compiled programs, the latest

@@ -65,6 +65,7 @@ class Measurer:
       twin: as `apply`, of the linearised twin in the same parameters; None: there is none.
       rates: the rate of each leaf of the parameters, of one `learning_rate`; None: one for all.
       precondition: state of the optimizer → what Adam multiplies its momentum by; None: it does no such.
+      trace_draws: by how many draws of random signs traces are estimated; None: they are exact.
     """
 
     apply: Callable[[Params, jax.Array], jax.Array]
@@ -75,9 +76,10 @@ class Measurer:
     twin: Callable[[Params, jax.Array], jax.Array] | None = None
     rates: tuple[float, ...] | None = None
     precondition: Precondition | None = None
+    trace_draws: int | None = None
 
     @classmethod
-    def of(cls, trainer: Trainer, engine: str, metrics: tuple[str, ...]) -> "Measurer":
+    def of(cls, trainer: Trainer, engine: str, metrics: tuple[str, ...], trace_draws: int | None = None) -> "Measurer":
         """Return what measures the networks of a trainer."""
         return cls(
             trainer.apply,
@@ -87,6 +89,7 @@ class Measurer:
             twin=trainer.twin,
             rates=trainer.rates,
             precondition=trainer.precondition,
+            trace_draws=trace_draws,
         )
 
     @property
@@ -163,17 +166,37 @@ class RecordView:
     @functools.cached_property
     def traces(self) -> jax.Array:
         """The trace of each layer's share of Θ, shape (layers,)."""
-        engine = ENGINES[self.measurer.engine]
-        return jnp.stack(list(engine.layer_traces(self.measurer.apply, self.params, self.data.probe).values()))
+        return jnp.stack(list(self._measured_traces[0].values()))
+
+    @property
+    def trace_error(self) -> jax.Array:
+        """The standard error of the trace; 0 where it is exact."""
+        return self._measured_traces[1]
+
+    @functools.cached_property
+    def _measured_traces(self) -> tuple[dict[str, jax.Array], jax.Array]:
+        return self._trace_layers(self.measurer.apply, self.params)
+
+    def _trace_layers(self, function: Callable, params: Params) -> tuple[dict[str, jax.Array], jax.Array]:
+        """Return the trace of each layer's share, exact or estimated, and the standard error of their sum.
+
+        Signs are drawn from the member's start: the same at every record, so that changes of the trace are known more
+        precisely than the trace, and others in every member, so that an ensemble's errors are independent.
+        """
+        draws, probe = self.measurer.trace_draws, self.data.probe
+        if draws is None:
+            return ENGINES[self.measurer.engine].layer_traces(function, params, probe), jnp.zeros((), probe.dtype)
+        leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(self.initial)]
+        seed = sum(jnp.sum(jax.lax.bitcast_convert_type(leaf, jnp.uint32)) for leaf in leaves)
+        return structured.estimate_layer_traces(function, params, probe, jax.random.key(seed), draws)
 
     @functools.cached_property
     def weighted_trace(self) -> jax.Array:
         """The trace of the kernel whose leaves count with the rates that they are trained with."""
         if self.measurer.rates is None:
             return self.traces.sum()
-        engine = ENGINES[self.measurer.engine]
         function, params = weigh_leaves(self.measurer.apply, self.params, self.measurer.rates)
-        return sum(engine.layer_traces(function, params, self.data.probe).values(), jnp.zeros((), self.traces.dtype))
+        return sum(self._trace_layers(function, params)[0].values(), jnp.zeros((), self.traces.dtype))
 
     @functools.cached_property
     def preconditioned_trace(self) -> jax.Array:

@@ -29,6 +29,7 @@ DUE = {"spectrum": (SPECTRUM,), "crossing": (SPECTRUM, SNAPSHOT), "end": (SPECTR
 # What a quantity may need beside the kernel, and the record.
 START, PREVIOUS, PARAMETERS = "start", "previous", "parameters"
 WEIGHTED, OPTIMIZER, TWIN, PROBES, HESSIAN = "weighted", "optimizer", "twin", "probes", "hessian"
+ESTIMATE = "estimate"
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Quantity:
       optional: whether it is measured only where `metrics` lists it.
       needs: what is kept or computed for it: `START`, `PREVIOUS` (kernels), `PARAMETERS`, `WEIGHTED` (the weighted
         kernel), `OPTIMIZER` (the state of the optimizer), `TWIN` (model.linearised=true), `PROBES` (kernels on
-        the further probes), `HESSIAN` (of the train loss).
+        the further probes), `HESSIAN` (of the train loss), `ESTIMATE` (ntk.trace=estimate).
       source: where it is defined, if not by arXiv 2507.05035.
     """
 
@@ -229,6 +230,10 @@ _LIST = (
         optional=True, source="Baratin et al. 2021, arXiv 2008.00938",
     ),
     Quantity(
+        "trace_error", "standard error of trace, from the spread over draws of signs; 0 where ntk.trace=exact", RECORD,
+        lambda view: view.trace_error, optional=True, needs=(ESTIMATE,), source="Hutchinson 1990",
+    ),
+    Quantity(
         "trace_weighted",
         "Σ_l η_l Tr Θ_l over the parameter arrays l, η_l the rate of l in units of learning_rate: Adam's factors of a "
         "parameterisation, the step of an output scale; Tr Θ where all are one", RECORD,
@@ -312,9 +317,16 @@ def check_metrics(metrics: Iterable[str]) -> None:
         raise InputError(f"metrics=[{','.join(map(str, metrics))}]: {reason}")
 
 
-def list_metrics(metrics: Iterable[str], probes: int) -> tuple[str, ...]:
-    """Return the optional quantities that a configuration switches on: what it lists, and those of several probes."""
-    own = [name for name, one in QUANTITIES.items() if PROBES in one.needs and probes > 1]
+def list_metrics(metrics: Iterable[str], probes: int, estimated: bool = False) -> tuple[str, ...]:
+    """Return the optional quantities that a configuration switches on.
+
+    Args:
+      metrics: what it lists.
+      probes: how many; of several, their own quantities.
+      estimated: whether the trace is an estimate, which has an error.
+    """
+    switched = {need for need, on in ((PROBES, probes > 1), (ESTIMATE, estimated)) if on}
+    own = [name for name, one in QUANTITIES.items() if switched & set(one.needs)]
     return tuple(dict.fromkeys([*metrics, *own]))
 
 
