@@ -19,6 +19,7 @@ SMALL = ("dataset.train_size=20", "dataset.test_size=10", "dataset.probe_size=4"
 SETS = {
     "images": ("dataset=digits",),
     "flat": ("dataset=synthetic", "dataset.input_dim=5", "dataset.classes=3"),
+    "tokens": ("dataset=markov", "dataset.vocabulary=4", "dataset.length=3"),
 }
 
 

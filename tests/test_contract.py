@@ -37,7 +37,7 @@ def try_model(cfg):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", list_options("model"))
-def test_a_model_trains_on_images_or_flat_inputs_or_both(model):
+def test_a_model_trains_on_some_kind_of_inputs(model):
     """What it cannot take it refuses before training, by its name."""
     trained = []
     for words in SETS.values():

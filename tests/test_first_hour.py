@@ -75,7 +75,7 @@ WRONG = [
     ("optimizer=sgd optimizer.momentum=0.9", "type optimizer=momentum optimizer.momentum=0.9"),
     ("optimizer=sgd optimizer.accumulator_dtype=float32", "type +optimizer.accumulator_dtype=float32"),
     ("-m optimizer=adam,sgd optimizer.momentum=0.9", "none of the swept options has it"),
-    ("-m model=mlp,cnn model.kernel=1", "model=cnn: no such option; available: mlp"),
+    ("-m model=mlp,lstm model.kernel=1", "model=lstm: no such option; available: causal_transformer, cnn, mlp"),
     ("-m task=train,plan", "it is one for the whole sweep"),
     ("-m task=status model.width=3,4", "type it without -m"),
     ("hydra/launcher=slurm_gpu", "type: python -m ntklens.run -m hydra/launcher=slurm_gpu"),

@@ -4,7 +4,7 @@ import jax
 from flax import linen as nn
 
 
-class CNN(nn.Module):
+class ConvNet(nn.Module):
     """(Conv 3 × 3 (channels), relu, average pooling by 2) × depth → Dense(classes), for images [N, H, W, C]."""
 
     channels: int

@@ -83,11 +83,11 @@ def own(tmp_path, monkeypatch):
 
 
 REFUSED = [
-    ("model=cnn model.channels=abc", "model.channels", "must be an integer"),
-    ("model=cnn model.chanels=3", "model.chanels", "did you mean model.channels"),
-    ("model=cnn model.width=3", "model.width", "type model=mlp model.width=3"),
-    ("model=cnn +model.classes=3", "model.classes", "ntklens passes classes; remove it"),
-    ("-m model=cnn model.channels=4,abc", "model.channels", "must be an integer"),
+    ("model=convnet model.channels=abc", "model.channels", "must be an integer"),
+    ("model=convnet model.chanels=3", "model.chanels", "did you mean model.channels"),
+    ("model=convnet model.width=3", "model.width", "type model=mlp model.width=3"),
+    ("model=convnet +model.classes=3", "model.classes", "ntklens passes classes; remove it"),
+    ("-m model=convnet model.channels=4,abc", "model.channels", "must be an integer"),
     ("dataset=rings dataset.noise=abc", "dataset.noise", "must be a number"),
     ("dataset=rings dataset.train_size=abc", "dataset.train_size", "must be an integer"),
     ("dataset=rings dataset.train_size=0", "dataset.train_size=0", "positive integer"),
@@ -95,7 +95,7 @@ REFUSED = [
     ("optimizer=lion optimizer.b1=abc", "optimizer.b1", "must be a number"),
     ("optimizer=clipped_sgd optimizer.max_norm=abc", "optimizer.max_norm", "must be a number"),
     ("optimizer=clipped_sgd optimizer.maxnorm=1", "optimizer.maxnorm", "did you mean optimizer.max_norm"),
-    ("model._target_=own_model.CNN", "model._target_=own_model.CNN", "takes no argument"),
+    ("model._target_=own_model.ConvNet", "model._target_=own_model.ConvNet", "takes no argument"),
     ("model._target_=own_model.RNN", "model._target_=own_model.RNN", "there is no such class"),
     ("model._target_=nowhere.CNN", "model._target_=nowhere.CNN", "if it is your own, type PYTHONPATH=FOLDER"),
 ]
@@ -188,14 +188,14 @@ def test_checking_waits_for_no_arrays():
 def test_the_example_of_the_documents_runs(tmp_path):
     """The lines of docs/own.md, on a copy of the example, shortened."""
     text = (Path(__file__).parents[2] / "docs" / "own.md").read_text(encoding="utf-8")
-    line = "--config-dir examples/own/conf model=cnn dataset=digits optimizer=clipped_sgd"
+    line = "--config-dir examples/own/conf model=convnet dataset=digits optimizer=clipped_sgd"
     assert f"PYTHONPATH=examples/own python -m ntklens.run {line}" in text
     shutil.copytree(OWN, tmp_path / "examples" / "own", ignore=shutil.ignore_patterns("__pycache__"))
     short = ("training.epochs=3", "ensemble=1", "dataset.train_size=20", "dataset.probe_size=4", "tracking=none")
     result = call_ntklens(*line.split(), *short, cwd=tmp_path, PYTHONPATH=str(tmp_path / "examples" / "own"))
     assert result.returncode == 0, result.stderr
     assert len(list(tmp_path.glob("multirun/digits/*/seed=0/trajectory.nc"))) == 1
-    assert {"cnn"} <= set(list_options("model"))
+    assert {"convnet"} <= set(list_options("model"))
 
 
 def test_an_unknown_key_is_answered_where_no_command_was_typed(monkeypatch):

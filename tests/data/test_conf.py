@@ -13,7 +13,7 @@ NAMES = tuple(sorted(path.stem for path in CONF.glob("*.yaml")))
 
 
 def test_the_published_datasets_have_a_file():
-    assert set(NAMES) >= {"cifar10", "digits", "fashion_mnist", "mnist", "synthetic"}
+    assert set(NAMES) >= {"cifar10", "digits", "fashion_mnist", "mnist", "synthetic", "modular", "markov"}
 
 
 def read_call(name):
@@ -29,7 +29,8 @@ def test_file_is_the_constructor_call_with_its_defaults(name):
     assert load.__module__ == f"ntklens.data.{name}"
     parameters = inspect.signature(load).parameters.values()
     own = {each.name: each.default for each in parameters if each.kind is not each.VAR_KEYWORD}
-    assert values == dict(DEFAULTS) | {"train_size": values["train_size"]} | own
+    sizes = {size: values[size] for size in ("train_size", "probe_size")}
+    assert values == dict(DEFAULTS) | sizes | own
     assert values["name"] == name
 
 
@@ -40,7 +41,7 @@ def test_file_and_every_value_are_explained(name):
     assert all(" # " in line for line in lines if not line.startswith(("_target_", "defaults")))
 
 
-@pytest.mark.parametrize("name", ["digits", "synthetic"])
+@pytest.mark.parametrize("name", ["digits", "synthetic", "modular", "markov"])
 def test_call_builds_a_dataset(name):
     load, values = read_call(name)
     dataset = load(**values)

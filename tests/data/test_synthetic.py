@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ntklens.data import synthetic
-from ntklens.data.synthetic import BLOCK, Stream, Teacher
+from ntklens.data.stream import BLOCK, Stream
+from ntklens.data.synthetic import Teacher
 from ntklens.errors import InputError
 
 SIZES = {"train_size": 300, "test_size": 100, "probe_size": 16}
@@ -101,7 +102,7 @@ def test_standardised_outputs_are_what_keeps_classes_alike():
     for seed in range(3):
         teacher = Teacher(32, 10, 64, 2, np.random.default_rng(seed))
         teacher._mean, teacher._deviation = np.zeros((1, 10)), np.ones((1, 10))
-        labels = Stream(teacher, 32, np.random.default_rng(100 + seed)).take(10_000).labels
+        labels = Stream(teacher.draw, np.random.default_rng(100 + seed)).take(10_000).labels
         rarest.append(np.bincount(labels, minlength=10).min())
     assert max(rarest) < 300
 

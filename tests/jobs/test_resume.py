@@ -80,15 +80,22 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    "words", [(), ("optimizer=sgd", "training.batch_size=5", "optimizer.learning_rate=0.02", "training.epochs=30")]
-)
-def test_the_continued_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, words):
+SIZES = ("dataset.train_size=12", "dataset.test_size=8", "dataset.probe_size=4", "training.epochs=50", "model.depth=1")
+SIZES += ("ensemble=3", "checkpoint.minutes=0.003")
+NETWORKS = {
+    "cnn": (*SIZES, "model=cnn", "model.width=2", "dataset=digits"),
+    "resnet": (*SIZES, "model=resnet", "model.width=8", "model.stages=1", "dataset=digits"),
+    "transformer": (*SIZES, "model=transformer", "model.width=4", "dataset=digits"),
+    "causal_transformer": (*SIZES, "model=causal_transformer", "model.width=4", "dataset=markov", "dataset.length=2"),
+}
+
+
+def check_continued(tmp_path, words, after):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(whole, *words)[0]
     total, attempts = 0, 0
     while True:
-        ended, watcher = run(parts, *words, after=35)
+        ended, watcher = run(parts, *words, after=after)
         total, attempts = total + watcher.done, attempts + 1
         if ended:
             break
@@ -102,6 +109,20 @@ def test_the_continued_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, wor
         for name in first.data_vars:
             np.testing.assert_array_equal(first[name], second[name], err_msg=name)
         assert not (parts / f"seed={seed}" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("optimizer=sgd", "training.batch_size=5", "optimizer.learning_rate=0.02", "training.epochs=30")]
+)
+def test_the_continued_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, words):
+    check_continued(tmp_path, words, after=35)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_continues_bit_for_bit(tmp_path, monkeypatch, network):
+    monkeypatch.setitem(globals(), "WORDS", NETWORKS[network])
+    check_continued(tmp_path, (), after=12)
 
 
 def test_continued_in_another_packing_it_is_equal_to_rounding(tmp_path, undisturbed):

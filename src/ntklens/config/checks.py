@@ -53,6 +53,8 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.depth": _at_least(1),
     "model.base_width": _at_least(1),
     "model.output_scale": _positive(),
+    **dict.fromkeys(("model.kernel_size", "model.stride", "model.stages", "model.groups"), _at_least(1)),
+    **dict.fromkeys(("model.patch_size", "model.heads", "model.mlp_ratio", "model.vocabulary"), _at_least(1)),
     "dataset.train_size": _at_least(1),
     "dataset.test_size": _at_least(2),
     "dataset.probe_size": _at_least(1),
@@ -135,6 +137,14 @@ def _leave_step_to_the_rule(cfg: DictConfig) -> None:
         cfg.optimizer.learning_rate = RESOLVED
 
 
+def _check_width(cfg: DictConfig) -> None:
+    """Refuse widths of our models that are cut into parts and do not divide."""
+    for part in ("heads", "groups"):
+        count, ours = cfg.model.get(part), str(cfg.model._target_).startswith("ntklens.")
+        if ours and count and cfg.model.width % count:
+            raise InputError(f"model.width={cfg.model.width}: must be a multiple of model.{part}={count}")
+
+
 def _check_step(cfg: DictConfig) -> None:
     rate, target = cfg.optimizer.learning_rate, cfg.optimizer._target_
     if rate == AUTO and target not in DESCENDING:
@@ -202,6 +212,7 @@ def validate(cfg: DictConfig) -> None:
         ruled = key == "optimizer.learning_rate" and value == AUTO
         if value is not None and not ruled and not _holds(holds, value):
             raise InputError(f"{_show(key, value)}: {rule}")
+    _check_width(cfg)
     _check_step(cfg)
     _check_trace(cfg)
     last_seed = cfg.seed + cfg.ensemble - 1

@@ -45,7 +45,7 @@ def describe(error: Exception) -> str:
     if match := re.match(r"Multiple values for (\S+)\. To override a value use 'override (\S+): (.*)'", text):
         return f"+{match[1]}={match[3]}: {match[1]} has a value already; type {match[1]}={match[3]}"
     if match := re.match(r"Additional config directory '(.*)' not found", text):
-        return f"--config-dir {match[1]}: there is no such folder; it holds your own groups, such as model/cnn.yaml"
+        return f"--config-dir {match[1]}: there is no such folder; it holds your own groups, such as model/mine.yaml"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key, schema = getattr(cause, "full_key", None), getattr(cause, "object_type", None)
     if key and isinstance(cause, ConfigKeyError | ConfigAttributeError):

@@ -195,12 +195,18 @@ def _find_typed_value(key: str) -> str:
     return f"={values[-1]}" if values else ""
 
 
+def _find_default(group: str) -> str | None:
+    defaults = OmegaConf.load(find_config_directory() / "config.yaml").defaults
+    return next((one[group] for one in defaults if OmegaConf.is_dict(one) and group in one), None)
+
+
 def _find_typed_hint(key: str) -> str:
     """Return what to type instead of a key that has another name or belongs to another option, with its value."""
     value = _find_typed_value(key)
     group, _, leaf = key.rpartition(".")
     if group in GROUPS and (options := [name for name, keys in list_options(group).items() if leaf in keys]):
         listed = " or ".join(f"{group}={option}" for option in options)
-        return f"it belongs to {listed}; type {group}={options[0]} {key}{value}"
+        first = default if (default := _find_default(group)) in options else options[0]
+        return f"it belongs to {listed}; type {group}={first} {key}{value}"
     right = suggest_key(key)
     return f"did you mean {right}{value}" if right else ""

@@ -174,7 +174,8 @@ def _read_class(home: str, node: ast.ClassDef) -> Arguments | None:
     if not node.bases and not node.keywords:
         return Arguments({}, False)
     bases = [_resolve(home, ast.unparse(base)) for base in node.bases]
-    if len(bases) != 1 or bases[0] not in FLAX_MODULES:
+    others = [base for base in bases if base not in FLAX_MODULES]
+    if len(bases) != len(others) + 1 or not all(map(_adds_no_field, others)):
         return None
     named = {}
     for part in node.body:  # the fields of a dataclass
@@ -182,6 +183,20 @@ def _read_class(home: str, node: ast.ClassDef) -> Arguments | None:
             default = None if part.value is None else _find_value(part.value)
             named[part.target.id] = Argument(_choose_kind(ast.unparse(part.annotation), default), part.value is None)
     return Arguments(named, False)
+
+
+def _adds_no_field(dotted: str | None) -> bool:
+    """Return whether a base class, such as one of shared methods, is no dataclass and has no `__init__`."""
+    module, _, name = (dotted or "").rpartition(".")
+    found = _find_definition(module, name) if module else None
+    if found is None:
+        return False
+    home, node = found
+    if not isinstance(node, ast.ClassDef) or node.decorator_list or node.keywords:
+        return False
+    if any(isinstance(part, ast.FunctionDef) and part.name == "__init__" for part in node.body):
+        return False
+    return all(_adds_no_field(_resolve(home, ast.unparse(base))) for base in node.bases)
 
 
 def _read_function(home: str, arguments: ast.arguments) -> Arguments | None:

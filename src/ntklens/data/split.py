@@ -1,5 +1,6 @@
 """From pools of labelled samples to a Dataset: sizes checked, rows chosen, only these converted."""
 
+import functools
 import hashlib
 import numbers
 from dataclasses import dataclass
@@ -101,6 +102,7 @@ def build_dataset(
     scale: float,
     source: dict[str, Any],
     input_dim: int | None = None,
+    tokens: bool = False,
     **options: Unpack[SplitOptions],
 ) -> Dataset:
     """Choose the samples of an experiment from what a source holds.
@@ -116,6 +118,7 @@ def build_dataset(
         scale: inputs are divided by it (255 for bytes).
         source: where the samples come from, for the provenance: `source` and `files`.
         input_dim: dimension of the inputs, see `dimension.change_dimension`; None leaves them as they are.
+        tokens: whether inputs are tokens, which stay integers.
         **options: see `SplitOptions`.
 
     Returns:
@@ -125,22 +128,23 @@ def build_dataset(
         InputError: a value that is no such number, or asks for more than there is.
     """
     complete = complete_options(options)
+    noun = "samples" if tokens else "images"
     check_dimension(input_dim)
     train_size, probe_size = complete["train_size"], complete["probe_size"]
     if train_size is not None and train_size > len(train):
-        raise InputError(f"dataset.train_size={train_size}: {name} has {len(train)} training images")
+        raise InputError(f"dataset.train_size={train_size}: {name} has {len(train)} training {noun}")
     if probe_size > len(held_out):
-        raise InputError(f"dataset.probe_size={probe_size}: {name} has {len(held_out)} held-out images")
+        raise InputError(f"dataset.probe_size={probe_size}: {name} has {len(held_out)} held-out {noun}")
     left = len(held_out) - probe_size
     if left < 2:
         raise InputError(
-            f"dataset.probe_size={probe_size}: leaves {left} of the {len(held_out)} held-out images of {name} for"
+            f"dataset.probe_size={probe_size}: leaves {left} of the {len(held_out)} held-out {noun} of {name} for"
             " testing, which needs 2"
         )
     test_size = min(DEFAULT_TEST_SIZE, left) if complete["test_size"] is None else complete["test_size"]
     if test_size > left:
         raise InputError(
-            f"dataset.test_size={test_size}: {name} has {left} held-out images beside the probe of {probe_size}"
+            f"dataset.test_size={test_size}: {name} has {left} held-out {noun} beside the probe of {probe_size}"
         )
     size = len(train) if train_size is None else train_size
     return assemble_dataset(
@@ -155,6 +159,7 @@ def build_dataset(
         test_size=test_size,
         options=complete,
         input_dim=input_dim,
+        tokens=tokens,
     )
 
 
@@ -171,6 +176,7 @@ def assemble_dataset(
     test_size: int,
     options: SplitOptions,
     input_dim: int | None = None,
+    tokens: bool = False,
 ) -> Dataset:
     """Convert the chosen rows to a Dataset, with its provenance.
 
@@ -186,23 +192,27 @@ def assemble_dataset(
         test_size: number of test samples, both halves together.
         options: complete; `train_size` and `test_size` do not count.
         input_dim: dimension of the inputs; None leaves them as they are.
+        tokens: whether inputs are tokens, which stay integers.
 
     Returns:
         The Dataset.
 
     Raises:
-        InputError: `standardize` where the training inputs are all the same.
+        InputError: `standardize` where the training inputs are all the same, or are tokens.
     """
     probe_size, standardize = options["probe_size"], options["standardize"]
     middle, end = probe_size + test_size // 2, probe_size + test_size
+    convert = functools.partial(_convert, scale=scale, tokens=tokens)
     splits = {
-        "train": _convert(train, train_rows, scale),
-        "selection": _convert(held_out, slice(probe_size, middle), scale),
-        "test": _convert(held_out, slice(middle, end), scale),
-        "probe": _convert(held_out, probe_rows, scale),
+        "train": convert(train, train_rows),
+        "selection": convert(held_out, slice(probe_size, middle)),
+        "test": convert(held_out, slice(middle, end)),
+        "probe": convert(held_out, probe_rows),
     }
     statistics: dict[str, float] = {}
     if standardize:
+        if tokens:
+            raise InputError(f"dataset.standardize=true: the inputs of {name} are tokens; leave it out")
         inputs = splits["train"].inputs
         mean, deviation = inputs.mean(dtype=np.float64), inputs.std(dtype=np.float64)
         if deviation == 0:
@@ -324,9 +334,9 @@ def check_seed(field: str, value: Any) -> None:
         raise InputError(f"dataset.{field}={_show(value)}: must be a whole number from 0")
 
 
-def _convert(pool: Pool, rows: slice | np.ndarray, scale: float) -> Split:
+def _convert(pool: Pool, rows: slice | np.ndarray, scale: float, tokens: bool) -> Split:
     # np.array copies: a Dataset never holds on to a mapped file.
-    inputs = np.array(pool.inputs[rows], dtype=np.float32)
+    inputs = np.array(pool.inputs[rows], dtype=np.int32 if tokens else np.float32)
     if scale != 1:
         np.divide(inputs, np.float32(scale), out=inputs)
     return Split(inputs, np.array(pool.labels[rows], dtype=np.int32))

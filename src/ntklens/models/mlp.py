@@ -1,24 +1,12 @@
 """Fully connected networks."""
 
-from typing import Any
-
 import jax
 from flax import linen as nn
 
-from ntklens.models.activations import get_activation
-from ntklens.models.dense import Dense
-from ntklens.models.parameterization import (
-    HIDDEN,
-    HIDDEN_BIAS,
-    INPUT,
-    READOUT,
-    READOUT_BIAS,
-    STANDARD,
-    get_parameterization,
-)
+from ntklens.models.network import READOUT_LAYER, Network
 
 
-class MLP(nn.Module):
+class MLP(Network, nn.Module):
     """flatten → (Dense(width), activation) × depth → Dense(classes).
 
     h_0 = vec(x);  h_l = φ(W_l h_{l-1} + b_l), l = 1 … depth;  f(x) = W_{depth+1} h_depth + b_{depth+1}.
@@ -45,44 +33,13 @@ class MLP(nn.Module):
     output_scale: float | None = None
     linearised: bool = False
 
+    INPUTS = ("hidden_0",)
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return the logits, shape (N, classes), of inputs of shape (N, …)."""
-        rules, activate = get_parameterization(self.parameterization), get_activation(self.activation)
-
-        def dense(units: int, kernel: str, bias: str, name: str) -> Dense:
-            return Dense(units, rules[kernel], rules[bias] if self.bias else None, self._ratio, name=name)
-
+        activate = self._activate()
         h = x.reshape(x.shape[0], -1)
         for layer in range(self.depth):
-            h = activate(dense(self.width, HIDDEN if layer else INPUT, HIDDEN_BIAS, f"hidden_{layer}")(h))
-        return dense(self.classes, READOUT, READOUT_BIAS, "readout")(h)
-
-    @property
-    def _ratio(self) -> float:
-        return self.width / self.base_width
-
-    def list_adam_factors(self, params: Any) -> Any:
-        """Return by what the rate of Adam and AdamW is multiplied, leaf by leaf; None: the parameterisation has none.
-
-        Args:
-          params: what `init` returns.
-
-        Returns:
-          Numbers, in a tree like `params`.
-        """
-        if self.parameterization == STANDARD:
-            return None
-        rules = get_parameterization(self.parameterization)
-
-        def compute(path: tuple, _leaf: Any) -> float:
-            layer, leaf = (key.key for key in path[-2:])
-            if layer == "readout":
-                kind = READOUT_BIAS if leaf == "bias" else READOUT
-            elif leaf == "bias":
-                kind = HIDDEN_BIAS
-            else:
-                kind = INPUT if layer == "hidden_0" else HIDDEN
-            return self._ratio ** rules[kind].adam
-
-        return jax.tree_util.tree_map_with_path(compute, params)
+            h = activate(self._dense(self.width, f"hidden_{layer}")(h))
+        return self._dense(self.classes, READOUT_LAYER)(h)

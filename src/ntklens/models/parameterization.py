@@ -70,6 +70,10 @@ TABLE: dict[str, dict[str, Rule]] = {
     },
 }
 
+# Exponent of r in the scale of attention's scores, beside 1/√d of heads of dimension d: mup's is ∝ 1/d, since queries
+# and keys align while they learn (Yang et al. 2022, definition 4.1).
+ATTENTION = {STANDARD: 0.0, "ntk": 0.0, "mup": -0.5}
+
 
 def get_parameterization(name: str) -> dict[str, Rule]:
     """Return the rules of the parameterisation called `name`, by kind of leaf.
