@@ -98,7 +98,7 @@ def name_swept(data: xr.Dataset) -> list[str]:
 def list_swept(observables: xr.Dataset) -> dict[str, list[object]]:
     """Return every swept setting, the sweep itself among them, with its value in each run; numbers as floats."""
     names = name_swept(observables) + [name for name in ("sweep",) if name in observables.coords]
-    return {name: [_normalise(value) for value in observables[name].values.tolist()] for name in names}
+    return {name: [normalise(value) for value in observables[name].values.tolist()] for name in names}
 
 
 def _split(
@@ -133,7 +133,7 @@ def _select_telling(names: list[str], keys: list[tuple[object, ...]]) -> list[st
     return telling
 
 
-def _normalise(value: object) -> object:
+def normalise(value: object) -> object:
     """Return numbers as floats, and NaN, which differs from itself, as None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
@@ -179,7 +179,7 @@ def arrange_samples(observables: xr.Dataset, group: Group, name: str) -> tuple[n
     levels = {}
     for key, factor in RANDOM.items():
         drawn = (
-            [_normalise(value) for value in known[key].values[rows].tolist()]
+            [normalise(value) for value in known[key].values[rows].tolist()]
             if key in observables.coords
             else [None] * len(group.x)
         )

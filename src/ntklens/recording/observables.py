@@ -131,6 +131,12 @@ def find_last_step(data: xr.Dataset) -> np.ndarray:
     return np.max(np.where(np.isfinite(step), step, -np.inf), axis=-1)
 
 
+def compute_weighted_trace_ratio(data: xr.Dataset) -> np.ndarray:
+    """Return β of the kernel whose arrays count with the rates they are trained with."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return data["minimum_trace_weighted"].values / data["trace_weighted"].values[..., 0] - 1
+
+
 def is_at_last_record(data: xr.Dataset) -> np.ndarray:
     """Return 1 where the minimum lies at the last record: training ended before the test loss rose; NaN if missing."""
     minimum = data["minimum_step"].values
@@ -222,6 +228,7 @@ class Observable:
       transition: whether a crossover along the width is looked for.
       joint: whether joint laws over width and amount of data are fitted.
       linear: whether its scale is linear: a fraction, of which no power law is looked for.
+      compared: whether its exponents under different settings stand side by side.
     """
 
     name: str
@@ -240,12 +247,13 @@ class Observable:
     transition: bool = False
     joint: bool = False
     linear: bool = False
+    compared: bool = False
 
 
 _LIST = (
     Observable(
         "minimum_loss", "L_min", "test loss at the minimum", _minimum("test_loss"), main=True, fitted=True,
-        summarised=True, charted=True, mapped=True, tabled=True, dashboard=True, joint=True,
+        summarised=True, charted=True, mapped=True, tabled=True, dashboard=True, joint=True, compared=True,
     ),
     Observable("minimum_step", "update of the minimum", "updates done at the minimum", _minimum("step"), main=True),
     Observable("minimum_epoch", "epoch of the minimum", "passes over the training set", _minimum("epoch")),
@@ -255,22 +263,31 @@ _LIST = (
     ),
     Observable(
         "initial_trace", "Tr Θ_0", "trace before training", _initial("trace"), main=True, trained=False, fitted=True,
-        summarised=True, charted=True, tabled=True,
+        summarised=True, charted=True, tabled=True, compared=True,
+    ),
+    Observable(
+        "initial_trace_weighted", "Tr Θ_0 (weighted)", "trace before training, arrays weighted by their rates",
+        _initial("trace_weighted"), trained=False, fitted=True, charted=True, compared=True,
     ),
     Observable(
         "minimum_trace", "Tr Θ_min", "trace at the minimum", _minimum("trace"), main=True, fitted=True, tabled=True
     ),
     Observable(
         "trace_change", "ΔTr", "Tr Θ_min − Tr Θ_0", compute_trace_change, main=True, fitted=True, summarised=True,
-        charted=True, signed=True,
+        charted=True, signed=True, compared=True,
     ),
     Observable(
         "trace_ratio", "β", "(Tr Θ_min − Tr Θ_0) / Tr Θ_0", compute_trace_ratio, main=True, fitted=True,
         summarised=True, charted=True, mapped=True, tabled=True, dashboard=True, signed=True, transition=True,
+        compared=True,
+    ),
+    Observable(
+        "trace_ratio_weighted", "β (weighted)", "β of the kernel whose arrays are weighted by their rates",
+        compute_weighted_trace_ratio, fitted=True, charted=True, signed=True, compared=True,
     ),
     Observable(
         "adaptation_rate", "χ", "δ Tr Θ / δ ln L_train", lambda data: compute_adaptation_rate(data).slope, main=True,
-        fitted=True, summarised=True, charted=True, tabled=True, dashboard=True, signed=True,
+        fitted=True, summarised=True, charted=True, tabled=True, dashboard=True, signed=True, compared=True,
     ),
     Observable(
         "adaptation_rate_r2", "R² of χ", "below 0.95: no single χ exists",
@@ -292,6 +309,11 @@ _LIST = (
     Observable(
         "minimum_effective_rank", "Γ_min", "effective rank at the minimum", _minimum("effective_rank"), main=True,
         fitted=True, summarised=True, charted=True, mapped=True, tabled=True, dashboard=True, transition=True,
+        compared=True,
+    ),
+    Observable(
+        "minimum_effective_rank_weighted", "Γ_min (weighted)", "at the minimum, arrays weighted by their rates",
+        _minimum("effective_rank_weighted"), fitted=True, charted=True, compared=True,
     ),
     Observable(
         "initial_effective_rank_traced", "Γ_0 (traced)", "of the kernel averaged over outputs, before training",

@@ -100,6 +100,58 @@ class Cells:
 
 
 @dataclass(frozen=True)
+class ForestColumn:
+    """One number of a forest plot.
+
+    Attributes:
+      name: unique within a chart.
+      label: its symbol.
+      stated: what is stated of it, in words; empty if nothing is.
+      low, high: the bounds of that; NaN: none, infinite: open.
+    """
+
+    name: str
+    label: str
+    stated: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Forest:
+    """A forest plot: a row for each setting, in each column a number with its interval.
+
+    Attributes:
+      rows: labels.
+      parts: for each row, whether it is a part of the row above it that is none.
+      columns: what stands side by side.
+      values: key → value and ends of the interval, shape (rows, columns, 3), NaN where there is nothing.
+      hollow: key → whether a mark is to be read with care, shape (rows, columns).
+    """
+
+    rows: list[str]
+    parts: list[bool]
+    columns: list[ForestColumn]
+    values: dict[str, np.ndarray]
+    hollow: dict[str, np.ndarray]
+
+    def find_limits(self, column: int) -> tuple[float, float]:
+        """Return the extent of a column's axis: values and bounds, and intervals as far as they do not dwarf these."""
+        found = np.concatenate([array[:, column].reshape(-1, 3) for array in self.values.values()])
+        bounds = np.array([self.columns[column].low, self.columns[column].high])
+        inner = np.concatenate([found[:, 0], bounds])
+        inner = inner[np.isfinite(inner)]
+        if not len(inner):
+            return -1.0, 1.0
+        low, high = float(inner.min()), float(inner.max())
+        reach = max(high - low, 0.2)
+        ends = found[:, 1:][np.isfinite(found[:, 1:])]
+        low = min([low, *ends[ends > low - reach].tolist()])
+        high = max([high, *ends[ends < high + reach].tolist()])
+        return low - 0.08 * (high - low), high + 0.08 * (high - low)
+
+
+@dataclass(frozen=True)
 class Mark:
     """An entry of a legend: what lines or points of a kind stand for, whatever their colour.
 
@@ -124,6 +176,7 @@ class Chart:
       keys: in their order.
       key_title: what keys are values of; empty if they speak for themselves.
       static_seeds: whether the printed figure shows seeds too.
+      panels, cells, forest: what is drawn; a forest plot stands alone.
     """
 
     family: str
@@ -136,6 +189,7 @@ class Chart:
     panels: list[Panel] = field(default_factory=list)
     cells: list[Cells] = field(default_factory=list)
     static_seeds: bool = False
+    forest: Forest | None = None
 
     @property
     def is_ordered(self) -> bool:
@@ -163,7 +217,8 @@ class Chart:
     def is_empty(self) -> bool:
         """Return whether there is not a single point to draw."""
         drawn = any(np.isfinite(series.y).any() for panel in self.panels for series in panel.series)
-        return not drawn and not any(np.isfinite(cells.values).any() for cells in self.cells)
+        drawn |= any(np.isfinite(cells.values).any() for cells in self.cells)
+        return not drawn and not (self.forest and any(np.isfinite(v).any() for v in self.forest.values.values()))
 
 
 def group_families(charts: Iterable[Chart]) -> dict[str, list[Chart]]:
@@ -203,4 +258,20 @@ def list_rows(chart: Chart) -> list[dict[str, object]]:
     for cells in chart.cells:
         for (row, column), value in np.ndenumerate(cells.values):
             rows.append({"panel": cells.name, "x": cells.x[column], "y": cells.y[row], "value": float(value)})
+    return rows + (_list_forest(chart.forest, labels) if chart.forest else [])
+
+
+def _list_forest(forest: Forest, labels: dict[str, str]) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    whole = ""
+    for place, (row, part) in enumerate(zip(forest.rows, forest.parts, strict=True)):
+        whole = whole if part else row
+        for key, values in forest.values.items():
+            for column, (value, low, high) in zip(forest.columns, values[place].tolist(), strict=True):
+                rows.append(
+                    {
+                        "panel": column.name, "setting": whole, "part": row if part else "", "series": labels[key],
+                        "value": value, "low": low, "high": high, "stated_low": column.low, "stated_high": column.high,
+                    }
+                )  # fmt: skip
     return rows

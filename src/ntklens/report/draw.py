@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ntklens.report.chart import FIT_ROLES, Cells, Chart, Key, Mark, Panel, Series
+from ntklens.report.forest import make_forest
 from ntklens.report.style import (
     MARKERS,
     TWO_COLUMNS,
@@ -63,6 +64,8 @@ def make_figure(chart: Chart) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    if chart.forest is not None:
+        return make_forest(chart, chart.forest)
     count = len(chart.panels) + len(chart.cells)
     columns, rows = choose_grid(count)
     width = TWO_COLUMNS * min(1.0, max(0.62, columns / 3))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ntklens.report.chart import Cells, Chart, Mark, Panel, Series
+from ntklens.report.chart import Cells, Chart, Forest, Mark, Panel, Series
 from ntklens.report.style import CATEGORIES, CATEGORIES_DARK, PLOTLY_MARKERS, format_number, list_ramp, to_markup
 
 DIGITS = 5  # of a number on the page: more than a screen shows
@@ -27,7 +27,8 @@ def describe_family(charts: Sequence[Chart]) -> dict[str, Any]:
                 "title": to_markup(chart.key_title),
                 "marks": [_describe_mark(mark) for mark in chart.list_marks()],
                 "panels": [_describe_panel(panel) for panel in chart.panels]
-                + [_describe_cells(cells) for cells in chart.cells],
+                + [_describe_cells(cells) for cells in chart.cells]
+                + ([_describe_forest(chart.forest)] if chart.forest else []),
             }
             for chart in charts
         ]
@@ -112,6 +113,31 @@ def _describe_cells(cells: Cells) -> dict[str, Any]:
             "z": [_round(row) for row in cells.values],
             "text": texts,
             "log": cells.log,
+        },
+    }
+
+
+def _describe_forest(forest: Forest) -> dict[str, Any]:
+    """Return a forest plot; its intervals are not cut, the axes are."""
+    return {
+        "name": "forest",
+        "x": "exponent",
+        "y": "setting",
+        "note": [],
+        "forest": {
+            "rows": [to_markup(row) for row in forest.rows],
+            "parts": forest.parts,
+            "columns": [
+                {
+                    "label": to_markup(column.label),
+                    "stated": column.stated,
+                    "bounds": _round(np.array([column.low, column.high])),
+                    "limits": _round(np.array(forest.find_limits(number))),
+                    "values": {key: [_round(row) for row in array[:, number]] for key, array in forest.values.items()},
+                    "hollow": {key: array[:, number].tolist() for key, array in forest.hollow.items()},
+                }
+                for number, column in enumerate(forest.columns)
+            ],
         },
     }
 

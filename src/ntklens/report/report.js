@@ -52,9 +52,10 @@
           caption.innerHTML = panel.note.join("<br>");
           figure.append(caption);
         }
+        if (panel.forest) div.style.height = `${forestHeight(panel.forest)}px`;
         this.grid.append(figure); this.plots.push({ div, panel });
       }
-      this.grid.dataset.count = Math.min(3, this.plots.length);
+      this.grid.dataset.count = this.current.panels.some((p) => p.forest) ? "wide" : Math.min(3, this.plots.length);
       this.makeChips(); this.mark(); if (this.near) this.draw();
     }
 
@@ -105,7 +106,7 @@
 
     draw() {
       for (const { div, panel } of this.plots) {
-        const traces = panel.cells ? [heat(panel.cells)] : this.trace(panel);
+        const traces = panel.cells ? [heat(panel.cells)] : panel.forest ? this.plant(panel.forest) : this.trace(panel);
         Plotly.react(div, traces, this.lay(panel), {
           responsive: true, displaylogo: false, locale: "en-US",
           toImageButtonOptions: { format: "png", scale: 3, filename: `${this.section.id}-${panel.name}` },
@@ -155,6 +156,45 @@
       return traces;
     }
 
+    // One pair of axes for each column of a forest plot; all share the rows.
+    plant(forest) {
+      const keys = this.current.keys.filter((k) => !this.hidden.has(k.name)), traces = [];
+      forest.columns.forEach((column, c) => keys.forEach((key) => {
+        const colour = pick(key), all = this.current.keys.length, shift = all > 1 ? 0.36 * (key.number / (all - 1) - 0.5) : 0;
+        const rows = column.values[key.name].map((v, i) => [v, i]).filter(([v]) => v[0] !== null);
+        const end = (v, side) => Math.abs((v[side] ?? column.limits[side - 1]) - v[0]);
+        traces.push({ type: "scatter", mode: "markers", showlegend: false, name: strip(key.label), meta: { key: key.name },
+          xaxis: c ? `x${c + 1}` : "x", yaxis: "y", x: rows.map(([v]) => v[0]), y: rows.map(([, i]) => i + shift),
+          error_x: { type: "data", symmetric: false, array: rows.map(([v]) => end(v, 2)), arrayminus: rows.map(([v]) => end(v, 1)), thickness: 1.5, width: 0, color: colour },
+          marker: { color: colour, symbol: rows.map(([, i]) => colours.markers[key.number % colours.markers.length] + (column.hollow[key.name][i] ? "-open" : "")), size: rows.map(([, i]) => (forest.parts[i] ? 6 : 9)) },
+          customdata: rows.map(([v, i]) => [forest.rows[i], v[1] === null ? "−∞" : short(v[1]), v[2] === null ? "∞" : short(v[2])]),
+          hovertemplate: `<b>%{customdata[0]}</b>${all > 1 ? `, ${key.label}` : ""}<br>${column.label}: α = %{x:.3f} [%{customdata[1]}, %{customdata[2]}]${column.stated ? `<br>stated: ${column.stated}` : ""}<extra></extra>` });
+      }));
+      return traces;
+    }
+
+    layForest(layout, forest, axis) {
+      const count = forest.columns.length, rows = forest.rows.length, room = 0.018;
+      const width = (1 - room * (count - 1)) / count, soft = ink("--soft");
+      layout.annotations = []; layout.shapes = [];
+      layout.margin = { l: 10, r: 14, t: 74, b: 30 };
+      layout.yaxis = { range: [rows - 0.4, -0.6], tickvals: forest.rows.map((_, i) => i), zeroline: false, showgrid: false, automargin: true, ticks: "", color: ink("--ink"),
+        ticktext: forest.rows.map((row, i) => (forest.parts[i] ? `<span style="font-size:.85em">${row}</span>` : row)), fixedrange: true };
+      forest.columns.forEach((column, c) => {
+        const name = c ? `x${c + 1}` : "x", left = c * (width + room);
+        layout[c ? `xaxis${c + 1}` : "xaxis"] = { ...axis("", false), domain: [left, left + width], anchor: "y", range: column.limits, nticks: 4, minor: {}, showgrid: false, zeroline: true, zerolinecolor: ink("--grid") };
+        const head = (text, shift, size) => layout.annotations.push({ xref: `${name} domain`, yref: "paper", x: 0.5, y: 1, yanchor: "bottom", yshift: shift, text, showarrow: false, font: { size } });
+        head(`<b>${column.label}</b>`, 16, 13); if (column.stated) head(column.stated, 1, 11);
+        if (!column.stated) return;
+        const [low, high] = column.bounds;
+        layout.shapes.push({ type: "rect", xref: name, yref: "paper", x0: low ?? column.limits[0], x1: high ?? column.limits[1], y0: 0, y1: 1, fillcolor: fade("#888888", 0.15), line: { width: 0 }, layer: "below" });
+        for (const bound of [low, high]) if (bound !== null)
+          layout.shapes.push({ type: "line", xref: name, yref: "paper", x0: bound, x1: bound, y0: 0, y1: 1, line: { color: soft, width: 1, dash: "dash" }, layer: "below" });
+      });
+      forest.parts.forEach((part, i) => { if (!part && i) layout.shapes.push({ type: "line", xref: "paper", yref: "y", x0: 0, x1: 1, y0: i - 0.5, y1: i - 0.5, line: { color: ink("--grid"), width: 1 }, layer: "below" }); });
+      return layout;
+    }
+
     lay(panel) {
       const text = ink("--ink"), soft = ink("--soft"), grid = ink("--grid");
       const axis = (label, log) => ({ title: { text: label, standoff: 6, font: { size: 13 } }, type: log ? "log" : "linear", color: soft, gridcolor: grid, linecolor: soft,
@@ -169,6 +209,7 @@
         layout.title = { text: panel.cells.label, font: { size: 14 }, x: 0.02, xanchor: "left" }; layout.margin.t = 36;
         return layout;
       }
+      if (panel.forest) return this.layForest(layout, panel.forest, axis);
       const xlog = this.xlog ?? panel.xlog;
       layout.xaxis = { ...axis(panel.x, xlog), ...(panel.reversed ? { autorange: "reversed" } : {}) };
       layout.yaxis = axis(panel.y, this.ylog ?? panel.ylog);
@@ -198,6 +239,7 @@
     }
     return list;
   };
+  const forestHeight = (forest) => 116 + forest.rows.length * 24;
   const strip = (html) => { const e = document.createElement("div"); e.innerHTML = html; return e.textContent; };
   const short = (v) => { const a = Math.abs(v); return a !== 0 && (a < 1e-3 || a >= 1e6) ? v.toExponential(3) : String(Number(v.toPrecision(5))); };
   // Ticks of a logarithmic axis that spans little: 1, 2, 5; else powers of ten.

@@ -29,8 +29,13 @@ SETTINGS = {
     "dataset.train_size": ("training samples D", "D = {}", "D"),
     "optimizer.learning_rate": ("learning rate η", "η = {}", "η"),
     "protocol.arm": ("protocol", "{}", "protocol"),
+    "training.loss": ("loss", "{}", "loss"),
+    "model.parameterization": ("parameterisation", "{}", "parameterisation"),
     "dataset.probe_size": ("probe size N", "N = {}", "N"),
 }
+VALUES = {  # of settings, in words
+    "cross_entropy": "cross-entropy", "mse": "mean squared error", "adam": "Adam", "adamw": "AdamW", "sgd": "SGD",
+}  # fmt: skip
 SPEAKING = ("name", "sweep", "_target_", "activation")  # last words of settings whose value says what it is of
 PARAMETERS = {
     "font.family": "STIXGeneral",
@@ -122,11 +127,14 @@ def label_group(label: str) -> str:
 
 def label_setting(setting: str, value: str) -> str:
     """Return a setting with its value in words: `depth 2`."""
+    last = setting.rpartition(".")[2]
+    if last == "_target_":
+        value = value.removesuffix(".load").rpartition(".")[2]
+    value = VALUES.get(value, value)
     if setting in SETTINGS:
         return SETTINGS[setting][1].format(value)
-    last = setting.rpartition(".")[2]
     if last in SPEAKING:
-        return value.removesuffix(".load").rpartition(".")[2] if last == "_target_" else value
+        return value
     return f"{name_setting(setting)} {value}"
 
 

@@ -28,6 +28,7 @@ CLAIM_COLUMNS = (
 )  # fmt: skip
 LINE_COLUMNS = ("panel", "series", "role", "seed", "x", "y", "low", "high", "detail")
 CELL_COLUMNS = ("panel", "x", "y", "value")
+FOREST_COLUMNS = ("panel", "setting", "part", "series", "value", "low", "high", "stated_low", "stated_high")
 
 
 def write_observables(path: Path, study: Study) -> None:
@@ -114,7 +115,11 @@ def write_claims(path: Path, study: Study) -> None:
 
 def write_chart(path: Path, chart: Chart) -> None:
     """Write the points that a chart draws."""
-    columns = [*(LINE_COLUMNS if chart.panels else ()), *(CELL_COLUMNS if chart.cells else ())]
+    columns = [
+        *(LINE_COLUMNS if chart.panels else ()),
+        *(CELL_COLUMNS if chart.cells else ()),
+        *(FOREST_COLUMNS if chart.forest else ()),
+    ]
     write_rows(path, list(dict.fromkeys(columns)), list_rows(chart))
 
 

@@ -157,8 +157,7 @@ def _judge(
     if evidence is None:
         return _leave_open(data, paper, statement)
     group, configs = evidence.group, evidence.configs
-    name = _name_data(configs)
-    span = paper.ranges.get((statement.axis, name))
+    span = find_span(data, group, paper)
     finding, wide = (statement.measure(evidence, span, one) for one in (level, together))
     coverage = _measure_coverage(paper, statement.axis, span, finding)
     unmet = {condition: text for condition in paper.conditions if (text := condition.explain_failure(configs))}
@@ -180,6 +179,11 @@ def _judge(
         f"{stated}: {'met' if not failures else 'not met (' + ', '.join(failures) + ')'}",
         finding.text, why, advice, wide.measured, family_verdict,
     )  # fmt: skip
+
+
+def find_span(data: xr.Dataset, group: Group, paper: Paper) -> tuple[float, float] | None:
+    """Return the range of a group's axis that a paper makes statements for on these data; None if for none."""
+    return paper.ranges.get((group.axis, _name_data(read_configs(data, group.runs))))
 
 
 def _leave_open(data: xr.Dataset, paper: Paper, statement: Statement) -> Claim:

@@ -205,7 +205,7 @@ class Exponent:
             return Finding(
                 NOTHING, None, text, float(x.min()), float(x.max()), _advise_values(evidence, self.observable)
             )
-        fit, cut = _restrict(fit, span)
+        fit, cut = restrict(fit, span)
         low, high = float(fit.x.min()), float(fit.x.max())
         measured = widen(fit.exponent, fit.profile.degrees, level)
         number, text = f"exponent {_say(measured)}", f"over {low:g} … {high:g}"
@@ -317,7 +317,7 @@ def judge_interval(measured: Interval, low: float, high: float) -> bool | None:
     return False if measured.is_outside(low, high) else None
 
 
-def _restrict(fit: Fit, span: tuple[float, float] | None) -> tuple[Fit, bool]:
+def restrict(fit: Fit, span: tuple[float, float] | None) -> tuple[Fit, bool]:
     """Return the fit over the part of the axis within the span, and whether it is only a part."""
     if span is None:
         return fit, False

@@ -7,6 +7,7 @@ from ntklens.report.chart import Chart
 from ntklens.report.charts.laws import chart_laws, chart_ratio_split, chart_trace_law
 from ntklens.report.charts.layers import chart_layers
 from ntklens.report.charts.members import list_groups, select_runs
+from ntklens.report.charts.sensitivity import chart_sensitivity
 from ntklens.report.charts.slopes import chart_slopes
 from ntklens.report.charts.spectra import chart_spectra
 from ntklens.report.charts.surfaces import chart_surfaces
@@ -26,6 +27,7 @@ def _build_all(study: Study) -> Iterator[Chart]:
     groups = list_groups(study)[:MOST_GROUPS]
     lines = min(MOST_LINES_A_CHART, MOST_LINES // len(groups))
     runs = select_runs(study.data, groups)
+    yield from chart_sensitivity(study)
     yield from chart_laws(study)
     yield from chart_slopes(study)
     yield from (chart_trajectories(study, group, runs, lines) for group in groups)
