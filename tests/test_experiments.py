@@ -41,6 +41,7 @@ def test_the_seed_experiments_are_there():
     for name in ("mnist_width", "cifar10_transition", "mnist_data"):
         whole, small = (compose_experiment(n).hydra.sweeper.params for n in (name, f"{name}_small"))
         assert whole.keys() == small.keys()
+        assert whole["protocol"] == small["protocol"] == "paper,resolved"
     assert compose_experiment("mnist_width").hydra.sweeper.params["model.width"].endswith("4096,8192")
 
 
@@ -52,13 +53,14 @@ def test_runs_at_toy_size(name, tmp_path):
     words = ["dataset=synthetic", "dataset.train_size=24", "dataset.test_size=20", "dataset.probe_size=8"]
     words += ["dataset.input_dim=5", "dataset.classes=3", "training.epochs=8", "ensemble=2", "model.width=4"]
     params = cfg.hydra.sweeper.params
-    toys = {"model.width": "3,4", "model.depth": "1,2", "dataset.train_size": "24,30"}
+    toys = {"model.width": "3,4", "model.depth": "1,2", "dataset.train_size": "24,30", "protocol": "paper,resolved"}
     words = [word for word in words if word.partition("=")[0] not in params]
     words += [f"{key}={toys[key]}" for key in params]
     result = call_ntklens(*(["-m"] if params else []), f"experiment={name}", *words, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     data = ntklens.load(tmp_path / "multirun" / name)
     assert data.sizes["run"] == 2 ** len(params)
+    assert not params or sorted(set(data["protocol.arm"].values)) == ["paper", "resolved"]
     assert (data.state == "done").all()
     assert "L_min" in result.stdout
 
