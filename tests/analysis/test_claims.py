@@ -47,7 +47,7 @@ def study_quickly(data, transitions=()):
     observables = measure_observables(data)
     groups, laws = find_groups(observables), []
     for group in groups:
-        for name in list_observables("fitted"):
+        for name in filter(observables.variables.__contains__, list_observables("fitted")):
             try:
                 fits = {"power": fit_form(summarise(*arrange_samples(observables, group, name)), "power")}
                 refusals = {}

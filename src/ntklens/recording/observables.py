@@ -267,7 +267,7 @@ _LIST = (
     ),
     Observable(
         "initial_trace_weighted", "Tr Θ_0 (weighted)", "trace before training, arrays weighted by their rates",
-        _initial("trace_weighted"), trained=False, fitted=True, charted=True, compared=True,
+        _initial("trace_weighted"), trained=False, fitted=True, summarised=True, charted=True, compared=True,
     ),
     Observable(
         "minimum_trace", "Tr Θ_min", "trace at the minimum", _minimum("trace"), main=True, fitted=True, tabled=True
@@ -283,7 +283,7 @@ _LIST = (
     ),
     Observable(
         "trace_ratio_weighted", "β (weighted)", "β of the kernel whose arrays are weighted by their rates",
-        compute_weighted_trace_ratio, fitted=True, charted=True, signed=True, compared=True,
+        compute_weighted_trace_ratio, fitted=True, summarised=True, charted=True, signed=True, compared=True,
     ),
     Observable(
         "adaptation_rate", "χ", "δ Tr Θ / δ ln L_train", lambda data: compute_adaptation_rate(data).slope, main=True,
@@ -313,7 +313,7 @@ _LIST = (
     ),
     Observable(
         "minimum_effective_rank_weighted", "Γ_min (weighted)", "at the minimum, arrays weighted by their rates",
-        _minimum("effective_rank_weighted"), fitted=True, charted=True, compared=True,
+        _minimum("effective_rank_weighted"), fitted=True, summarised=True, charted=True, compared=True,
     ),
     Observable(
         "initial_effective_rank_traced", "Γ_0 (traced)", "of the kernel averaged over outputs, before training",

@@ -27,8 +27,8 @@ def _build_all(study: Study) -> Iterator[Chart]:
     groups = list_groups(study)[:MOST_GROUPS]
     lines = min(MOST_LINES_A_CHART, MOST_LINES // len(groups))
     runs = select_runs(study.data, groups)
-    yield from chart_sensitivity(study)
     yield from chart_laws(study)
+    yield from chart_sensitivity(study)
     yield from chart_slopes(study)
     yield from (chart_trajectories(study, group, runs, lines) for group in groups)
     yield from (chart_adaptation(study, group, runs, lines) for group in groups)
