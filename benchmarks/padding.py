@@ -49,8 +49,8 @@ def copy_first_layer(params: Any, plain: Any, factor: int) -> Any:
     return {"params": plain["params"] | {"hidden_0": plain["params"]["hidden_0"] | {"kernel": kernel}}}
 
 
-def run(width: int, factor: int, plain: Any) -> tuple[dict[str, float], Any]:
-    """Train, and return what came of it beside the parameters at the start."""
+def run(width: int, factor: int, plain: Any) -> tuple[dict[str, float], Any, np.ndarray]:
+    """Train, and return what came of it, the parameters at the start, and their logits on the probe."""
     data = load(factor)
     model = MLP(width, DEPTH, data.classes)
     sample = jnp.asarray(data.probe.inputs[:1])
@@ -58,7 +58,9 @@ def run(width: int, factor: int, plain: Any) -> tuple[dict[str, float], Any]:
     state = initialise(trainer, range(SEEDS), 4 * 3.4e-3 * width ** (-2 / 3))
     if plain is not None:
         state = state._replace(params=copy_first_layer(state.params, plain, factor))
-    start = jax.tree.map(jnp.copy, state.params)
+    start = state.params
+    state = state._replace(params=jax.tree.map(jnp.copy, start))  # training overwrites its own
+    logits = np.asarray(jax.vmap(trainer.apply, (0, None))(start, jnp.asarray(data.probe.inputs)))
     measurer, device = Measurer.of(trainer, "structured", ()), put_on_device(data)
     rows = [
         {
@@ -76,13 +78,12 @@ def run(width: int, factor: int, plain: Any) -> tuple[dict[str, float], Any]:
         "width": width,
         "dim": inputs.shape[1],
         "minimum": float(np.mean(make_geometric_steps(UPDATES, 1.15)[lowest])),
-        "logit_norm": float(np.mean(rows[0]["logit_norm"])),
         "trace": float(np.mean(first)) / size,
         "law": predict_trace(width, DEPTH + 1, inputs.shape[1], float(np.mean(np.sum(inputs**2, axis=1)))),
         "trace_change": float(np.mean(change)) / size,
         "beta": float(np.mean(change / first)),
     }
-    return found, start
+    return found, start, logits
 
 
 def fit_crossover(widths: list[int], beta: list[float]) -> float:
@@ -97,26 +98,34 @@ def fit_crossover(widths: list[int], beta: list[float]) -> float:
 
 def main() -> None:
     largest = int(sys.argv[1]) if len(sys.argv) > 1 else 1024
-    widths = [width for width in (64, 256, 1024, 4096) if width <= largest]
-    plain: dict[int, Any] = {}
+    widths = [width for width in (64, 128, 256, 512, 1024, 2048, 4096) if width <= largest]
+    plain: dict[int, tuple[Any, np.ndarray]] = {}  # width → parameters and logits of the unpadded networks
     rows, scales = [], {}
     for factor in FACTORS:
         for width in widths:
-            found, start = run(width, factor, plain.get(width))
-            plain.setdefault(width, start)
-            rows.append(found)
+            found, start, logits = run(width, factor, plain.get(width, (None,))[0])
+            _, reference = plain.setdefault(width, (start, logits))
+            rows.append({**found, "logits_off": float(np.abs(logits - reference).max() / np.abs(reference).max())})
         own = rows[-len(widths) :]
         scales[own[0]["dim"]] = fit_crossover(widths, [row["beta"] for row in own])
-    table = Table("d'", "width", "|f_0|", "Tr Θ_0 / (N C)", "law", "ΔTr / (N C)", "β", "minimum at", title="padding")
+    table = Table(
+        "d'", "width", "f_0 off by", "Tr Θ_0 / (N C)", "law", "ΔTr / (N C)", "β", "minimum at", title="padding"
+    )
     for row in rows:
         table.add_row(
-            str(row["dim"]), str(row["width"]), f"{row['logit_norm']:.6f}", f"{row['trace']:.1f}", f"{row['law']:.1f}",
+            str(row["dim"]), str(row["width"]), f"{row['logits_off']:.1e}", f"{row['trace']:.1f}", f"{row['law']:.1f}",
             f"{row['trace_change']:.0f}", f"{row['beta']:.2f}", f"{row['minimum']:.0f}",
         )  # fmt: skip
     console = Console()
     console.print(table)
     for dim, scale in scales.items():
-        console.print(f"d' = {dim}: crossover of β at width {scale:.0f}; law d'/{DEPTH}: {dim / DEPTH:.0f}")
+        grown = float(np.mean([row["trace_change"] for row in rows if row["dim"] == dim])) / float(
+            np.mean([row["trace_change"] for row in rows if row["dim"] == rows[0]["dim"]])
+        )
+        console.print(
+            f"d' = {dim}: crossover of β at width {scale:.0f}, × {scale / scales[rows[0]['dim']]:.2f}; law d'/{DEPTH}: "
+            f"{dim / DEPTH:.0f}, × {dim / rows[0]['dim']:.2f}; mean ΔTr × {grown:.2f}"
+        )
     write_results(
         "padding", {"seeds": SEEDS, "rows": rows, "crossover": {str(dim): one for dim, one in scales.items()}}
     )
