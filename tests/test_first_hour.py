@@ -79,6 +79,8 @@ WRONG = [
     ("-m task=train,plan", "it is one for the whole sweep"),
     ("-m task=status model.width=3,4", "type it without -m"),
     ("hydra/launcher=slurm_gpu", "type: python -m ntklens.run -m hydra/launcher=slurm_gpu"),
+    ("hydra.launcher.partition=gpu", "type -m hydra/launcher=slurm_gpu hydra.launcher.partition=gpu"),
+    ("ensemble=2.5", "type ensemble=2"),
     ("precision=64", "must be one of float32, float64"),
     ("tracking.mode=on", "must be one of auto, online, offline, disabled"),
     ("seed=1..3", "must be an integer"),

@@ -156,9 +156,11 @@ def _describe_wrong_kind(key: str, cause: ValidationError, text: str) -> str:
     if "is not a ListConfig" in str(cause):
         return f"{shown}: must be a list; type {key}=[{value}]"
     if kind in KINDS:
-        return f"{shown}: must be {KINDS[kind]}, not {value!r}; type {key}={_find_example(kind)}"
+        return f"{shown}: must be {KINDS[kind]}, not {value!r}; type {key}={_find_example(kind, value)}"
     return f"{shown}: {str(cause).splitlines()[0]}"
 
 
-def _find_example(kind: str) -> str:
-    return {"Integer": "64", "Float": "0.001", "bool": "true"}.get(kind, "VALUE")
+def _find_example(kind: str, value: Any) -> str:
+    if kind == "Integer" and isinstance(value, float) and 1 <= value < 2**53:
+        return str(round(value))
+    return {"Integer": "10", "Float": "0.001", "bool": "true"}.get(kind, "VALUE")

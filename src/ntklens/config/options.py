@@ -163,6 +163,9 @@ def describe_unknown_key(key: str, known: Iterable[str], target: str = "") -> st
     """
     group, _, leaf = key.rpartition(".")
     names = sorted(name for name in known if name != "_target_")
+    if group == "hydra.launcher" and not names:  # launchers of this machine: they take launch.workers
+        line = f"-m hydra/launcher=slurm_gpu {key}{_find_typed_value(key)}"
+        return f"{key}: the chosen hydra/launcher has no such key; on a cluster type {line}"
     hint = _find_argument_hint(key, target) or _find_typed_hint(key) or _find_near(group, leaf, names)
     return f"{key}: unknown key; {hint or 'there are ' + ', '.join(names)}"
 
