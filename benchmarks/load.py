@@ -58,11 +58,16 @@ def draw(generator: np.random.Generator, *leading: int) -> dict[str, np.ndarray]
     }
 
 
-def make_trajectory(generator: np.random.Generator, width: int, seed: int) -> xr.Dataset:
-    rows = draw(generator, RECORDS)
+def leave_out_spectra(rows: dict[str, np.ndarray]) -> None:
+    """Keep the spectra of a few records, as the schedule of a run does."""
     unmeasured = np.setdiff1d(np.arange(RECORDS), np.linspace(0, RECORDS - 1, SPECTRA).astype(int))
     for name in ("eigenvalues", "effective_rank", "effective_rank_traced"):
         rows[name][unmeasured] = np.nan
+
+
+def make_trajectory(generator: np.random.Generator, width: int, seed: int) -> xr.Dataset:
+    rows = draw(generator, RECORDS)
+    leave_out_spectra(rows)
     minimum = {name: array[-1] for name, array in rows.items()}
     config = {"model": {"width": width, "depth": 2}, "dataset": {"name": "mnist", "train_size": 100}, "seed": seed}
     attributes = {
