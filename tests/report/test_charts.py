@@ -12,7 +12,7 @@ from ntklens.report.charts import build_charts
 from ntklens.report.charts.members import choose_ticks, list_groups
 from ntklens.report.charts.slopes import differentiate, measure_slopes
 from ntklens.report.charts.theory import predict_initial_trace
-from ntklens.report.charts.words import describe_fit, describe_law, is_describing, select_curves
+from ntklens.report.charts.words import describe_fit, describe_law, select_curves
 from ntklens.report.draw import draw_chart, make_figure, to_latex, write_latex
 from ntklens.report.style import apply_style, label_axis, label_group
 from ntklens.stats.powerlaw import fit_form, fit_law
@@ -134,14 +134,14 @@ def test_a_law_that_does_not_describe_the_points_is_not_drawn():
     bump = np.exp(-((np.log(x / 90)) ** 2))
     seeds = bump[:, None] * (1 + 0.01 * rng.standard_normal((8, 5)))
     samples = summarise(x, seeds)
-    assert not is_describing(fit_form(samples, "power"))
+    assert not fit_form(samples, "power").is_describing
     law = fit_law(samples, "trace_ratio", "model.width")
     for form in filter(None, select_curves(law)):
-        assert is_describing(law.fits[form])
+        assert law.fits[form].is_describing
     exact = summarise(x, (x**-0.5)[:, None] * (1 + 0.01 * rng.standard_normal((8, 5))))
-    assert is_describing(fit_form(exact, "power"))
+    assert fit_form(exact, "power").is_describing
     constant = summarise(x, 1 + 0.01 * rng.standard_normal((8, 5)))
-    assert is_describing(fit_form(constant, "power"))
+    assert fit_form(constant, "power").is_describing
     flat = fit_law(constant, "adaptation_rate", "model.width")
     assert "power law, α\u00a0=\u00a0" in describe_law(flat)
 
@@ -262,3 +262,17 @@ def test_a_long_number_is_written_without_the_power_that_the_label_names(tmp_pat
         assert axes.get_ylabel() == "ΔTr / $10^{5}$"
         assert "3" in [label.get_text() for label in axes.get_yticklabels()]
         assert {path.suffix for path in draw_chart(chart, tmp_path)} == {".pdf", ".png", ".csv", ".tex"}
+
+
+@pytest.mark.parametrize("words", [3, 12])
+def test_a_legend_lies_within_the_figure(words):
+    x = np.array([1.0, 2.0, 4.0])
+    panels = [Panel(f"p{n}", "m", "y", [Series("a", "mean", x, x, meaning="word " * words)]) for n in range(5)]
+    chart = Chart("laws", "", "laws", "", "", [Key("a", "a", None, 0)], "", panels)
+    with apply_style():
+        figure = make_figure(chart)
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        box, whole = legend.get_window_extent(), figure.bbox
+    assert whole.x0 <= box.x0 < box.x1 <= whole.x1
+    assert whole.y0 <= box.y0 < box.y1 <= whole.y1

@@ -2,8 +2,11 @@
 
 import os
 import sys
+import textwrap
 
 from rich.console import Console
+
+from ntklens.config.lines import COMMAND
 
 FILE_WIDTH = 160
 
@@ -15,3 +18,20 @@ def make_console() -> Console:
     """
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else FILE_WIDTH
     return Console(soft_wrap=True, width=width, markup=False, highlight=False, emoji=False)
+
+
+def print_sentence(console: Console, text: str, indent: int = 0) -> None:
+    """Print text, on a terminal in lines that end between words; what holds a command stays whole, to be pasted.
+
+    Args:
+      console: of `make_console`.
+      text: a sentence or several.
+      indent: of all lines but the first.
+    """
+    if console.is_terminal and COMMAND not in text:
+        hanging = " " * indent
+        lines = textwrap.wrap(
+            text, console.width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False
+        )
+        text = "\n".join(lines)
+    console.print(text)

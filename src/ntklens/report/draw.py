@@ -330,9 +330,14 @@ def _arrange(figure: Any, places: Sequence[Any], columns: int, chart: Chart) -> 
     corners = EDGE + np.cumsum(left + before)
     spare = rows * columns - len(places)
     parts = _list_handles(chart, bar is not None)
-    legends = _add_legends(figure, parts, (panel + GAP) * spare, beside=True) if spare else []
+    legends = _add_legends(figure, parts, width, beside=True) if spare else []
     sizes = [_measure_legend(legend, renderer) for legend in legends]
-    outside = not spare or sum(size[1] for size in sizes) > PANEL_HEIGHT + below[-1]
+    edge = corners[columns - spare] - left[columns - spare] / 2 if spare else 0.0  # where a legend beside panels begins
+    outside = (
+        not spare
+        or max((size[0] for size in sizes), default=0.0) > width - EDGE - margin - edge
+        or sum(size[1] for size in sizes) > PANEL_HEIGHT + below[-1]
+    )
     if outside:
         for legend in legends:
             legend.remove()
@@ -356,10 +361,16 @@ def _arrange(figure: Any, places: Sequence[Any], columns: int, chart: Chart) -> 
         if row < rows - 1:
             floor -= below[row] + GAP
     if bar is not None:
-        edge = width - EDGE - margin + GAP
-        bar.set_position((edge / width, floor / height, BAR / width, (height - EDGE - above[0] - floor) / height))
+        bar.set_position(
+            (
+                (width - EDGE - margin + GAP) / width,
+                floor / height,
+                BAR / width,
+                (height - EDGE - above[0] - floor) / height,
+            )
+        )
     top = foot + EDGE if outside else floor + PANEL_HEIGHT
-    side = 0.5 if outside else (corners[columns - spare] - left[columns - spare] / 2) / width
+    side = 0.5 if outside else edge / width
     for legend, (_, tall) in zip(legends, sizes, strict=True):
         legend.set_bbox_to_anchor((side, top / height), figure.transFigure)
         top -= tall

@@ -164,10 +164,16 @@ def _describe_origin(study: Study) -> str:
     seen = _read_provenance(study.data)
     runs, seeds = study.data.sizes["run"], int(np.isin(study.data.state.values.astype(str), FINISHED).sum())
     parts = [f"{runs:,} configuration{'s' if runs != 1 else ''}, {seeds:,} trajector{'ies' if seeds != 1 else 'y'}"]
-    parts += [str(device) for device in seen.get("device", [])[:2]]
+    parts += [name_device(device) for device in seen.get("device", [])[:2]]
     parts += [f"commit {str(commit)[:8]}" for commit in seen.get("git_commit", [])[:2] if commit]
     parts += [f"ntklens {version('ntklens')}", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"]
     return " · ".join(parts)
+
+
+def name_device(recorded: object) -> str:
+    """Return a device as people name it: `gpu: NVIDIA H100`, but `cpu`, which JAX calls so twice."""
+    platform, _, kind = str(recorded).partition(": ")
+    return platform if kind == platform else str(recorded)
 
 
 def _describe_section(name: str, charts: Sequence[Chart], drawn: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -228,7 +234,8 @@ def describe_work(study: Study, plans: Sequence[dict]) -> str:
         text.append(
             f"The kernel Θ is measured on N probe inputs, held out from training, and C outputs: {', '.join(known)}."
         )
-    machine = [str(one) for name in ("device", "host", "precision") for one in seen.get(name, [])]
+    machine = [name_device(one) for one in seen.get("device", [])]
+    machine += [str(one) for name in ("host", "precision") for one in seen.get(name, [])]
     times = [str(plan["time"])[:10] for plan in plans if plan.get("time")]
     when = f"launched on {', '.join(dict.fromkeys(times))}" if times else ""
     where = f"computed on {', '.join(machine)}" if machine else ""
@@ -270,11 +277,12 @@ def _pivot_axis(study: Study, axis: str, groups: Sequence[Group], claims: Sequen
     columns: list[dict[str, Any]] = []
     for group in groups:
         own = [claim for claim in claims if claim.group == group.label]
+        unmet = next((claim.why for claim in own if claim.why.startswith("no verdict")), "")
         columns.append(
             {
                 "label": group.label, "title": _name_column(group), "words": describe_column(study.data, group),
-                "departures": own[0].protocol.partition(", ")[2], "range": own[0].range,
-                "unmet": next((c.why for c in own if c.why.startswith("no verdict")), ""), "swept": _find_swept(own),
+                "departures": ", ".join(filter(None, (unmet.partition(": ")[2], own[0].protocol.partition(", ")[2]))),
+                "range": own[0].range, "unmet": unmet, "swept": _find_swept(own),
                 "advice": list(dict.fromkeys(part for claim in own for part in claim.advice.split("; ") if part)),
             }
         )  # fmt: skip

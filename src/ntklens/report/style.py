@@ -141,6 +141,7 @@ def label_setting(setting: str, value: str) -> str:
 # A single letter with an index; `train_size` and `hidden_0` are names, not symbols.
 MINUS = re.compile(r"(?<=[\s\[(])-(?=\d)")  # not that of a name or a range
 SUBSCRIPT = re.compile(r"(?<![A-Za-z0-9_.])([A-Za-zΑ-Ωα-ω])_([A-Za-z0-9∞]+)(?![A-Za-z0-9_.]*=)")
+SUPERSCRIPT = re.compile(r"\^(?:\(([^()]*)\)|(−?[A-Za-z0-9α-ω]+))")  # ^α, ^(α′−α)
 
 
 def to_math(text: str) -> str:
@@ -149,10 +150,11 @@ def to_math(text: str) -> str:
 
 
 def to_markup(text: str) -> str:
-    """Return text as HTML: escaped, symbols such as `Γ_min` with a lowered index, minus signs before numbers."""
+    """Return text as HTML: escaped, indices as in `Γ_min` lowered, powers raised, minus signs before numbers."""
     from markupsafe import escape
 
-    return MINUS.sub("−", SUBSCRIPT.sub(lambda m: f"{m[1]}<sub>{m[2]}</sub>", str(escape(text))))
+    lowered = SUBSCRIPT.sub(lambda m: f"{m[1]}<sub>{m[2]}</sub>", str(escape(text)))
+    return MINUS.sub("−", SUPERSCRIPT.sub(lambda m: f"<sup>{m[1] or m[2]}</sup>", lowered))
 
 
 def format_number(value: float, digits: int = 3) -> str:

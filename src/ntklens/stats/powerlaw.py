@@ -21,6 +21,7 @@ EVEN = (
     0.3  # of Σ w r² = K − p in the weights: a few points tell τ badly, and too small a τ trusts the quiet ones blindly
 )
 ROUNDS = 30  # of weights and fit in turns
+EXPLAINED = 0.9  # of the variance of ln y along the axis: a curve that explains less does not describe the points
 CLEAR = 2.0  # by how much AICc must fall before a richer form is preferred
 CONSTANT = 0.05  # exponents within ± this are no trend (SCIENCE: verdict rules)
 STEEPEST = 20.0  # an exponent beyond is that of a regime outside the sweep: no bound
@@ -114,6 +115,16 @@ class Fit:
     def sign(self) -> int:
         """−1 if the fit is of −y."""
         return self.samples.sign
+
+    @property
+    def is_describing(self) -> bool:
+        """Whether the curve describes the points: they lie about it by chance (χ² at 5 %), or follow its course."""
+        residuals, variance = self.profile.residuals, self.samples.variance
+        if self.count.min() > 1 and (variance > 0).all():
+            scatter = float(np.sum(residuals**2 / variance))
+            if chi2.sf(scatter, self.profile.degrees) >= 1 - LEVEL:
+                return True
+        return bool(self.r2 >= EXPLAINED)
 
     @property
     def is_degenerate(self) -> bool:
@@ -460,16 +471,21 @@ def _describe(fits: dict[str, Fit], preferred: str | None, refusals: dict[str, s
     if "exponent" in fit.parameters:
         text += f" with {_say_exponent(fit.exponent)}"
     text += f" (intrinsic scatter {fit.misfit:.1%})"
-    if power is None:
-        return text
-    return (
-        f"{text}, better than a power law with {_say_exponent(power.exponent)} (intrinsic scatter {power.misfit:.1%}, "
-        f"AICc higher by {power.aicc - fit.aicc:.0f})"
-    )
+    if power is not None:
+        text += (
+            f", better than a power law with {_say_exponent(power.exponent)} (intrinsic scatter {power.misfit:.1%}, "
+            f"AICc higher by {power.aicc - fit.aicc:.0f})"
+        )
+    return text + _say_course(fit)
+
+
+def _say_course(fit: Fit) -> str:
+    """Return what a reader must know of a law that does not describe the points: figures do not draw it."""
+    return "" if fit.is_describing else f"; no good description: it explains {fit.r2:.0%} of the variance of ln y"
 
 
 def _say_exponent(alpha: Interval) -> str:
-    return f"α = {alpha.value:.3f} [{alpha.low:.3f}, {alpha.high:.3f}]"
+    return f"α = {alpha.value:.3f} [{alpha.low:.3f}, {alpha.high:.3f}]".replace("inf", "∞")
 
 
 def is_constant(samples: Samples) -> bool:
@@ -497,4 +513,4 @@ def _describe_exponent(fit: Fit) -> str:
             f"is not constant, and no power law describes it: {value} holds 0 (intrinsic scatter about the power law "
             f"{fit.misfit:.1%}, standard error of the means {fit.samples.typical_error:.1%})"
         )
-    return f"{'grows' if alpha.value > 0 else 'falls'} as a power law, {value}"
+    return f"{'grows' if alpha.value > 0 else 'falls'} as a power law, {value}{_say_course(fit)}"

@@ -219,5 +219,7 @@ def _describe(
 
 def describe_scale(scale: Interval) -> str:
     """Return a scale with its interval as text."""
-    value, low, high = ("∞" if math.isinf(end) else f"{end:.3g}" for end in (scale.value, scale.low, scale.high))
+    value, low, high = (
+        "∞" if math.isinf(end) else f"{float(f'{end:.3g}'):,g}" for end in (scale.value, scale.low, scale.high)
+    )
     return f"{value} [{low}, {high}]"

@@ -1,6 +1,5 @@
 """task=report: from trajectories to laws, figures and one page."""
 
-from collections import Counter
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -8,13 +7,13 @@ from rich.console import Console
 
 from ntklens.analysis.diagnostics import Diagnosis
 from ntklens.analysis.study import Study
-from ntklens.analysis.sweeps import join_counts, study_sweeps
+from ntklens.analysis.sweeps import study_sweeps
 from ntklens.config.checks import list_names
 from ntklens.config.construct import construct
 from ntklens.config.task import task
 from ntklens.errors import InputError
 from ntklens.jobs.tracker import end_tracking
-from ntklens.report.console import make_console
+from ntklens.report.console import make_console, print_sentence
 from ntklens.report.write import write_report
 from ntklens.store.layout import find_seed_directory
 from ntklens.store.units import FINISHED
@@ -64,11 +63,9 @@ def _list_finished(status: SweepStatus) -> list[Path]:
 def print_summary(study: Study, console: Console) -> None:
     """Print what was found, and what to mind."""
     for sentence in study.summary:
-        console.print(sentence)
-    verdicts = Counter(claim.verdict for claim in study.claims)
-    console.print(f"claims   {join_counts(verdicts)}")
+        print_sentence(console, sentence, indent=2)
     for diagnosis in study.diagnoses:
-        console.print(_say(diagnosis))
+        print_sentence(console, _say(diagnosis), indent=9)
 
 
 def _say(diagnosis: Diagnosis) -> str:

@@ -12,7 +12,7 @@ from ntklens.store.stack import flatten_config
 
 DENSE = "ntklens.models.mlp.MLP"
 TRACE = "theory of Tr Θ_0: wide network"
-RANK = "C Γ(K): Γ_0 of infinite width with this K"
+RANK = "C Γ(K): Γ_0 at infinite width"
 POINTS = 60
 REFERENCES = {  # for captions
     TRACE: "Dotted, at Tr Θ_0: the affine law of wide dense ReLU networks, from the inputs alone.",

@@ -4,13 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import chi2
 
 from ntklens.report.style import find_symbol, format_interval, format_number, glue
 from ntklens.stats.powerlaw import Fit, Law
 
-LEVEL = 0.05
-EXPLAINED = 0.9  # of the variance of ln y along the axis: a curve that explains less does not describe the points
 # Form → (its name, its formula, the numbers that say most of it).
 FORMS: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
     "power": ("power law", "A {m}^α", (("exponent", "α"),)),
@@ -28,21 +25,11 @@ FORMS: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
 UNBOUNDED = {"affine": (("intercept", "a"), ("slope", "b"))}  # numbers where those of `FORMS` have no bounds
 
 
-def is_describing(fit: Fit) -> bool:
-    """Return whether a curve describes the points: they lie about it by chance (χ² at 5 %), or follow its course."""
-    residuals, variance = fit.profile.residuals, fit.samples.variance
-    if fit.samples.count.min() > 1 and (variance > 0).all():
-        scatter = float(np.sum(residuals**2 / variance))
-        if chi2.sf(scatter, fit.profile.degrees) >= LEVEL:
-            return True
-    return bool(fit.r2 >= EXPLAINED)
-
-
 def select_curves(law: Law) -> tuple[str | None, str | None]:
     """Return the forms to draw: the preferred one and its closest rival by AICc, each if it describes the points."""
-    preferred = law.preferred if law.preferred and is_describing(law.fits[law.preferred]) else None
+    preferred = law.preferred if law.preferred and law.fits[law.preferred].is_describing else None
     rivals = [
-        form for form, fit in law.fits.items() if form != law.preferred and not fit.is_degenerate and is_describing(fit)
+        form for form, fit in law.fits.items() if form != law.preferred and not fit.is_degenerate and fit.is_describing
     ]
     return preferred, min(rivals, key=lambda f: (np.isnan(law.fits[f].aicc), law.fits[f].aicc)) if rivals else None
 
