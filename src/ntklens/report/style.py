@@ -184,7 +184,9 @@ def format_interval(value: float, low: float, high: float, digits: int = 3) -> s
         return f"{format_number(value, digits)} [{format_number(low, digits)}, {format_number(high, digits)}]"
 
     def show(number: float) -> str:
-        return f"{number:,.{decimals}f}".replace("-", "−") if math.isfinite(number) else format_number(number)
+        if not math.isfinite(number):
+            return format_number(number)
+        return f"{round(number, decimals) + 0.0:,.{decimals}f}".replace("-", "−")  # no −0.00
 
     return f"{show(value)} [{show(low)}, {show(high)}]"
 

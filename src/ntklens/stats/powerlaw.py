@@ -481,7 +481,7 @@ def _describe(fits: dict[str, Fit], preferred: str | None, refusals: dict[str, s
 
 def _say_course(fit: Fit) -> str:
     """Return what a reader must know of a law that does not describe the points: figures do not draw it."""
-    return "" if fit.is_describing else f"; no good description: it explains {fit.r2:.0%} of the variance of ln y"
+    return "" if fit.is_describing else f"; but it explains only {fit.r2:.0%} of the variance of ln y"
 
 
 def _say_exponent(alpha: Interval) -> str:
@@ -507,6 +507,8 @@ def _describe_exponent(fit: Fit) -> str:
     if alpha.low <= 0 <= alpha.high:
         if is_constant(fit.samples):
             return f"shows no trend: {value} holds 0, and a constant describes the points within their errors"
+        if fit.is_describing:
+            return f"has no resolved trend: a power law describes the points, and {value} holds 0"
         if fit.samples.count.min() < 2:
             return f"has no resolved trend: no power law describes it, {value} holds 0, and one seed has no error"
         return (

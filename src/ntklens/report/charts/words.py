@@ -90,9 +90,7 @@ def describe_many(laws: Sequence[Law]) -> str:
     for form, count in Counter(form for _, form in chosen).most_common():
         key, label = FORMS[form][2][0]
         values = [law.fits[form].parameters[key].value for law, one in chosen if one == form]
-        span = format_number(values[0])
-        if len(values) > 1:
-            span = glue(f"{format_number(min(values))} … {format_number(max(values))}")
+        span = glue(" … ".join(dict.fromkeys((format_number(min(values)), format_number(max(values))))))
         label = label.format(m=find_symbol(laws[0].axis))
         parts.append(f"{FORMS[form][0]} in {count} of {len(laws)}, {glue(f'{label} = {span}')}")
     if len(chosen) < len(laws):
