@@ -71,7 +71,7 @@ def test_statements_without_a_verdict_are_said_once():
     own = read_claims(analyse(make_sweep(**configure("digits")), ["digits"]))
     assert own.count("All 9 statements are outside what the paper states (dataset=digits)") == 1
     assert "– outside" not in own
-    assert "departs from" not in own
+    assert own.count("departs from the paper in</span> dataset=digits<") == 1
     assert own.count("no verdict on the paper") == 0
     few = read_claims(analyse(make_sweep(widths=np.array([16.0, 64.0]), **configure("digits")), ["digits"]))
     shown = re.findall(r'<th scope="row" class="claim">(.*?)</th>', few)
@@ -253,7 +253,7 @@ def test_the_page_says_what_was_done():
     study.data["N"], study.data["C"] = ((("run", "seed"), np.full(study.data.state.shape, float(n))) for n in (48, 7))
     text = describe_work(study, [{"time": "2026-01-02T03:04:05+00:00"}])
     for words in (
-        "D = 77", "Adam, η = 0.0001", "cross-entropy, 500 epochs", "N = 48", "C = 7", "cpu: cpu",
+        "D = 77", "Adam, η = 0.0001", "cross-entropy, 500 epochs", "N = 48", "C = 7", "computed on cpu, float32",
         "2026-01-02", "Seeds done of each: 3", "depth 2", "standard (LeCun normal)", "width 16, 32, 64",
     ):  # fmt: skip
         assert words in text, words
