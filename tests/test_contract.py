@@ -40,8 +40,10 @@ def try_model(cfg):
 def test_a_model_trains_on_some_kind_of_inputs(model):
     """What it cannot take it refuses before training, by its name."""
     trained = []
+    keys = configure(f"model={model}", *SETS["images"]).model
+    small = [f"model.{key}={size}" for key, size in {"width": 8, "depth": 1}.items() if key in keys]
     for words in SETS.values():
-        cfg = configure(f"model={model}", *words, *SMALL)
+        cfg = configure(f"model={model}", *small, *words, *SMALL)
         with contextlib.suppress(Refused):
             try_model(cfg)
             trained.append(check(cfg))

@@ -43,7 +43,17 @@ def test_a_report_is_one_page_with_tables_and_figures_beside_it(report):
         "report.html", "observables.csv", "fits.csv", "claims.csv", "figures",
     }  # fmt: skip
     stems = {p.stem for p in (page.parent / "figures").iterdir()}
-    families = ("laws", "slopes", "trajectories", "adaptation", "trace-law", "ratio-split", "spectra", "layers")
+    families = (
+        "laws",
+        "slopes",
+        "trajectories",
+        "adaptation",
+        "trace-law",
+        "ratio-split",
+        "spectra",
+        "layers",
+        "layer-order",
+    )
     assert stems == {f"{name}-model.width" for name in families}
     assert len(list((page.parent / "figures").iterdir())) == 4 * len(stems)
     assert [p.name for p in page.parent.parent.iterdir() if p.name.startswith(".")] == []

@@ -35,7 +35,7 @@ def test_fits_have_a_row_for_every_form_and_refused_ones_say_why(tmp_path):
     write_fits(tmp_path / "fits.csv", study)
     rows = read(tmp_path / "fits.csv")
     assert list(rows[0])[:8] == ["observable", "axis", "group", "form", "exponent", "low", "high", "n"]
-    assert len(rows) == sum(len(law.fits) + len(law.refusals) for law in study.laws)
+    assert len(rows) == sum(len(law.fits) + len(law.refusals) for law in (*study.laws, *study.layer_laws))
     power = next(r for r in rows if (r["observable"], r["form"]) == ("initial_trace", "power"))
     law = next(law for law in study.laws if law.observable == "initial_trace")
     assert float(power["exponent"]) == law.fits["power"].parameters["exponent"].value

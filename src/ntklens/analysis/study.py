@@ -25,6 +25,7 @@ from ntklens.analysis.groups import (
     select_good,
     select_whole_steps,
 )
+from ntklens.analysis.layers import describe_layers, study_layers
 from ntklens.analysis.overview import describe_study, describe_study_html
 from ntklens.analysis.transitions import compare_transitions
 from ntklens.errors import InputError
@@ -55,6 +56,8 @@ class Study:
       states: state → how many units there are in it.
       summary: sentences.
       steps: how observables change where the step is divided.
+      layer_laws: of each layer in every group; their observable is `<name>.<layer>`.
+      layer_transitions: of β of each layer in every group along the width.
     """
 
     names: list[str]
@@ -69,6 +72,8 @@ class Study:
     states: dict[str, int] = field(default_factory=dict)
     summary: list[str] = field(default_factory=list)
     steps: list[Change] = field(default_factory=list)
+    layer_laws: list[Law] = field(default_factory=list)
+    layer_transitions: list[Transition] = field(default_factory=list)
 
     def __repr__(self) -> str:
         """Return a short table; the attributes hold the rest."""
@@ -113,7 +118,8 @@ def analyse(
     claims = judge_claims(data, groups, laws, transitions)
     steps = compare_steps(data, observables)
     diagnoses = diagnose(data, observables, groups, laws, transitions, counted, failures, steps)
-    summary = _summarise(observables, groups, laws, transitions, surfaces, counted, claims)
+    layers = study_layers(data, observables, groups)
+    summary = _summarise(observables, groups, laws, transitions, surfaces, counted, claims, layers)
     return Study(
         list(names) or json.loads(data.attrs.get("sweeps", "[]")),
         data,
@@ -127,6 +133,7 @@ def analyse(
         counted,
         summary,
         steps,
+        *layers,
     )
 
 
@@ -188,6 +195,7 @@ def _summarise(
     surfaces: Sequence[Surface],
     states: Mapping[str, int],
     claims: Sequence[Claim],
+    layers: tuple[Sequence[Law], Sequence[Transition]],
 ) -> list[str]:
     total, runs = sum(states.values()), observables.sizes["run"]
     sentences = [f"{count(runs, 'configuration')}, {states.get('done', 0)} of {count(total, 'seed')} done."]
@@ -221,6 +229,7 @@ def _summarise(
         if len(found) == 2:
             sentences.append(f"{compare_transitions(*found)}.")
         sentences += explain_trace_ratio(group, laws)
+        sentences += describe_layers(group, *layers)
     best = {surface.group: surface for surface in reversed(surfaces)}
     sentences += [f"Joint law of {OBSERVABLES[s.observable].symbol}: {describe_surface(s)}." for s in best.values()]
     return sentences

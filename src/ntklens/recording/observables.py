@@ -4,7 +4,7 @@ Every function takes one trajectory or many: a Dataset whose variables end in th
 (record; record, layer; level), whatever stands before them, and returns one number for each of those, (…).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, NamedTuple
@@ -408,7 +408,23 @@ def measure_observables(data: xr.Dataset) -> xr.Dataset:
             found.setdefault(
                 label, (shape, values, {"symbol": label, "long_name": variable.attrs.get("long_name", "")})
             )
+    for label, values, description in _measure_layers(data):
+        found[label] = (shape, values, {"symbol": label, "long_name": description})
     return xr.Dataset(found, coords)
+
+
+def _measure_layers(data: xr.Dataset) -> Iterator[tuple[str, np.ndarray, str]]:
+    """Yield `<name>.<layer>`, values (run, seed) and description of ΔTr and β of each layer's share of Θ."""
+    if not {"trace_layer", "minimum_trace_layer"} <= set(data.variables):
+        return
+    dims = ("run", "seed", "layer")
+    initial = data["trace_layer"].isel(record=0).transpose(*dims).values.astype(float)
+    minimum = data["minimum_trace_layer"].transpose(*dims).values.astype(float)
+    for number, layer in enumerate(data["layer"].values):
+        start, change = initial[..., number], minimum[..., number] - initial[..., number]
+        ratio = np.divide(change, start, out=np.full_like(start, np.nan), where=start > 0)
+        yield f"trace_change_layer.{layer}", change, "ΔTr of the layer's share of Θ"
+        yield f"trace_ratio_layer.{layer}", ratio, "β of the layer's share of Θ"
 
 
 def _check_loaded(data: Any) -> None:

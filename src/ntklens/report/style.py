@@ -25,7 +25,7 @@ PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down",
 # Override → (as an axis, as the label of one value, symbol); others are named by their last word.
 SETTINGS = {
     "model.width": ("width m", "width {}", "m"),
-    "model.depth": ("depth (hidden layers)", "depth {}", "depth"),
+    "model.depth": ("depth", "depth {}", "depth"),
     "dataset.train_size": ("training samples D", "D = {}", "D"),
     "optimizer.learning_rate": ("learning rate η", "η = {}", "η"),
     "protocol.arm": ("protocol", "{}", "protocol"),

@@ -54,12 +54,12 @@ def write_fits(path: Path, study: Study) -> None:
 
     Joint laws over two axes have rows of their own, their axis `<one> × <other>`.
     """
-    found = {name for law in study.laws for fit in law.fits.values() for name in fit.parameters}
+    found = {name for law in (*study.laws, *study.layer_laws) for fit in law.fits.values() for name in fit.parameters}
     found |= {name for surface in study.surfaces for name in surface.parameters}
     others = sorted(found - {"exponent", *PARAMETER_COLUMNS})
     bounds = [f"{name}_{end}" for name in (*PARAMETER_COLUMNS, *others) for end in ("low", "high")]
     columns = [*FIT_COLUMNS, *PARAMETER_COLUMNS, *others, *CHECK_COLUMNS, *bounds]
-    rows = [row for law in study.laws for row in list_fits(law)]
+    rows = [row for law in (*study.laws, *study.layer_laws) for row in list_fits(law)]
     write_rows(path, columns, [*rows, *_list_surfaces(study.surfaces)])
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -431,7 +432,12 @@ def choose_form(fits: dict[str, Fit]) -> str | None:
 
 
 def fit_law(
-    samples: Samples, observable: str = "", axis: str = "", group: str = "", rng: np.random.Generator | None = None
+    samples: Samples,
+    observable: str = "",
+    axis: str = "",
+    group: str = "",
+    rng: np.random.Generator | None = None,
+    forms: Sequence[str] | None = None,
 ) -> Law:
     """Fit every form, compare them, and say what was found.
 
@@ -441,6 +447,7 @@ def fit_law(
       axis: the override that was swept.
       group: what else was swept has this value.
       rng: random numbers of the bootstrap; None: a fixed generator, so that a report is the same twice.
+      forms: those to fit; None: all.
 
     Raises:
       InputError: if `samples` are not what `summarise` returns; without the names of observable and axis.
@@ -450,7 +457,7 @@ def fit_law(
     rng = rng or np.random.default_rng(0)
     fits: dict[str, Fit] = {}
     refusals: dict[str, str] = {}
-    for form in CANDIDATES:
+    for form in CANDIDATES if forms is None else forms:
         try:
             fits[form] = check_fit(fit_form(samples, form), rng)
         except InputError as error:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart
 from ntklens.report.charts.laws import chart_laws, chart_ratio_split, chart_trace_law
+from ntklens.report.charts.layer_order import chart_layer_order
 from ntklens.report.charts.layers import chart_layers
 from ntklens.report.charts.members import list_groups, select_runs
 from ntklens.report.charts.sensitivity import chart_sensitivity
@@ -36,4 +37,5 @@ def _build_all(study: Study) -> Iterator[Chart]:
     yield from chart_ratio_split(study)
     yield from (chart_spectra(study, group, runs, lines // 4) for group in groups)
     yield from (chart_layers(study, group, runs) for group in groups)
+    yield from (chart_layer_order(study, group) for group in groups if group.axis)
     yield from chart_surfaces(study)

@@ -1,0 +1,70 @@
+"""Which layers stop moving first: β of each layer, its exponent, and the width of its transition."""
+
+import numpy as np
+
+from ntklens.analysis.layers import LAYER_OBSERVABLES, MOVING, name_layer, order_layers
+from ntklens.analysis.study import Study
+from ntklens.report.chart import Chart, Panel, Series, make_keys
+from ntklens.report.charts.members import Members, choose_ticks
+from ntklens.report.charts.setup import describe_setup
+from ntklens.stats.powerlaw import Interval, Law
+
+RELATIVE = "mean of β_l / its mean at the smallest ± s.e.m."
+EXPONENTS = (MOVING, "trace_change_layer", "minimum_effective_rank_layer")
+
+
+def chart_layer_order(study: Study, group: Members) -> Chart:
+    """Chart β_l against the axis, relative to where it starts; exponents and transitions of the layers in order."""
+    own = [law for law in study.layer_laws if (law.axis, law.group) == (group.axis, group.label)]
+    laws = {name_layer(law.observable): law for law in own}
+    layers = order_layers(dict.fromkeys(layer for _, layer in laws))
+    keys = make_keys(((layer, layer) for layer in layers), ordered=False)
+    places = {layer: 1.0 + number for number, layer in enumerate(layers)}
+    falling = [_draw_relative(laws[MOVING, layer], layer) for layer in layers if (MOVING, layer) in laws]
+    panels = [
+        Panel("fall", group.title, "β_l / β_l at the smallest", falling, True, True,
+              x_ticks=choose_ticks(group.x, log=True))
+    ]  # fmt: skip
+    ticks = tuple(places.values())
+    for name in EXPONENTS:
+        found = {layer: laws[name, layer].fits.get("power") for layer in layers if (name, layer) in laws}
+        points = [
+            _draw_interval(layer, places[layer], fit.parameters["exponent"], "exponent of a power law, 95 % interval")
+            for layer, fit in found.items()
+            if fit is not None
+        ]
+        label = f"exponent of |{LAYER_OBSERVABLES[name]}|"
+        panels.append(Panel(name, "layer, in the order of the network", label, points, False, x_ticks=ticks))
+    within = [
+        _draw_interval(layer, places[layer], one.scale, "crossover of β_l, 95 % interval")
+        for one in study.layer_transitions
+        if (one.axis, one.group) == (group.axis, group.label) and one.within
+        and (layer := name_layer(one.observable)[1]) in places
+    ]  # fmt: skip
+    if within:
+        label = "width of the transition"
+        panels.append(Panel("transition", "layer, in the order of the network", label, within, False, True,
+                            x_ticks=ticks))  # fmt: skip
+    caption = (
+        "Which layers stop moving first: β of each layer's share of Θ, relative to its mean at the smallest value; the"
+        " exponents of power laws of β_l, ΔTr_l and Γ_l; and, where a pure power law of β_l is rejected and its"
+        " crossover lies within the sweep, the width of that. Layers are numbered in the order of the legend."
+        f" {describe_setup(study, group.runs)}"
+    )
+    return Chart(
+        "layer_order", group.variant, f"layer-order-{group.stem}", "Which layers stop moving first", caption,
+        keys, "layer", [panel for panel in panels if panel.series],
+    )  # fmt: skip
+
+
+def _draw_relative(law: Law, layer: str) -> Series:
+    samples = next(iter(law.fits.values())).samples
+    mean, error = samples.mean / samples.mean[0], np.sqrt(samples.variance)
+    return Series(
+        layer, "mean", samples.x, mean, mean * (1 - error), mean * (1 + error), detail=layer, meaning=RELATIVE
+    )
+
+
+def _draw_interval(layer: str, place: float, interval: Interval, meaning: str) -> Series:
+    x, y, low, high = (np.array([value]) for value in (place, interval.value, interval.low, interval.high))
+    return Series(layer, "mean", x, y, low, high, points=True, detail=layer, meaning=meaning)
