@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ntklens.analysis.study import analyse as analyse
     from ntklens.errors import InputError as InputError
     from ntklens.jobs.own_loop import Recorder as Recorder
+    from ntklens.models.infinite import InfiniteKernels as InfiniteKernels
+    from ntklens.models.infinite import infinite_kernels as infinite_kernels
     from ntklens.notebook import train as train
     from ntklens.ntk.metrics import effective_rank as effective_rank
     from ntklens.ntk.metrics import trace as trace
@@ -56,6 +58,8 @@ _PUBLIC = {
     "explain_ntk": "ntklens.ntk.structured",
     "KernelPlan": "ntklens.ntk.plan",
     "neural_tangents": "ntklens._compat",
+    "infinite_kernels": "ntklens.models.infinite",
+    "InfiniteKernels": "ntklens.models.infinite",
     # trajectories
     "Recorder": "ntklens.jobs.own_loop",
     "train": "ntklens.notebook",

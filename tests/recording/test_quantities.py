@@ -20,8 +20,10 @@ from ntklens.recording.measure import Measurer, measure_records, put_on_device
 from ntklens.recording.quantities import (
     DUE,
     HESSIAN,
+    LIMIT,
     QUANTITIES,
     RECORD,
+    REGRESSION,
     TWIN,
     VARIABLES,
     Quantity,
@@ -43,7 +45,8 @@ from problems import make_problem
 from references import compute_effective_rank, compute_jacobians, compute_layer_kernels
 
 # Of any network, and quick to compile.
-PLAIN = tuple(name for name in list_optional() if not {TWIN, HESSIAN} & set(QUANTITIES[name].needs))
+APART = {TWIN, HESSIAN, LIMIT, REGRESSION}  # tested elsewhere
+PLAIN = tuple(name for name in list_optional() if not APART & set(QUANTITIES[name].needs))
 DOCS = Path(__file__).parents[2] / "docs"
 
 

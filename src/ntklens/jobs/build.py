@@ -14,6 +14,7 @@ from ntklens.data import Dataset
 from ntklens.data.probes import choose_probes
 from ntklens.errors import InputError
 from ntklens.jobs.datasets import load_dataset
+from ntklens.jobs.limit import check_metrics_limit
 from ntklens.jobs.models import build_model
 from ntklens.jobs.optimizers import build_optimizer
 from ntklens.recording.measure import EVALUATION_BATCH, Measurer
@@ -79,6 +80,7 @@ def build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:
     metrics = list(cfg.get("metrics") or ())
     if trainer.twin is None and (twins := [name for name in metrics if TWIN in QUANTITIES[name].needs]):
         raise InputError(f"metrics=[{','.join(metrics)}]: {', '.join(twins)}: needs model.linearised=true")
+    check_metrics_limit(cfg, dataset)
     return trainer
 
 

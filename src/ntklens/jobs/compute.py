@@ -21,6 +21,7 @@ from ntklens.jobs.build import Built, build
 from ntklens.jobs.datasets import check_run_data, identify_dataset
 from ntklens.jobs.devices import check_device
 from ntklens.jobs.failures import describe_failure, describe_shortage, is_of_the_disk
+from ntklens.jobs.limit import find_limit
 from ntklens.jobs.pack import RunContext, describe_mismatch, run_pack
 from ntklens.jobs.pilot import find_step
 from ntklens.jobs.process import count_process_bytes
@@ -131,7 +132,8 @@ def _compute_locked(
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     key = compute_key(cfg)
     dataset, trainer, steps, _ = built
-    data, spectra = put_on_device(dataset, cfg.ntk.get("probes", 1)), SpectrumWorkers()
+    data = put_on_device(dataset, cfg.ntk.get("probes", 1))._replace(limit=find_limit(cfg, dataset))
+    spectra = SpectrumWorkers()
     job = RunContext(cfg, run, key, dataset, data, trainer, steps, tracker, spectra, stop, watcher)
     tracker.start(run, config, key)
     failed: list[int] = []

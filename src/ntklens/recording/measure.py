@@ -24,8 +24,25 @@ CONSTANT_TOLERANCE = 1e-6  # logits that vary less than this over the probe, rel
 Keep = Callable[[int, str, int, Mapping[str, jax.Array], Params], None]
 
 
+class LimitKernels(NamedTuple):
+    """K of Θ_∞ = K ⊗ I_C.
+
+    Attributes:
+      probe: on the probe, shape (N, N).
+      train: on the training samples, shape (n, n); None: not needed.
+      test: of the test samples with those, shape (t, n); None: not needed.
+    """
+
+    probe: jax.Array
+    train: jax.Array | None = None
+    test: jax.Array | None = None
+
+
 class DeviceData(NamedTuple):
-    """The splits as (inputs, labels) pairs on the device, the probe's inputs and labels, and further probes' inputs."""
+    """The splits as (inputs, labels) pairs on the device, the probe's inputs and labels, and further probes' inputs.
+
+    `limit` holds K of the kernel Θ_∞ = K ⊗ I_C of the network at infinite width; None: not needed.
+    """
 
     train: tuple[jax.Array, jax.Array]
     selection: tuple[jax.Array, jax.Array]
@@ -33,6 +50,7 @@ class DeviceData(NamedTuple):
     probe: jax.Array
     probe_labels: jax.Array
     other_probes: tuple[jax.Array, ...] = ()
+    limit: "LimitKernels | None" = None
 
 
 def put_on_device(dataset: Dataset, probes: int = 1) -> DeviceData:

@@ -29,7 +29,7 @@ DUE = {"spectrum": (SPECTRUM,), "crossing": (SPECTRUM, SNAPSHOT), "end": (SPECTR
 # What a quantity may need beside the kernel, and the record.
 START, PREVIOUS, PARAMETERS = "start", "previous", "parameters"
 WEIGHTED, OPTIMIZER, TWIN, PROBES, HESSIAN = "weighted", "optimizer", "twin", "probes", "hessian"
-ESTIMATE = "estimate"
+ESTIMATE, LIMIT, REGRESSION, LIMIT_REGRESSION = "estimate", "limit", "regression", "limit regression"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Quantity:
       optional: whether it is measured only where `metrics` lists it.
       needs: what is kept or computed for it: `START`, `PREVIOUS` (kernels), `PARAMETERS`, `WEIGHTED` (the weighted
         kernel), `OPTIMIZER` (the state of the optimizer), `TWIN` (model.linearised=true), `PROBES` (kernels on
-        the further probes), `HESSIAN` (of the train loss), `ESTIMATE` (ntk.trace=estimate).
+        the further probes), `HESSIAN` (of the train loss), `ESTIMATE` (ntk.trace=estimate), `LIMIT` (the kernel at
+        infinite width), `REGRESSION` and `LIMIT_REGRESSION` (predictions of the test samples by kernel regression).
       source: where it is defined, if not by arXiv 2507.05035.
     """
 
@@ -106,6 +107,15 @@ def _measure_distance(view: KernelView) -> float:
 
     assert view.start is not None
     return kernel_distance(view.kernel, view.start)
+
+
+def _measure_limit_distance(view: KernelView) -> float:
+    import numpy as np
+
+    assert view.limit is not None
+    limit = np.asarray(view.limit, np.float64)
+    whole = np.einsum("ij,cd->icjd", limit, np.eye(view.kernel.shape[1]))
+    return float(np.linalg.norm(view.kernel - whole) / np.linalg.norm(whole))
 
 
 def _measure_velocity(view: KernelView) -> float:
@@ -218,6 +228,31 @@ _LIST = (
         "kernel_velocity",
         "(1 − cos(Θ_t, Θ_s)) / (t − s) per epoch, s the time at which a spectrum was measured before", SPECTRUM,
         _measure_velocity, optional=True, needs=(PREVIOUS,), source="Fort et al. 2020, arXiv 2010.15110",
+    ),
+    Quantity(
+        "kernel_distance_to_limit",
+        "‖Θ − Θ_∞‖ / ‖Θ_∞‖, Θ_∞ = K ⊗ I_C the kernel of the same network at infinite width and at the start (mlp, cnn)",
+        SPECTRUM, _measure_limit_distance, optional=True, needs=(LIMIT,),
+        source="Jacot et al. 2018, arXiv 1806.07572",
+    ),
+    Quantity(
+        "kernel_regression",
+        "mean of (f_c − [c = y])² over the test half that test_loss is of, f = f_0 + k(x, X) (k(X, X) + λ 1)⁻¹ "
+        "(Y − f_0(X)), k = (1/C) Σ_c Θ[(i,c),(j,c)], λ = 10⁻⁴ Tr k(X, X) / n: kernel regression with Θ at the start "
+        "and at the minimum; at most 2000 training samples", ENDS, lambda view: view.regression.loss, optional=True,
+        needs=(REGRESSION,), source="Vyas et al. 2022, arXiv 2206.10012",
+    ),
+    Quantity(
+        "kernel_regression_accuracy", "fraction of the same that it classifies correctly", ENDS,
+        lambda view: view.regression.accuracy, optional=True, needs=(REGRESSION,),
+    ),
+    Quantity(
+        "limit_regression", "kernel_regression with K of Θ_∞ = K ⊗ I_C in place of k (mlp, cnn)", ENDS,
+        lambda view: view.limit_regression.loss, optional=True, needs=(LIMIT, LIMIT_REGRESSION),
+    ),
+    Quantity(
+        "limit_regression_accuracy", "fraction of the same that it classifies correctly", ENDS,
+        lambda view: view.limit_regression.accuracy, optional=True, needs=(LIMIT, LIMIT_REGRESSION),
     ),
     Quantity(
         "alignment",

@@ -14,15 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntklens.ntk.layers import name_layers
+from ntklens.ntk.regression import regress
 from ntklens.ntk.structured import check_row
 from ntklens.recording.measure import DeviceData, Keep, Measurer, measure_records, select_member
 from ntklens.recording.quantities import (
     HESSIAN,
+    LIMIT_REGRESSION,
     OPTIMIZER,
     PARAMETERS,
     PREVIOUS,
     PROBES,
     QUANTITIES,
+    REGRESSION,
     WEIGHTED,
     list_needs,
 )
@@ -31,6 +34,7 @@ from ntklens.recording.spectra import (
     KernelView,
     SpectrumWorkers,
     add_shares,
+    compute_averaged_kernel,
     compute_member_kernel,
     compute_member_kernels,
     compute_weighted_kernel,
@@ -194,6 +198,7 @@ class EnsembleRecorder:
     def _view_kernel(self, member: int, step: int, params: Params, moment: str) -> KernelView:
         """Compute a member's kernel, and collect what its quantities need beside it."""
         view = KernelView(step / self.steps_per_epoch, self.data.probe_labels)
+        view.limit = None if self.data.limit is None else self.data.limit.probe
         if moment == "spectrum":
             view.theta = compute_member_kernel(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
         else:
@@ -213,9 +218,22 @@ class EnsembleRecorder:
             own, train = select_member(params, member), self.data.train
             view.sharpness = measure_sharpness(own, *train, apply=self.measurer.apply, loss=self.measurer.loss)
             view.learning_rate = float(self.learning_rates[member])
+        if moment == "end" and {REGRESSION, LIMIT_REGRESSION} & self.needs:
+            self._regress(view, select_member(params, member), select_member(self.initial, member))
         if PARAMETERS in self.needs:
             view.params = select_member(params, member)
         return view
+
+    def _regress(self, view: KernelView, params: Params, initial: Params) -> None:
+        """Predict the test samples by kernel regression from the function at the start."""
+        (train, train_labels), (test, test_labels) = self.data.train, self.data.test
+        start, labels = [self.measurer.apply(initial, inputs) for inputs in (train, test)], (train_labels, test_labels)
+        if REGRESSION in self.needs:
+            own, across = (compute_averaged_kernel(params, x, train, measurer=self.measurer) for x in (train, test))
+            view.regression = regress(own, across, (start[0], start[1]), labels)
+        if LIMIT_REGRESSION in self.needs:
+            assert self.data.limit is not None
+            view.limit_regression = regress(self.data.limit.train, self.data.limit.test, (start[0], start[1]), labels)
 
     def _keep(self, member: int, name: str, step: int, kernels: Mapping[str, jax.Array], params: Params) -> None:
         if self.keep is not None:

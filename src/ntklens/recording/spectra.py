@@ -15,11 +15,12 @@ from threadpoolctl import threadpool_limits
 
 from ntklens.machine import count_cores
 from ntklens.ntk import metrics
+from ntklens.ntk.regression import Regression, average_outputs
 from ntklens.ntk.spectrum import Kernel, eigenvalues, flatten_kernel
 from ntklens.ntk.weighted import weigh_leaves
 from ntklens.recording.measure import ENGINES, Measurer, select_member
 from ntklens.recording.quantities import DUE, PREVIOUS, Quantity
-from ntklens.training.ensemble import Params
+from ntklens.training.ensemble import PRECISION, Params
 
 
 @functools.partial(jax.jit, static_argnames=("measurer",))
@@ -44,6 +45,13 @@ def compute_weighted_kernel(params: Params, member: jax.Array, probe: jax.Array,
     return add_shares(ENGINES[measurer.engine].layer_kernels(function, values, probe))
 
 
+@functools.partial(jax.jit, static_argnames=("measurer",))
+def compute_averaged_kernel(params: Params, x1: jax.Array, x2: jax.Array, *, measurer: Measurer) -> jax.Array:
+    """Return (1/C) Σ_c Θ[(i,c),(j,c)], shape (N, N2), of one member."""
+    with jax.default_matmul_precision(PRECISION):
+        return average_outputs(measurer.apply, params, x1, x2)
+
+
 @dataclass
 class KernelView:
     """What a quantity that is measured where a kernel is computed sees of a member; on the host, in float32 or float64.
@@ -59,6 +67,9 @@ class KernelView:
       others: Θ on the further probes, where a quantity needs it.
       sharpness: λ_max of the train loss's Hessian, where a quantity needs it.
       learning_rate: of the member; NaN where it is not known.
+      limit: K of Θ_∞ = K ⊗ I_C, shape (N, N), where a quantity needs it.
+      regression: how well kernel regression with Θ predicts the test samples, where a quantity needs it.
+      limit_regression: the same with Θ_∞.
       weighted: Σ_l η_l Θ_l with the rates of the leaves, where a quantity needs it; None: all rates are one, it is Θ.
     """
 
@@ -73,6 +84,9 @@ class KernelView:
     sharpness: float = math.nan
     learning_rate: float = math.nan
     weighted: jax.Array | None = None
+    limit: jax.Array | None = None
+    regression: Regression | None = None
+    limit_regression: Regression | None = None
 
     @functools.cached_property
     def kernel(self) -> jax.Array:

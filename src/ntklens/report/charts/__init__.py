@@ -8,6 +8,7 @@ from ntklens.report.charts.laws import chart_laws, chart_ratio_split, chart_trac
 from ntklens.report.charts.layer_order import chart_layer_order
 from ntklens.report.charts.layers import chart_layers
 from ntklens.report.charts.members import list_groups, select_runs
+from ntklens.report.charts.regression import chart_regression
 from ntklens.report.charts.sensitivity import chart_sensitivity
 from ntklens.report.charts.slopes import chart_slopes
 from ntklens.report.charts.spectra import chart_spectra
@@ -38,4 +39,5 @@ def _build_all(study: Study) -> Iterator[Chart]:
     yield from (chart_spectra(study, group, runs, lines // 4) for group in groups)
     yield from (chart_layers(study, group, runs) for group in groups)
     yield from (chart_layer_order(study, group) for group in groups if group.axis)
+    yield from (chart_regression(study, group) for group in groups if group.axis)
     yield from chart_surfaces(study)
