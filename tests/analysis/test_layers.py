@@ -95,7 +95,7 @@ def test_layers_stand_in_the_order_of_the_network():
 
 
 def test_a_study_has_them_where_there_are_layers():
-    data = plant(seeds=2).isel(run=slice(0, 3))
+    data = plant(seeds=2).isel(run=slice(0, 5))
     found = analyse(data)
     assert {law.observable.partition(".")[2] for law in found.layer_laws} == set(LAYERS)
     assert any(sentence.startswith("Exponent of β_l of each layer: hidden_0 ") for sentence in found.summary)

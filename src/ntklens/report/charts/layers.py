@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from ntklens.analysis.layers import order_layers
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series, make_keys
 from ntklens.report.charts.members import Members, average, choose_ticks
@@ -22,7 +23,7 @@ def chart_layers(study: Study, group: Members, selected: Mapping[str, xr.Dataset
     """Chart β, Γ and the change of the weights of each layer against the axis; runs in order where there is none."""
     runs = [selected[run] for run in group.runs]
     layers = [str(layer) for layer in study.data.layer.values]
-    order = sorted(layers, key=lambda layer: layer == "readout")  # of networks of several depths it is not the last
+    order = order_layers(layers)  # of networks of several depths the readout is not the last
     x = group.x if group.axis else np.arange(1.0, len(runs) + 1)
     panels = []
     for name, label, log in QUANTITIES:
