@@ -2,8 +2,8 @@
 
 Made-up trajectories of realistic size (128 × 10 eigenvalues, 90 records, 12 of them with spectra, 3 layers) with laws
 of width built in: 50 and 200 of them, over widths and two depths, and, on request, many over widths alone. Seconds are
-those of the processor (`time.process_time`), which other programs on the machine change little; the clock's stand
-beside them. Imports are measured apart.
+those of the processor (`time.process_time`), the clock's stand beside them; other programs on the machine slow both, so
+a loop of plain Python is timed, too. Imports are measured apart.
 
     python benchmarks/report.py
     python benchmarks/report.py --many 10000   # 2.5 GB below the folder for temporary files
@@ -115,6 +115,14 @@ def measure_report(folder: Path) -> dict:
     return json.loads(result.stdout) | {"seconds_of_the_process": time.perf_counter() - started}
 
 
+def measure_python() -> float:
+    """Return processor seconds of ten million turns of a loop: how fast this machine runs plain Python now."""
+    started, total = time.process_time(), 0
+    for number in range(10_000_000):
+        total += number * number % 7
+    return time.process_time() - started
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--many", type=int, default=0)
@@ -131,7 +139,7 @@ def main() -> None:
         table.add_row(files, *parts, f"{one['processor_seconds_beside_imports']:.2f}", str(one["figures"]),
                       f"{one['seconds']:.0f} s", f"{one['peak_bytes'] / 1e6:.0f} MB")  # fmt: skip
     Console(width=140).print(table)
-    write_results("report", answers)
+    write_results("report", {"processor_seconds_of_a_loop": measure_python(), **answers})
 
 
 if __name__ == "__main__":
