@@ -70,9 +70,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--before", default="", help="src folder of another version, that is run without quantities")
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS, help="none is always among them")
     options = parser.parse_args()
+    kinds = ["none", *(kind for kind in options.kinds if kind != "none")]
     shared = [f"model.width={options.width}", f"ensemble={options.seeds}", f"training.epochs={options.epochs}"]
-    contestants = {kind: ([f"metrics=[{','.join(names)}]"] if names else [], "") for kind, names in KINDS.items()}
+    contestants = {kind: ([f"metrics=[{','.join(KINDS[kind])}]"] if KINDS[kind] else [], "") for kind in kinds}
     if options.before:
         contestants = {"before": ([], options.before), **contestants}
     found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in contestants}
