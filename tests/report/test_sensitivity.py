@@ -10,6 +10,7 @@ import pytest
 from ntklens.analysis.groups import ARM
 from ntklens.analysis.sensitivity import compare_settings
 from ntklens.analysis.study import analyse
+from ntklens.report.charts.laws import chart_laws
 from ntklens.report.charts.sensitivity import chart_sensitivity
 from ntklens.report.draw import draw_chart, make_figure
 from ntklens.report.interactive import describe_family, encode_json
@@ -162,4 +163,14 @@ def test_the_weighted_kernel_stands_beside_the_raw_one():
         assert weighted == pytest.approx(raw + 1, abs=1e-3)
     (chart,) = chart_sensitivity(study)
     assert chart.forest.rows == ["ntk", "mup"]
-    assert "each array counts with the rate" in chart.caption
+    (laws,) = chart_laws(study)
+    for one in (chart, laws):
+        assert one.caption.count("each array counts with the rate") == 1
+    assert {"initial_trace_weighted", "trace_ratio_weighted", "minimum_effective_rank_weighted"} <= {
+        panel.name for panel in laws.panels
+    }
+    with apply_style():
+        figure = make_figure(laws)
+        figure.canvas.draw()
+    width = figure.canvas.get_width_height()[0]
+    assert all(legend.get_window_extent(figure.canvas.get_renderer()).x1 <= width + 1 for legend in figure.legends)

@@ -10,7 +10,7 @@ from ntklens.analysis.study import Study
 from ntklens.recording.observables import OBSERVABLES, list_observables
 from ntklens.report.chart import Chart, Key, Panel, Series, make_keys
 from ntklens.report.charts.members import Members, average, choose_ticks, list_groups
-from ntklens.report.charts.setup import describe_setup
+from ntklens.report.charts.setup import describe_setup, explain_weighted
 from ntklens.report.charts.theory import REFERENCES, draw_initial_rank, draw_initial_trace
 from ntklens.report.charts.words import (
     describe_fit,
@@ -48,6 +48,7 @@ def chart_laws(study: Study) -> Iterator[Chart]:
                 f" brackets are 95 % intervals. Forms: {forms}."
             )
         words += describe_refusals(laws, {name: read_symbol(name) for name in names})
+        words += explain_weighted(names)
         words += _describe_references(panels)
         if any(series.hollow for panel in panels for series in panel.series):
             words.append("Hollow: left out of the fits (unresolved or dead).")

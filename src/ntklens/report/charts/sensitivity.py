@@ -11,15 +11,10 @@ from ntklens.analysis.study import Study
 from ntklens.recording.observables import OBSERVABLES
 from ntklens.report.chart import Chart, Forest, ForestColumn, make_keys
 from ntklens.report.charts.laws import make_stem
-from ntklens.report.charts.setup import describe_setup
+from ntklens.report.charts.setup import describe_setup, explain_weighted
 from ntklens.report.style import SETTING, find_symbol, label_axis, label_group, label_setting
 
 ALL = "all settings"
-WEIGHTED = (
-    "Θ is the kernel of the parameters, each counted alike: that of gradient descent at one rate. Weighted: each array"
-    " counts with the rate it is trained with (Adam's factors of the parameterisation), the kernel to compare across"
-    " parameterisations; both are one where all rates are."
-)
 
 
 def chart_sensitivity(study: Study) -> Iterator[Chart]:
@@ -63,8 +58,7 @@ def _write_caption(study: Study, found: Sensitivity, symbol: str) -> str:
         words.append("Hollow: the observable has the other sign than is stated.")
     if any(not math.isfinite(one.value) for setting in found.settings for one in setting.exponents):
         words.append("No mark: no power law could be fitted; the table of fits says why.")
-    if any("weighted" in column.observable for column in found.columns):
-        words.append(WEIGHTED)
+    words += explain_weighted(column.observable for column in found.columns)
     runs = [run for group in study.groups if group.axis == found.axis for run in group.runs]
     return " ".join([*words, describe_setup(study, runs)])
 
