@@ -115,8 +115,11 @@ def _draw_column(axes: Any, chart: Chart, forest: Forest, number: int, places: n
                   transform=axes.transAxes + _shift(axes, 2))  # fmt: skip
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    ticks = np.asarray(MaxNLocator(nbins=MOST_TICKS, steps=[1, 2, 5, 10]).tick_values(low, high))
-    inner = ticks[(ticks > low + MARGIN * (high - low)) & (ticks < high - MARGIN * (high - low))]
+    for most in (MOST_TICKS, MOST_TICKS + 2, MOST_TICKS + 4):  # until two are far enough from the ends
+        ticks = np.asarray(MaxNLocator(nbins=most, steps=[1, 2, 5, 10]).tick_values(low, high))
+        inner = ticks[(ticks > low + MARGIN * (high - low)) & (ticks < high - MARGIN * (high - low))]
+        if len(inner) > 1:
+            break
     axes.set_xticks(inner, [f"{tick:g}".replace("-", "−") for tick in inner.round(9)])
     axes.tick_params(axis="x", labelsize=7, length=2.5)
 
