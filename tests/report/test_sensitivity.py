@@ -130,6 +130,18 @@ def test_files_and_page_hold_the_same_numbers(chart, tmp_path):
     assert column["values"]["resolved"][2] == pytest.approx(chart.forest.values["resolved"][2, at], rel=1e-4)
 
 
+def test_draws_stand_in_their_order_also_where_a_sweep_is_not_finished():
+    data = make_data({**AXES, DRAW: [np.nan, 3.0, 10.0]}, **SMALL)
+    chosen = (data[ARM].values == "paper") & (data[DRAW].values == 3)  # of this draw one arm alone is there
+    (chart,) = chart_sensitivity(analyse(data.isel(run=np.flatnonzero(~chosen))))
+    assert chart.forest.rows == [
+        "cross-entropy", "first samples", "draw 3", "draw 10",
+        "mean squared error", "first samples", "draw 3", "draw 10",
+    ]  # fmt: skip
+    assert np.isnan(chart.forest.values["paper"][2]).all()
+    assert np.isfinite(chart.forest.values["resolved"][2]).all()
+
+
 def test_arms_alone_are_rows_and_one_setting_is_no_comparison():
     arms = {"model.width": AXES["model.width"], ARM: ["paper", "resolved"]}
     (chart,) = chart_sensitivity(analyse(make_data(arms, **SMALL)))

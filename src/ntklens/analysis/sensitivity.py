@@ -1,6 +1,7 @@
 """What a conclusion depends on: the exponents of one axis under every setting and for every draw, side by side."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from ntklens.stats.powerlaw import NOTHING, Fit, Interval, Law, fit_form
 from ntklens.stats.samples import summarise
 
 MOST_SETTINGS = 60  # groups and draws, beyond which draws are only pooled
+NUMBER = re.compile(r"-?[\d.]+(?:e[-+]?\d+)?")
 WORDS = {"dataset.data_seed": ("first samples", "draw"), "dataset.probe_seed": ("first probe", "probe")}
 
 
@@ -137,8 +139,14 @@ def _split_draws(observables: xr.Dataset, group: Group) -> dict[str, Group]:
         parts.setdefault(words, []).append(place)
     return {
         words: replace(group, runs=[group.runs[place] for place in places], x=group.x[places])
-        for words, places in sorted(parts.items(), key=lambda item: (not item[0].startswith("first"), item[0]))
+        for words, places in sorted(parts.items(), key=lambda item: rank_draw(item[0]))
     }
+
+
+def rank_draw(words: str) -> tuple[object, ...]:
+    """Return what draws are sorted by: all together, the first samples, then by number."""
+    numbers = [float(number) for number in NUMBER.findall(words)]
+    return bool(words), not words.startswith("first"), numbers, words
 
 
 def _name_draw(key: str, value: object) -> str:

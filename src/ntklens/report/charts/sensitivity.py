@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ntklens.analysis.groups import ARM
-from ntklens.analysis.sensitivity import Column, Sensitivity, Setting, compare_settings
+from ntklens.analysis.sensitivity import Column, Sensitivity, Setting, compare_settings, rank_draw
 from ntklens.analysis.study import Study
 from ntklens.recording.observables import OBSERVABLES
 from ntklens.report.chart import Chart, Forest, ForestColumn, make_keys
@@ -21,7 +21,9 @@ def chart_sensitivity(study: Study) -> Iterator[Chart]:
     """Chart the exponents of each axis under every setting that was swept beside it, with their intervals."""
     for found in compare_settings(study.data, study.observables, study.groups, study.laws, study.claims):
         arms = _find_arms(found)
-        rows = list(dict.fromkeys(_name_row(setting, arms) for setting in found.settings))
+        named = dict.fromkeys(_name_row(setting, arms) for setting in found.settings)
+        labels = list(dict.fromkeys(label for label, _ in named))
+        rows = sorted(named, key=lambda row: (labels.index(row[0]), rank_draw(row[1])))  # arms may have other draws
         places = {row: number for number, row in enumerate(rows)}
         shape = (len(rows), len(found.columns))
         values = {arm: np.full((*shape, 3), np.nan) for arm in arms or [ALL]}
