@@ -727,13 +727,16 @@ def count_memory(width: int, samples: int, bytes_of: dict) -> dict:
     import jax.numpy as jnp
 
     import ntklens
+    from ntklens.jobs.needs import Sizes, count_needs
+    from ntklens.recording.measure import Measurer
     from ntklens.training.ensemble import advance
-    from ntklens.training.memory import estimate_memory
 
     trainer, shapes, _ = build_wide(width)
     probe = jax.ShapeDtypeStruct((samples, INPUTS), jnp.float32)
     row: dict[str, Any] = {"parameter_bytes": sum(4 * leaf.size for leaf in jax.tree.leaves(shapes))}
-    need = estimate_memory(trainer, jax.ShapeDtypeStruct((INPUTS,), jnp.float32), 100, 4000, samples, 2048)
+    sample, sizes = jax.ShapeDtypeStruct((INPUTS,), jnp.float32), Sizes(100, 2000, 2000, samples)
+    needs = count_needs(trainer, Measurer(trainer.apply, trainer.loss), sample, sizes)
+    need = needs.estimate_memory(sample, sizes)
     row["estimate"] = {"shared_bytes": need.shared, "per_member_bytes": need.per_member}
     kernel = functools.partial(ntklens.kernel, trainer.apply)
     traces = functools.partial(ntklens.layer_traces, trainer.apply)

@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
@@ -10,19 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from ntklens.config.identity import find_step_rule
 from ntklens.data import Dataset
 from ntklens.data.probes import choose_probes
 from ntklens.errors import InputError
 from ntklens.jobs.datasets import load_dataset
 from ntklens.jobs.limit import check_metrics_limit
 from ntklens.jobs.models import build_model
+from ntklens.jobs.needs import Needs, Sizes, count_needs
 from ntklens.jobs.optimizers import build_optimizer
-from ntklens.recording.measure import EVALUATION_BATCH, Measurer
-from ntklens.recording.quantities import PREVIOUS, QUANTITIES, START, TWIN, list_metrics, list_needs
+from ntklens.recording.measure import Measurer
+from ntklens.recording.quantities import QUANTITIES, TWIN, list_metrics
 from ntklens.training.controls import add_controls
 from ntklens.training.ensemble import Trainer
 from ntklens.training.losses import LOSSES
-from ntklens.training.memory import MemoryNeed, estimate_memory
+from ntklens.training.memory import MemoryNeed
 from ntklens.training.schedule import make_geometric_steps
 
 
@@ -45,6 +46,9 @@ class Built(NamedTuple):
 def build(cfg: DictConfig) -> Built:
     """Load the data and build what trains a configuration, in its precision; nothing is written.
 
+    Returns:
+      What it makes.
+
     Raises:
       InputError: if something in the configuration cannot be had.
     """
@@ -52,7 +56,7 @@ def build(cfg: DictConfig) -> Built:
     dataset = load_dataset(cfg)
     trainer = build_trainer(cfg, dataset)
     steps = make_record_steps(cfg, trainer, len(dataset.train))
-    return Built(dataset, trainer, steps, estimate_need(trainer, dataset, cfg.get("metrics") or ()))
+    return Built(dataset, trainer, steps, estimate_need(cfg, trainer, dataset))
 
 
 def build_trainer(cfg: DictConfig, dataset: Dataset) -> Trainer:
@@ -129,14 +133,34 @@ def make_record_steps(cfg: DictConfig, trainer: Trainer, train_size: int) -> np.
     )
 
 
-def estimate_need(trainer: Trainer, dataset: Dataset, metrics: Iterable[str] = ()) -> MemoryNeed:
-    """Return the memory that training and measuring need, with the optional quantities that are switched on."""
-    return estimate_memory(
+def count_sizes(dataset: Dataset) -> Sizes:
+    """Return the numbers of samples of a dataset's splits."""
+    return Sizes(*(len(split) for split in (dataset.train, dataset.selection, dataset.test, dataset.probe)))
+
+
+def count_member_needs(cfg: DictConfig, trainer: Trainer, dataset: Dataset, sizes: Sizes | None = None) -> Needs:
+    """Count what one member of a configuration takes.
+
+    Args:
+      cfg: the configuration.
+      trainer: what trains it.
+      dataset: its data.
+      sizes: numbers of samples to count with; None: those of the dataset.
+
+    Returns:
+      Operations and bytes of each program.
+    """
+    return count_needs(
         trainer,
+        build_measurer(cfg, trainer),
         describe_sample(dataset),
-        len(dataset.train),
-        len(dataset.selection) + len(dataset.test),
-        len(dataset.probe),
-        EVALUATION_BATCH,
-        len(list_needs(metrics) & {START, PREVIOUS}),
+        sizes or count_sizes(dataset),
+        cfg.ntk.get("probes", 1),
+        find_step_rule(cfg.optimizer) is not None,
     )
+
+
+def estimate_need(cfg: DictConfig, trainer: Trainer, dataset: Dataset) -> MemoryNeed:
+    """Return the memory that training and measuring need."""
+    needs = count_member_needs(cfg, trainer, dataset)
+    return needs.estimate_memory(describe_sample(dataset), count_sizes(dataset), tuple(cfg.get("metrics") or ()))

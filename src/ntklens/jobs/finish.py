@@ -51,6 +51,9 @@ def finish_late(run: Path, units: Iterable[Unit]) -> bool:
     Args:
       run: the run's directory.
       units: with their states.
+
+    Returns:
+      Whether there were any.
     """
     late = [unit for unit in units if unit.state in FINISHED and "observables" not in unit.details]
     for unit in late:

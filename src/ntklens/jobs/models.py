@@ -62,7 +62,7 @@ def build_model(node: DictConfig, classes: int, sample: jax.Array) -> Model:
 
     Raises:
         InputError: naming the model.
-    """
+    """  # noqa: DOC501
     try:
         network = construct(node, classes=classes)
     except InputError as error:
@@ -159,7 +159,7 @@ def check_model(cfg: DictConfig, dataset: Dataset, build: Callable[[DictConfig, 
     Raises:
         InputError: naming the model, where it cannot be called, does not return real outputs [N, C] of the data's C,
             has complex parameters or none, draws at random, or where its samples interact.
-    """
+    """  # noqa: DOC501
     plain: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
     family = json.dumps({name: value for name, value in plain.items() if name != "width"}, sort_keys=True)
     inputs = dataset.probe.inputs

@@ -273,16 +273,22 @@ def measure_records(
     """Return `measure_record` of all stacked members: arrays (E,) or (E, layers)."""
     measure = functools.partial(measure_record, measurer, data)
     with jax.default_matmul_precision(PRECISION):
-        if _are_faster_alone(params):
+        if len(jax.tree.leaves(params)[0]) > 1 and are_measured_alone(select_member(params, 0)):
             return jax.lax.map(lambda member: measure(*member), (params, initial, opt_state))
         return map_members(measure)(params, initial, opt_state)
 
 
-def _are_faster_alone(params: Params) -> bool:
-    """Whether members are measured one after another: batched over filters, convolutions are grouped, slow on a CPU."""
-    leaves = jax.tree.leaves(params)
-    has_filters = max(leaf.ndim - 1 for leaf in leaves) >= FILTER_RANK
-    return len(leaves[0]) > 1 and has_filters and jax.default_backend() == "cpu"
+def are_measured_alone(params: Params) -> bool:
+    """Whether members are measured one after another: batched over filters, convolutions are grouped, slow on a CPU.
+
+    Args:
+      params: one member's parameters, or their shapes.
+
+    Returns:
+      True for filters on a CPU.
+    """
+    has_filters = max(leaf.ndim for leaf in jax.tree.leaves(params)) >= FILTER_RANK
+    return has_filters and jax.default_backend() == "cpu"
 
 
 def select_member(params: Params, member: jax.Array | int) -> Params:

@@ -25,6 +25,9 @@ def calibrate(configurations: Sequence[Configuration], costs: Sequence[Cost], co
       configurations: with their units.
       costs: of each.
       cores: cores that a pack had.
+
+    Returns:
+      The factor that corrects estimates.
     """
     ratios = []
     for configuration, cost in zip(configurations, costs, strict=True):
@@ -63,6 +66,9 @@ def make_tasks(
       capacity: what they run on.
       submitted: (run, seed) to leave out.
       refuse: whether what does not fit is an error; a plan may be looked at where it cannot be run.
+
+    Returns:
+      The tasks.
 
     Raises:
       InputError: if one seed needs more memory than there is.

@@ -12,17 +12,19 @@ from ntklens.config.identity import RESOLVED, STEP_RULES, find_step_rule
 from ntklens.data import Dataset
 from ntklens.data.check import load_checked
 from ntklens.errors import InputError
-from ntklens.jobs.build import build_trainer, describe_sample, estimate_need, make_record_steps
+from ntklens.jobs.build import build_trainer, count_member_needs, count_sizes, describe_sample, make_record_steps
+from ntklens.jobs.needs import Needs, Sizes
 from ntklens.recording.quantities import PREVIOUS, list_needs
 from ntklens.sweep.cost import Cost, Workload
-from ntklens.sweep.counting import count_checkpoint_bytes, count_operations, count_workload
-from ntklens.training.ensemble import trains_faster_alone
+from ntklens.sweep.counting import count_checkpoint_bytes, count_workload
+from ntklens.training.ensemble import Trainer, trains_faster_alone
 from ntklens.training.schedule import choose_sparse
 
 # A pilot's usual round; λ_0: some 40 products with the Hessian, each of two updates' operations. A pilot's record
 # has losses alone, about a quarter of the operations of a run's.
 ROUND_UPDATES, ROUND_RECORDS, SHARPNESS_UPDATES, LOSSES_SHARE = 300, 32, 80, 0.25
-WIDTH_GRID = 1.1  # widths are rounded up to powers of this: a thousand widths then cost sixty traces
+GRID = 1.1  # widths and sizes are rounded up to powers of this: a thousand widths then cost sixty traces
+COUNTED = ("model", "optimizer", "precision", "metrics", "ntk")  # what a member's programs depend on, beside training
 
 
 def estimate_cost(cfg: DictConfig) -> Cost:
@@ -36,13 +38,15 @@ def estimate_cost(cfg: DictConfig) -> Cost:
     assert isinstance(plain, dict)
     relevant = {name: plain[name] for name in ("model", "dataset", "optimizer", "training", "schedule", "precision")}
     relevant["metrics"] = plain.get("metrics") or []
-    relevant["optimizer"]["learning_rate"] = 0.0
+    relevant["ntk"] = {name: value for name, value in plain["ntk"].items() if name != "memory_limit"}
+    rule = find_step_rule(cfg.optimizer)
+    if rule is None:
+        relevant["optimizer"]["learning_rate"] = 0.0
     relevant["dataset"] = _choose_any(plain["dataset"])
     if relevant["model"].get("width"):
         relevant["model"]["width"] = round_up(relevant["model"]["width"])
     try:
         cost = _estimate(json.dumps(relevant, sort_keys=True))
-        rule = find_step_rule(cfg.optimizer)
         return cost._replace(pilot=_estimate_pilot(cost.workload, rule) if rule else None)
     except InputError:
         raise
@@ -58,10 +62,10 @@ def _estimate_pilot(run: Workload, rule: str) -> Workload:
 
 
 def round_up(width: int) -> int:
-    """Return the width, or the next power of `WIDTH_GRID` above it where that is coarser than the integers."""
-    if width * (WIDTH_GRID - 1) < 1:
+    """Return the width, or the next power of `GRID` above it where that is coarser than the integers."""
+    if width * (GRID - 1) < 1:
         return width
-    return math.ceil(WIDTH_GRID ** math.ceil(math.log(width) / math.log(WIDTH_GRID) - 1e-9) - 1e-9)
+    return math.ceil(GRID ** math.ceil(math.log(width) / math.log(GRID) - 1e-9) - 1e-9)
 
 
 def load_dataset_sizes(cfg: DictConfig) -> Dataset:
@@ -87,26 +91,29 @@ def _estimate(relevant: str) -> Cost:
     jax.config.update("jax_enable_x64", cfg.precision == "float64")
     dataset = _load(json.dumps(json.loads(relevant)["dataset"], sort_keys=True))
     trainer = build_trainer(cfg, dataset)
-    params = jax.eval_shape(trainer.init, jax.random.key(0))
-    opt_state = jax.eval_shape(trainer.optimizer(0.0).init, params)
+    needs = _count_needs(cfg, trainer, dataset)
     steps = make_record_steps(cfg, trainer, len(dataset.train))
-    sample = describe_sample(dataset)
-    sample = jax.ShapeDtypeStruct((1, *sample.shape), sample.dtype)
-    outputs, metrics = (len(dataset.probe), dataset.classes), list(cfg.metrics)
-    kernels = len(list_needs(metrics) & {PREVIOUS})
-    workload = count_workload(
-        count_operations(trainer.apply, params, sample),
-        params,
-        outputs,
-        trainer.batch_size or len(dataset.train),
-        int(steps[-1]),
-        len(steps),
-        int(choose_sparse(steps, cfg.schedule.spectrum_ratio).sum()),
-        len(dataset.train) + len(dataset.selection) + len(dataset.test),
-    )
+    spectra = int(choose_sparse(steps, cfg.schedule.spectrum_ratio).sum())
+    kernels = len(list_needs(cfg.metrics) & {PREVIOUS})
     return Cost(
-        workload,
-        estimate_need(trainer, dataset, metrics),
-        1 if trains_faster_alone(params) else None,
-        count_checkpoint_bytes(params, opt_state, len(steps), math.prod(outputs), kernels),
+        count_workload(needs, int(steps[-1]), len(steps), spectra),
+        needs.estimate_memory(describe_sample(dataset), count_sizes(dataset), tuple(cfg.metrics)),
+        1 if trains_faster_alone(needs.params) else None,
+        count_checkpoint_bytes(needs, len(steps), kernels),
     )
+
+
+def _count_needs(cfg: DictConfig, trainer: Trainer, dataset: Dataset) -> Needs:
+    """Count what a member takes, once for all configurations whose programs and rounded sizes are alike."""
+    plain: Any = OmegaConf.to_container(cfg)
+    training = {name: plain["training"][name] for name in ("loss", "batch_size")}
+    sample, sizes = describe_sample(dataset), count_sizes(dataset)
+    sizes = Sizes(round_up(sizes.train), round_up(sizes.selection), round_up(sizes.test), sizes.probe)
+    text = json.dumps([training, *(plain[name] for name in COUNTED)], sort_keys=True)
+    key = (text, sample.shape, str(sample.dtype), dataset.classes, sizes)
+    if key not in _NEEDS:
+        _NEEDS[key] = count_member_needs(cfg, trainer, dataset, sizes)
+    return _NEEDS[key]
+
+
+_NEEDS: dict[tuple[Any, ...], Needs] = {}

@@ -128,6 +128,9 @@ def read_sweep(folder: Path, configurations: Sequence[Configuration] | None = No
       configurations: with their units, if they are known; else plan.json says what was asked for, and where there is
         none, what lies in the folder.
 
+    Returns:
+      The states, and what was asked for.
+
     Raises:
       InputError: if there is no such folder, or its plan was written by a newer version.
     """

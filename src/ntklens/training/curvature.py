@@ -78,7 +78,9 @@ def measure_sharpness(params: Params, inputs: jax.Array, labels: jax.Array, *, a
     size_parameters = sum(leaf.size for leaf in leaves)
     largest = np.nan
     for count in range(1, min(MOST_PRODUCTS, size_parameters) + 1):
-        vector, previous, share, size = _iterate(vector, previous, size, params, inputs, labels, apply=apply, loss=loss)
+        vector, previous, share, size = multiply_once(
+            vector, previous, size, params, inputs, labels, apply=apply, loss=loss
+        )
         diagonal.append(float(share))
         beside.append(float(size))
         if not (np.isfinite(diagonal[-1]) and np.isfinite(beside[-1])):
@@ -92,7 +94,7 @@ def measure_sharpness(params: Params, inputs: jax.Array, labels: jax.Array, *, a
 
 
 @partial(jax.jit, static_argnames=("apply", "loss"))
-def _iterate(
+def multiply_once(
     vector: Params, previous: Params, size: jax.Array, params: Params, inputs: jax.Array, labels: jax.Array, *,
     apply: Apply, loss: Loss,
 ) -> tuple[Params, Params, jax.Array, jax.Array]:  # fmt: skip

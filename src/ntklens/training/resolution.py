@@ -94,6 +94,9 @@ class Watch:
             step: updates done; the first record is at 0.
             train: mean loss over the training set.
             selection: mean loss over the samples that choose the minimum.
+
+        Returns:
+            How the round ends; None while it goes on.
         """
         if not self.steps:
             self.first_train = train
@@ -160,6 +163,9 @@ def search_step(start: Start, run_round: Callable[[float], Round]) -> Choice:
     Args:
         start: where to begin.
         run_round: trains one member with a step and returns what came of it.
+
+    Returns:
+        The step, and how it was found.
 
     Raises:
         InputError: if there is no step to begin with: the loss has no slope, or is not finite.
