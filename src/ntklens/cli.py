@@ -72,6 +72,9 @@ def run_command(hydra_main: Callable[[], None], argv: Sequence[str], raises: boo
       hydra_main: Hydra's main function.
       argv: the words after the command's name.
       raises: whether bad input is raised, and not printed.
+
+    Returns:
+      The exit status.
     """
     before = sys.argv, sys.stdout, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [before[0][0], *argv]  # where Hydra, and lines to type next, find them
@@ -131,7 +134,7 @@ def run_task(cfg: DictConfig) -> None:
     """Check the configuration and call the task that it names.
 
     In a sweep a configuration that ends badly says so and the others go on; the command's exit status is the worst.
-    """
+    """  # noqa: DOC501
     hydra_cfg = HydraConfig.get()
     single = hydra_cfg.mode == RunMode.RUN
     status = 0

@@ -48,7 +48,7 @@ def train(overrides: Sequence[str] | Mapping[str, Any] = (), quiet: bool = False
         InputError: before anything is written; names the override.
         RuntimeError: if a seed failed, with the reason.
         KeyboardInterrupt: if interrupted; the same call continues.
-    """
+    """  # noqa: DOC501
     words = _list_words(overrides)
     for word in words:
         if word.startswith("-") or find_key(word) in ("task", "scaling", "experiment"):

@@ -22,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Args:
       argv: the words after the command's name; by default those of this process.
+
+    Returns:
+      The exit status.
     """
     leave_out_triton()
     return run_command(run, sys.argv[1:] if argv is None else argv)

@@ -106,6 +106,9 @@ class NtklensSweeper(BasicSweeper):
         `optimizer=momentum,sgd optimizer.momentum=0.5` sets the momentum of the one that has it. Jobs that are equal
         then are one.
 
+        Returns:
+          The overrides of every job that is left.
+
         Raises:
           InputError: if none of the options has the key.
         """
@@ -219,6 +222,7 @@ def expand_overrides(parsed: Sequence[Override], zipped: Sequence[Sequence[str]]
       zipped: keys whose values go in step.
 
     Raises:
+      HydraException: if a swept key has no list of values.
       InputError: if keys that go in step are not swept, or have different numbers of values.
     """
     choices: dict[str, list[str]] = {}

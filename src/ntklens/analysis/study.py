@@ -266,6 +266,9 @@ def explain_trace_ratio(group: Group, laws: Sequence[Law]) -> list[str]:
     """Say how much of β's slope is Tr Θ_0 growing: β = ΔTr / Tr Θ_0, so that α_β = α_ΔTr − α_Tr0.
 
     β alone is not feature learning: were ΔTr the same at every width, β would fall all the same.
+
+    Returns:
+        Sentences; none where the three laws are not there.
     """
     own = {law.observable: law.fits for law in laws if (law.axis, law.group) == (group.axis, group.label)}
     fits = [own.get(name, {}).get("power") for name in ("trace_ratio", "trace_change", "initial_trace")]

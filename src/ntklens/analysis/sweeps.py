@@ -21,6 +21,9 @@ def study_sweeps(results: Path, names: list[str], statuses: list[SweepStatus]) -
       names: of the sweeps.
       statuses: of the sweeps: what was asked for, and what became of it.
 
+    Returns:
+      What was found.
+
     Raises:
       InputError: if nothing can be read.
     """

@@ -46,7 +46,7 @@ def _convert_step(cfg: DictConfig) -> None:
 
     Raises:
       InputError: if it is neither.
-    """
+    """  # noqa: DOC501
     if not OmegaConf.is_dict(cfg.optimizer) or "learning_rate" not in cfg.optimizer:
         return
     rate = cfg.optimizer.learning_rate

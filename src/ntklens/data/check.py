@@ -28,7 +28,7 @@ def load_checked(node: DictConfig) -> Dataset:
 
     Raises:
         InputError: naming the dataset, whatever its loader raised or returned.
-    """
+    """  # noqa: DOC501
     try:
         dataset = construct(node)
     except InputError as error:
@@ -48,7 +48,7 @@ def check_dataset(dataset: Any, node: DictConfig) -> Dataset:
 
     Raises:
         InputError: naming the dataset and what is wrong with it.
-    """
+    """  # noqa: DOC501
     if not isinstance(dataset, Dataset):
         raise _refuse(node, f"returned {_describe_type(dataset)}, not a ntklens.data.Dataset")
     classes = dataset.classes

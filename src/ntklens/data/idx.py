@@ -86,7 +86,7 @@ def read_idx(path: Path) -> np.ndarray:
     Raises:
         InputError: the file is no such file, or its bytes are not as many as its header says.
         OSError: the file cannot be opened.
-    """
+    """  # noqa: DOC501
     content = path.read_bytes()
     if content[:2] == b"\x1f\x8b":
         try:

@@ -46,7 +46,7 @@ def check_launch_data(folder: Path, configurations: Sequence[Configuration]) -> 
 
     Raises:
       InputError: naming the overrides that resolve it.
-    """
+    """  # noqa: DOC501
     load_cached.cache_clear()  # of a launch before in this process, whose files may have been rewritten
     pending = [configuration for configuration in configurations if configuration.find_pending()]
     if not pending:

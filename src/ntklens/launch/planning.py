@@ -72,6 +72,9 @@ def make_plan(
       launch: will carry the tasks out.
       refuse: whether what cannot be computed is an error.
 
+    Returns:
+      The plan.
+
     Raises:
       InputError: if something cannot be computed, or its checkpoints not written in time.
     """

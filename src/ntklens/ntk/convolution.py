@@ -69,6 +69,9 @@ def flip_filters(weight: Array, equation: Equation) -> Filters:
 
     The input at p + s·i meets the taps that are p + padding modulo the stride s, so that each phase p has a filter of
     its own and no product with a zero is computed. Dilated convolutions have a single phase.
+
+    Returns:
+        The filters of each phase.
     """
     p = equation.params
     spec, groups = p["dimension_numbers"].rhs_spec, p["feature_group_count"]

@@ -147,6 +147,9 @@ class Gradients:
         """[N, C, F] of a leaf that shifts or scales the last axis of its site.
 
         Products with ones: XLA:CPU's own sum over positions takes longer than the convolution before it.
+
+        Returns:
+            [N, C, F]; None where the leaf does no such.
         """
         name, delta = use.equation.primitive.name, self.get_delta(use.site)
         if not uses_cpu() or not (use.is_sum or name == "mul") or delta.ndim < 4 or use.is_outer:

@@ -64,6 +64,9 @@ class Gram:
             total: the sum so far.
             left: a [N, T, K] and δ [N, C, T, F] of the rows.
             right: the same of the columns.
+
+        Returns:
+            The sum.
         """
         width, features = left[0].shape[2], left[1].shape[3]
         fitting = [w for w in range(1, features + 1) if features % w == 0 and w * width <= 4 * self.width]

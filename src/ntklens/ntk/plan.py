@@ -192,6 +192,9 @@ def forms_in_blocks(parts: int, whole: int, held: int) -> bool:
         parts: numbers of a and δ of one sample.
         whole: numbers of its gradients.
         held: bytes of all samples' gradients.
+
+    Returns:
+        True where that is faster, or the gradients are too large.
     """
     # Measured on a CPU: where both are alike, forming gradients with the backward pass is faster.
     return 2 * parts < whole if uses_cpu() else held > GPU_BYTES and parts < whole

@@ -40,6 +40,9 @@ def _sign_action(equation: Any, avals: Iterable[Any], rules: dict | None) -> Has
         equation: has a primitive and its params.
         avals: of the operands.
         rules: derivatives found so far in the same program; None: the equation is not differentiated.
+
+    Returns:
+        Equal for equations that do the same.
     """
     primitive: Primitive = equation.primitive
     if primitive.name not in CUSTOM_RULES:

@@ -448,6 +448,9 @@ def _dispatch(compute: Callable[..., Any], f: Function, params: Any, x: Array, x
     f is traced at every call, for it may close over anything; what is compiled belongs to its program. The trace takes
     time that a device need not wait for: the task of the last call alike starts at once, and its result is returned if
     the trace finds the same task.
+
+    Returns:
+        What `compute` returns.
     """
     f, params, x, x2 = _as_arrays(f, params, x, x2)
     with jax.default_matmul_precision("highest"):
@@ -581,6 +584,9 @@ def _refuse_mixing(f: Function, params: Any, x: Array, task: _Task, captured: li
 
     Outputs at `params` do not tell alone: a readout of zeros hides what comes before it, and a large constant what it
     is added to.
+
+    Raises:
+        ValueError: naming how much they differ.
     """
     key = (task.signature, x.shape, _find_zeros(captured))
     if _CHECKED.get(key):
@@ -643,6 +649,9 @@ def _compare_batch_with_singles(f: Function, members: Sequence[int], params: Any
     Returns:
         outputs: the largest difference by the largest output; gradients: of a random combination of all outputs, the
         norm of the difference by the norm.
+
+    Raises:
+        ValueError: if f of the batch and of its samples have other shapes.
     """
     leaves, tree = jax.tree.flatten(params)
 

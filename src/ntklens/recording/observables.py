@@ -154,6 +154,9 @@ def find_resolution(data: xr.Dataset) -> np.ndarray:
 
     `open`: it is the last record, and training ended before the loss rose. `unresolved`: it came before update 30, too
     early for a trajectory. `resolved`: neither.
+
+    Returns:
+        Text of the data's shape without the records.
     """
     last, early = is_at_last_record(data), is_unresolved(data)
     return np.where(last > 0, "open", np.where(early > 0, "unresolved", np.where(np.isnan(last), "", "resolved")))

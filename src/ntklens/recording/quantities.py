@@ -370,6 +370,9 @@ def select_quantities(metrics: Iterable[str] = ()) -> dict[str, Quantity]:
 
     Args:
       metrics: the optional ones.
+
+    Returns:
+      {name: quantity}.
     """
     wanted = set(metrics)
     return {name: one for name, one in QUANTITIES.items() if not one.optional or name in wanted}

@@ -293,6 +293,9 @@ def _widen(interval: Interval, size: float | None, degrees: int, samples: Sample
       size: of the parameter; None: the parameter is the logarithm of a size, and b is added.
       degrees: of freedom of the interval.
       samples: know the variance of b.
+
+    Returns:
+      The wider interval.
     """
     if samples.common == 0:
         return interval
@@ -448,6 +451,9 @@ def fit_law(
       group: what else was swept has this value.
       rng: random numbers of the bootstrap; None: a fixed generator, so that a report is the same twice.
       forms: those to fit; None: all.
+
+    Returns:
+      The fits, their comparison and what was found.
 
     Raises:
       InputError: if `samples` are not what `summarise` returns; without the names of observable and axis.

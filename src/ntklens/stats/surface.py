@@ -94,6 +94,9 @@ def fit_surface(
       form: a name in `FORMS`.
       group: values of what else was swept.
 
+    Returns:
+      The surface with its parameters' intervals.
+
     Raises:
       InputError: on too few points, or fewer than three values along either axis; or if y is not positive.
     """

@@ -77,6 +77,9 @@ def find_transition(
       group: what else was swept has this value.
       rng: random numbers of the bootstrap tests; None: a fixed generator.
 
+    Returns:
+      What was found, with the tests' p-values.
+
     Raises:
       InputError: if `samples` are not what `summarise` returns; without the names of observable and axis.
     """

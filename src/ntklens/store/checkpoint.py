@@ -82,7 +82,7 @@ def load_checkpoint(directory: Path, identity: str) -> Checkpoint | None:
     Args:
       directory: the seed's directory.
       identity: what `save_checkpoint` was given.
-    """
+    """  # noqa: DOC501
     import jax
 
     folder = directory / DIRECTORY_NAME

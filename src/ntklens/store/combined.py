@@ -101,6 +101,9 @@ def combine(folder: Path, sources: Sequence[Source], key: str) -> xr.Dataset:
 
     The trajectories are read twice, first all but the large variables, and then these one file after another: so no
     more than one file's are in memory. The file is written where it stays, or else in memory.
+
+    Returns:
+        The sweep's Dataset.
     """
     failures: dict[Source, Failure] = {}
     while True:

@@ -92,7 +92,7 @@ def read_members(
     Returns:
       What was read, and why the others were not. Of a run whose seeds were computed on different data each has its
       own name.
-    """
+    """  # noqa: DOC501
     members: dict[Source, Member] = {}
     failures: dict[Source, Failure] = {}
     for source in sources:

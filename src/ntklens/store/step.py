@@ -41,6 +41,9 @@ def store_step(run: Path, chosen: dict[str, Any]) -> dict[str, Any]:
         run: the run's directory; made if absent.
         chosen: plain values, `learning_rate` and `data_checksum` among them.
 
+    Returns:
+        What step.json holds.
+
     Raises:
         OSError: if it cannot be written.
     """

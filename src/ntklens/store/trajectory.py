@@ -163,6 +163,9 @@ def read_variables(path: Path, names: Collection[str]) -> dict[str, Stored]:
       path: a trajectory.nc.
       names: which; those that it does not have are left out.
 
+    Returns:
+      {name: values with their attributes}.
+
     Raises:
       InputError: if the file cannot be read.
     """

@@ -15,6 +15,9 @@ from ntklens.words import count
 def cancel(cfg: DictConfig) -> int:
     """task=cancel: cancel the jobs that a sweep has in SLURM; its finished seeds stay, the others can be continued.
 
+    Returns:
+      The exit status.
+
     Raises:
       InputError: if there is no such sweep, or SLURM does not answer.
     """

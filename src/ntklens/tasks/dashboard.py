@@ -33,7 +33,7 @@ def dashboard(cfg: DictConfig) -> int:
 
     Raises:
       InputError: if there is no such sweep, or nothing to track it with.
-    """
+    """  # noqa: DOC501
     results, name = Path(cfg.paths.results), cfg.name
     status = read_sweep(results / name)
     if not isinstance(construct(cfg.tracking), WandbTracker):

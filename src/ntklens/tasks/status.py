@@ -20,6 +20,9 @@ LIVE_SECONDS = 2.0
 def show_status(cfg: DictConfig) -> int:
     """task=status: print how far a sweep is, and return 0 if it is complete, 1 if units failed, 3 if it is unfinished.
 
+    Returns:
+      The exit status.
+
     Raises:
       InputError: if there is no such sweep.
     """

@@ -16,6 +16,9 @@ from ntklens.wandb.tracker import WandbTracker
 def sync(cfg: DictConfig) -> int:
     """task=sync: upload from trajectories what W&B lacks of a sweep; exit status 0 if it then has all, 3 if not.
 
+    Returns:
+      The exit status.
+
     Raises:
       InputError: if there is no such sweep, or no server to upload to.
     """

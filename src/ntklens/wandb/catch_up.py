@@ -20,6 +20,9 @@ def track_published(
       cfg: the configuration.
       published: runs' directories and the states of their seeds, all of one sweep.
       again: see `describe_tracking`.
+
+    Returns:
+      Lines to type for the rest.
     """
     construct(cfg.tracking).catch_up(list(published))
     end_tracking()

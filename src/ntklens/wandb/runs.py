@@ -87,6 +87,9 @@ class Standing(NamedTuple):
         Args:
           places: the directories.
           online: whether it is to be at the server.
+
+        Returns:
+          Whether it does.
         """
         if self.run is None or self.begun or (online and not self.run.synced):
             return False

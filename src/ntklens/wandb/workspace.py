@@ -144,6 +144,9 @@ def save_workspace(
       checked: to save.
       sentences: what was fitted.
       saved: their addresses, if they were saved before; they are brought up to date, unless they are gone.
+
+    Yields:
+      What was saved, and its address.
     """
     import wandb_workspaces.reports.v2 as wr
 
@@ -191,6 +194,9 @@ def converse(
       environment: of the process.
       folder: where it works.
       patience: seconds that it may take to answer with `built`, and after that to end.
+
+    Yields:
+      Each answer.
 
     Raises:
       NoAnswer: with what happened.

@@ -89,6 +89,9 @@ class Writer:
           identity: what it is.
           places: files, which it shows, or is to show once they are there.
           job_type: train or report.
+
+        Returns:
+          W&B's run.
         """
         settings: dict[str, Any] = {
             "console": "off", "silent": True, "symlink": False, "save_code": False, "disable_git": True,

@@ -105,6 +105,9 @@ def judge_claims(
       groups: the axes.
       laws: along them.
       transitions: along them.
+
+    Returns:
+      A verdict for each statement and group.
     """
     cases: list[tuple[Paper, Statement, Evidence | None]] = []
     for paper in find_papers():

@@ -138,6 +138,9 @@ class SlurmLaunch:
     def run(self, plan: Plan, stop: Stop, console: Console) -> bool:
         """Submit a plan's tasks.
 
+        Returns:
+          Whether all tasks were submitted.
+
         Raises:
           InputError: if SLURM does not take even the first job.
         """

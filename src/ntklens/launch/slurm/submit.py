@@ -172,6 +172,9 @@ def withdraw(submission: Submission, late: bool) -> bool:
     Args:
       submission: to withdraw.
       late: whether SLURM may still be about to take it; it is then kept, so that a later launch knows the job.
+
+    Returns:
+      Whether it is sure that there is no job.
     """
     jobs = list_jobs()
     if jobs is None:
