@@ -178,6 +178,7 @@ def test_hydra_shows_the_configuration_and_writes_nothing(tmp_path):
     assert list_files(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_command_leaves_the_process_as_it_was(tmp_path):
     """A failed command, one that trains in double precision, one that shows help: then the first again."""
     before = sys.argv, sys.stdout, dict(os.environ), HydraConfig.initialized(), GlobalHydra.instance().is_initialized()

@@ -45,7 +45,7 @@ def test_a_projection_keeps_inner_products_in_the_mean_and_scales():
     assert not np.array_equal(matrix, np.abs(matrix))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", [pytest.param("sgd", marks=pytest.mark.slow), "adam"])
 def test_a_padded_network_is_the_scaled_one_to_the_bit(optimizer):
     """Inputs 2x, first layer as drawn for 4d inputs (its variance 1/(4d)): the same logits after updates."""
     found = []

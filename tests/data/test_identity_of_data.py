@@ -109,7 +109,9 @@ def make_old(run):
         write_status(path.parent, status.pop("state"), **status | {"bytes": path.stat().st_size})
 
 
-@pytest.mark.parametrize("old", [False, True], ids=["new results", "results of an earlier version"])
+@pytest.mark.parametrize(
+    "old", [pytest.param(False, marks=pytest.mark.slow), True], ids=["new results", "results of an earlier version"]
+)
 def test_seeds_are_not_added_on_other_data(two_roots, old):
     first, other = two_roots
     run = launch(f"dataset.root={first}")
@@ -300,6 +302,7 @@ def mix(two_roots):
     return Path("multirun/mixed")
 
 
+@pytest.mark.slow
 def test_what_was_mixed_is_loaded_and_reported_apart(two_roots):
     folder = mix(two_roots)
     with pytest.warns(UserWarning, match="different data under one name"):

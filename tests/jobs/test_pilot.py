@@ -186,6 +186,7 @@ print([store_step(run / str(turn), {"learning_rate": number, "data_checksum": ""
     assert not list(tmp_path.rglob(".*"))
 
 
+@pytest.mark.slow
 def test_gradient_descent_starts_from_the_curvature(tmp_path):
     words = ("optimizer=momentum", "optimizer.momentum=0.5", "training.epochs=5")
     auto, ended, _ = run(tmp_path, configure(*words, "optimizer.learning_rate=auto", arm="paper"), seeds=(0,))

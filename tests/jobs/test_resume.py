@@ -222,6 +222,7 @@ def test_a_checkpoint_that_training_cannot_continue_from_is_skipped(tmp_path, un
 OPTIONAL = (f"metrics=[{','.join(list_optional())}]", "model.linearised=true", "ntk.probes=2", "ntk.trace=estimate")
 
 
+@pytest.mark.slow
 def test_optional_quantities_of_a_continued_run_equal_those_of_an_uninterrupted_one(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(whole, *OPTIONAL)[0]

@@ -14,7 +14,11 @@ from ntklens.ntk.program import trace_program
 from references import compute_layer_kernels
 
 pytestmark = pytest.mark.usefixtures("x64")
-each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+LONG = {"attention block", "gru in a scan"}  # to compile
+each_case = pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=pytest.mark.slow if case.name in LONG else (), id=case.name) for case in CASES],
+)
 
 
 def assert_close(actual, expected, scale=None, tolerance=1e-12):

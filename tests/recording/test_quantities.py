@@ -161,6 +161,7 @@ def test_weighted_quantities_are_those_of_the_kernel_with_rates(monkeypatch):
     np.testing.assert_array_equal(records["effective_rank_weighted"], records["effective_rank"])
 
 
+@pytest.mark.slow
 def test_the_preconditioned_trace_is_that_of_adams_steps():
     """Beside the float64 Jacobian; a dark pixel that is lit on the probe counts nothing."""
     trainer, data = make_problem()

@@ -107,6 +107,7 @@ def test_weight_change_is_relative_to_the_start(mlp_problem):
     assert records["weight_change"][-1, 2] == pytest.approx(change / size, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_both_engines_measure_the_same(mlp_problem):
     ours, theirs = (record(*mlp_problem, epochs=4, engine=engine)[0].finish()[0] for engine in measure.ENGINES)
     for own, other in zip(ours, theirs, strict=True):
@@ -163,6 +164,7 @@ def test_evaluation_batches_do_not_change_the_mean(mlp_problem, monkeypatch, bat
     assert float(accuracy) == pytest.approx(float((jnp.argmax(logits, 1) == split[1]).mean()), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_seed_stops_the_asked_epochs_after_its_minimum_and_its_later_records_are_dropped():
     trainer, data = make_problem(width=32, train_size=16)
     recorder, _ = record(trainer, data, seeds=(0, 1, 2, 3), epochs=400, stop_after=40, rate=3e-2)
@@ -244,6 +246,7 @@ def test_dead_networks_are_recognised(mlp_problem):
     assert [recorder.is_constant(member) for member in range(2)] == [True, False]
 
 
+@pytest.mark.slow
 def test_layers_keep_their_order_beyond_ten():
     trainer, data = make_problem(width=4, depth=11)
     recorder, params = record(trainer, data, seeds=(0,), epochs=1)
@@ -254,6 +257,7 @@ def test_layers_keep_their_order_beyond_ten():
     np.testing.assert_allclose(records["effective_rank_layer"][0], expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_per_record_or_per_seed():
     trainer, data = make_problem(width=11)
     functions = (measure.measure_records, spectra.compute_member_kernels, spectra.compute_member_kernel)

@@ -203,6 +203,7 @@ def test_theory_is_drawn_only_for_networks_that_it_holds_for(change, trace, rank
         np.testing.assert_allclose(line.y, expected)
 
 
+@pytest.mark.slow
 def test_the_trace_that_theory_predicts_is_that_of_networks():
     jax = pytest.importorskip("jax")
     import ntklens

@@ -248,7 +248,7 @@ def run(cfg, folder):
     [
         (Evaluated, ["BatchNorm_0", "Dense_0", "Dense_1"], 5 * 4 + 4 + 2 * 4 + 4 * 3 + 3),
         (Counted, ["Dense_0"], 5 * 3 + 3),
-        (Stateful, None, 5 * 4 + 4 + 2 * 4 + 4 * 3 + 3),
+        pytest.param(Stateful, None, 5 * 4 + 4 + 2 * 4 + 4 * 3 + 3, marks=pytest.mark.slow),
     ],
     ids=["flax", "integers", "nnx"],
 )

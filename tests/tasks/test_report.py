@@ -154,6 +154,7 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path):
     assert list_files(tmp_path / "work") == before
 
 
+@pytest.mark.slow
 def test_a_report_needs_no_jax(tmp_path):
     """Login nodes: a report is read from files, and must not start a compiler or take a GPU."""
     code = "import sys, ntklens.tasks.report; print(*(m in sys.modules for m in ('jax', 'plotly', 'matplotlib')))"

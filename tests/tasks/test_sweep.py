@@ -46,6 +46,7 @@ def copy(finished, tmp_path):
     return tmp_path / "here"
 
 
+@pytest.mark.slow
 def test_says_what_it_will_do_and_what_it_found(finished):
     folder, result = finished
     assert result.stderr == ""
@@ -453,6 +454,7 @@ def test_programs_are_shared_by_the_next_job(tmp_path):
     assert [name for name in list_files(cache) if "jit_measure_records" in name] == before
 
 
+@pytest.mark.slow
 def test_a_single_run_leaves_failed_seeds_alone_without_retry(tmp_path):
     (tmp_path / "multirun").mkdir()
     assert call_ntklens(*TOY, "ensemble=1", cwd=tmp_path).returncode == 0

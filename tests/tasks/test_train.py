@@ -200,6 +200,7 @@ def test_diverged_is_a_result(tmp_path):
     assert call_ntklens(*words, cwd=tmp_path).stdout.startswith("all 2 seeds are there already")
 
 
+@pytest.mark.slow
 def test_dead_networks_are_counted(tmp_path):
     words = (*TOY, "model.depth=4", "model.width=1", "training.epochs=2")
     result = call_ntklens(*words, cwd=tmp_path)

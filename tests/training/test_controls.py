@@ -83,6 +83,7 @@ def test_the_twin_is_the_expansion_at_the_start_under_the_same_optimizer():
     assert rows[0]["linearised_distance"] == 0
 
 
+@pytest.mark.slow
 def test_the_start_is_held_and_is_no_parameter():
     """Neither AdamW's decay moves it, nor does it enter the kernel or the number of parameters."""
     words = ("model.linearised=true", "model.output_scale=2", "optimizer=adamw", "optimizer.weight_decay=1")
@@ -95,7 +96,7 @@ def test_the_start_is_held_and_is_no_parameter():
     assert count_parameters(plain.trainer.apply, alone.params) == sum(leaf[0].size for leaf in jax.tree.leaves(first))
 
 
-@pytest.mark.parametrize("scale", [0.25, 8.0])
+@pytest.mark.parametrize("scale", [pytest.param(0.25, marks=pytest.mark.slow), 8.0])
 def test_the_scaled_function_and_its_kernel(scale):
     """F = α (f − f_0) is zero at the start, its kernel α² Θ; with the step 1/α² the weighted kernel is Θ."""
     built, state, rows = run(f"model.output_scale={scale}", "optimizer=sgd")

@@ -29,7 +29,9 @@ def compute_hessian(trainer, params, inputs, labels):
         return np.asarray(jax.hessian(mean)(flat)), float(mean(flat)), np.asarray(jax.grad(mean)(flat))
 
 
-@pytest.mark.parametrize("batch", [2048, 10])  # 32 samples: one batch, or four, the last filled up
+@pytest.mark.parametrize(
+    "batch", [pytest.param(2048, marks=pytest.mark.slow), 10]
+)  # 32 samples: one batch, or four, the last filled up
 def test_slope_and_sharpness_are_those_of_the_hessian(case, batch, monkeypatch):
     trainer, params, inputs, labels = case
     monkeypatch.setattr(curvature, "BATCH", batch)

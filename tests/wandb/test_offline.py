@@ -234,6 +234,7 @@ def mark_synced(folder, name=NAME):
         log.with_name(f"{log.name}.synced").touch()
 
 
+@pytest.mark.slow
 def test_a_run_that_the_server_has_is_written_again_only_as_another(copy):
     """The folder was copied, so nothing lies where it lay; one result then changes."""
     mark_synced(copy)

@@ -228,7 +228,7 @@ def test_workspace_and_report_are_saved_once_and_brought_up_to_date(folder, serv
     assert len(failed.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("mode", ["offline", "disabled"])
+@pytest.mark.parametrize("mode", [pytest.param("offline", marks=pytest.mark.slow), "disabled"])
 def test_credentials_are_not_used_where_that_is_not_wanted(folder, serve, mode):
     server = serve()
     result = call_ntklens(*TOY, f"tracking.mode={mode}", cwd=folder, **connect(server, folder))
@@ -307,6 +307,7 @@ def test_what_another_process_writes_is_left_to_it(folder, serve):
     assert {run: server.get_steps(run) for run in server.history} == steps
 
 
+@pytest.mark.slow
 def test_a_sync_that_cannot_write_says_so(folder, serve):
     assert call_ntklens(*TOY, "tracking=none", cwd=folder).returncode == 0
     (folder / "wandb").mkdir()

@@ -31,6 +31,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_one_run_per_configuration_holds_mean_and_spread(finished):
     runs = [read_run(run.path) for run in list_runs(finished / "multirun" / NAME)]
     assert len(runs) == 2
