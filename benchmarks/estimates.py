@@ -53,18 +53,20 @@ WORDS = ("-m", "model.width=16,64,256", "dataset.train_size=100,800", "training.
 
 
 def main() -> None:
-    path = Path(__file__).parent / "results" / "estimates.json"
-    result = json.loads(path.read_text()) if path.is_file() else {}
     if "sweep" not in sys.argv[1:]:
-        result["programs"] = [row for case in CASES for row in compare_programs(*case)]
-        show_programs(result["programs"])
+        programs = [row for case in CASES for row in compare_programs(*case)]
+        show_programs(programs)
+        write_results("estimates_programs", {"programs": programs})
     if "programs" not in sys.argv[1:]:
-        result["rows"] = rows = compare_sweep()
+        rows = compare_sweep()
         logs = np.log([row["ratio"] for row in rows])
-        result["median_ratio"] = float(np.exp(np.median(logs)))
-        result["largest"] = float(np.exp(np.abs(logs).max()))
+        result = {
+            "rows": rows,
+            "median_ratio": float(np.exp(np.median(logs))),
+            "largest": float(np.exp(np.abs(logs).max())),
+        }
         show_sweep(result)
-    write_results("estimates", {key: value for key, value in result.items() if key not in ("command", "environment")})
+        write_results("estimates", result)
 
 
 def show_programs(programs):
