@@ -112,7 +112,11 @@ def check_continued(tmp_path, words, after):
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("optimizer=sgd", "training.batch_size=5", "optimizer.learning_rate=0.02", "training.epochs=30")]
+    "words",
+    [
+        pytest.param((), marks=pytest.mark.slow),
+        ("optimizer=sgd", "training.batch_size=5", "optimizer.learning_rate=0.02", "training.epochs=30"),
+    ],
 )
 def test_the_continued_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path, words):
     check_continued(tmp_path, words, after=35)
