@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -68,6 +68,7 @@ def test_what_replace_asks_for_is_pending_until_it_is_invalidated():
     assert configuration.find_pending() == [3]
 
 
+@settings(deadline=None)  # of time that a busy machine takes
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.floats(0.01, 1e4), st.integers(1, 3 * GIB)), min_size=1, max_size=20),
     st.integers(1, 8),
