@@ -8,8 +8,11 @@ import optax
 import pytest
 
 from architectures import NETWORKS
+from contract import SMALL as FEW
+from contract import configure
 from ntklens.jobs.needs import Sizes, count_needs, list_programs
 from ntklens.recording.measure import Measurer
+from ntklens.sweep.estimate import estimate_cost, round_up
 from ntklens.training.ensemble import Trainer
 from ntklens.training.losses import LOSSES
 
@@ -112,3 +115,10 @@ def test_mini_batches_take_less_than_the_whole_set():
     whole, batched = (count(list_programs_of("cnn", 32, batch_size=size)["update"]) for size in (None, 20))
     assert batched.temporaries < 0.3 * whole.temporaries
     assert batched.operations < 0.3 * whole.operations
+
+
+def test_a_width_that_cannot_be_rounded_is_counted_as_it_is():
+    assert round_up(12) % 4
+    words = ("model=transformer", "model.heads=4", "model.depth=1", "dataset=digits", *FEW, "precision=float32")
+    narrow, wide = (estimate_cost(configure(*words, f"model.width={width}")).memory for width in (12, 24))
+    assert 0 < narrow.per_member < wide.per_member

@@ -1,5 +1,6 @@
 """What a configuration will cost, from its model, data and schedule; nothing is compiled or trained."""
 
+import contextlib
 import functools
 import json
 import math
@@ -43,15 +44,23 @@ def estimate_cost(cfg: DictConfig) -> Cost:
     if rule is None:
         relevant["optimizer"]["learning_rate"] = 0.0
     relevant["dataset"] = _choose_any(plain["dataset"])
-    if relevant["model"].get("width"):
-        relevant["model"]["width"] = round_up(relevant["model"]["width"])
     try:
-        cost = _estimate(json.dumps(relevant, sort_keys=True))
+        cost = _estimate_rounded(relevant)
         return cost._replace(pilot=_estimate_pilot(cost.workload, rule) if rule else None)
     except InputError:
         raise
     except Exception as error:  # whatever a model says when it is traced
         raise InputError(f"model._target_={cfg.model._target_}: {type(error).__name__}: {error}") from error
+
+
+def _estimate_rounded(relevant: dict[str, Any]) -> Cost:
+    """Estimate at a width rounded up, or as it is where the model refuses that: its heads may not divide it."""
+    model = relevant["model"]
+    if model.get("width") and round_up(model["width"]) != model["width"]:
+        rounded = relevant | {"model": model | {"width": round_up(model["width"])}}
+        with contextlib.suppress(Exception):
+            return _estimate(json.dumps(rounded, sort_keys=True))
+    return _estimate(json.dumps(relevant, sort_keys=True))
 
 
 def _estimate_pilot(run: Workload, rule: str) -> Workload:
