@@ -10,6 +10,7 @@ import pytest
 from ntklens.analysis.groups import ARM
 from ntklens.analysis.sensitivity import compare_settings
 from ntklens.analysis.study import analyse
+from ntklens.report.chart import Forest, ForestColumn
 from ntklens.report.charts.laws import chart_laws
 from ntklens.report.charts.sensitivity import chart_sensitivity
 from ntklens.report.draw import draw_chart, make_figure
@@ -186,3 +187,10 @@ def test_the_weighted_kernel_stands_beside_the_raw_one():
         figure.canvas.draw()
     width = figure.canvas.get_width_height()[0]
     assert all(legend.get_window_extent(figure.canvas.get_renderer()).x1 <= width + 1 for legend in figure.legends)
+
+
+def test_an_axis_of_one_value_without_interval_has_an_extent():
+    values = {"a": np.array([[[0.3, np.nan, np.nan]]])}
+    column = ForestColumn("loss", "α", "", np.nan, np.nan)
+    low, high = Forest(["row"], [False], [column], values, {"a": np.zeros((1, 1), bool)}).find_limits(0)
+    assert low < 0.3 < high

@@ -148,7 +148,8 @@ class Forest:
         ends = found[:, 1:][np.isfinite(found[:, 1:])]
         low = min([low, *ends[ends > low - reach].tolist()])
         high = max([high, *ends[ends < high + reach].tolist()])
-        return low - 0.08 * (high - low), high + 0.08 * (high - low)
+        margin = 0.08 * (high - low) or 0.1  # one value alone has no extent
+        return low - margin, high + margin
 
 
 @dataclass(frozen=True)
