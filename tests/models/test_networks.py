@@ -136,14 +136,14 @@ def measure(name, parameterization, optimizer, width):
             logits, state = model.apply(params, probe, capture_intermediates=is_last, mutable=["intermediates"])
             return {"f": logits, "h": state["intermediates"][LAST[name]]["__call__"][0]}
 
-        def update(carry, _):
-            params, state = carry
+        def update(params, state):
             loss = lambda p: optax.softmax_cross_entropy_with_integer_labels(model.apply(p, x), y).mean()  # noqa: E731
             updates, state = rule.update(jax.grad(loss)(params), state, params)
-            return (optax.apply_updates(params, updates), state), None
+            return optax.apply_updates(params, updates), state
 
-        first = look(params)
-        (params, _), _ = jax.lax.scan(update, (params, rule.init(params)), length=STEPS)
+        first, state = look(params), rule.init(params)
+        for _ in range(STEPS):  # XLA's convolutions within a loop are slow on a CPU
+            params, state = update(params, state)
         last = look(params)
         moved = {f"Δ{key}": last[key] - first[key] for key in first}
         return {key: jnp.mean(jnp.square(value)) for key, value in ({"f_0": first["f"]} | moved).items()}

@@ -33,7 +33,7 @@ def chart_layer_order(study: Study, group: Members) -> Chart:
             for layer, fit in found.items()
             if fit is not None
         ]
-        label = f"exponent of |{LAYER_OBSERVABLES[name]}|"
+        label = f"exponent of {LAYER_OBSERVABLES[name]}"
         panels.append(Panel(name, "layer, in the order of the network", label, points, False, x_ticks=ticks))
     within = [
         _draw_interval(layer, places[layer], one.scale, "crossover of β_l, 95 % interval")
