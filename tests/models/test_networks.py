@@ -12,7 +12,7 @@ import pytest
 from ntklens.errors import InputError
 from ntklens.models.causal_transformer import CausalTransformer
 from ntklens.models.cnn import CNN
-from ntklens.models.parameterization import HIDDEN, INPUT, READOUT, TABLE, Rule
+from ntklens.models.parameterization import READOUT, TABLE, Rule
 from ntklens.models.resnet import ResNet
 from ntklens.models.transformer import Transformer
 from ntklens.ntk.structured import layer_traces
@@ -110,13 +110,13 @@ def test_leaves_are_drawn_multiplied_and_traced_one_by_one(name, parameterizatio
 
 # ---- Slopes over widths ----------------------------------------------------------------------------------------------
 
-WIDTHS, SEEDS, STEPS, RATES = (64, 256, 1024), 8, 3, {"sgd": 0.05, "adam": 1e-4}
+WIDTHS, SEEDS, STEPS, RATES = (32, 96, 288), 6, 3, {"sgd": 0.05, "adam": 1e-4}
 LAST = {"cnn": "conv_1", "resnet": "norm", "transformer": "norm", "causal_transformer": "norm"}
 
 
 def measure(name, parameterization, optimizer, width):
     """Root mean squares over a probe of f at the start, and of the change of f and of the last hidden layer."""
-    model = dataclasses.replace(make(name, width, parameterization, base=64), classes=10)
+    model = dataclasses.replace(make(name, width, parameterization, base=32), classes=10)
     x, probe = draw_inputs(name, 12), draw_inputs(name, 6, seed=1)
     y = jnp.where(jnp.arange(12) < 9, 0, 1)  # unequal, so that all outputs move alike from seed to seed
 
@@ -164,32 +164,22 @@ TOLERANCE = 0.15
 def find_failing(name, parameterization, optimizer):
     found = fit_slopes(name, parameterization, optimizer)
     print(name, parameterization, optimizer, {key: round(float(value), 3) for key, value in found.items()})
-    expected = dict(EXPECTED[parameterization])
-    if parameterization == "ntk" and "transformer" in name:
-        del expected["Δh"]  # scores of a fixed number of heads move at every width
+    expected = EXPECTED[parameterization]
     return {key for key in expected if abs(found[key] - expected[key]) > TOLERANCE}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", RATES)
 @pytest.mark.parametrize("parameterization", EXPECTED)
-@pytest.mark.parametrize("name", MODELS)
-def test_quantities_scale_with_the_width_as_the_table_says(name, parameterization, optimizer):
-    assert not find_failing(name, parameterization, optimizer)
+def test_quantities_scale_with_the_width_as_the_table_says(parameterization):
+    """Of a convolutional network; the exponents of single leaves are tested above, of every network."""
+    assert not find_failing("cnn", parameterization, "sgd")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "parameterization", "kind", "rule", "optimizer", "expected"),
-    [
-        ("cnn", "mup", READOUT, Rule(1.0, -0.5, -0.5), "sgd", {"f_0", "Δf"}),
-        ("resnet", "ntk", HIDDEN, Rule(), "sgd", {"Δh"}),
-        ("transformer", "mup", INPUT, Rule(), "sgd", {"Δh"}),
-    ],
-)
-def test_a_wrong_table_fails(monkeypatch, name, parameterization, kind, rule, optimizer, expected):
-    monkeypatch.setitem(TABLE, parameterization, TABLE[parameterization] | {kind: rule})
-    assert find_failing(name, parameterization, optimizer) & expected
+def test_a_wrong_table_fails(monkeypatch):
+    """A twin: mup whose readout is drawn as that of ntk."""
+    monkeypatch.setitem(TABLE, "mup", TABLE["mup"] | {READOUT: Rule(1.0, -0.5, -0.5)})
+    assert "f_0" in find_failing("cnn", "mup", "sgd")
 
 
 # ---- Refusals --------------------------------------------------------------------------------------------------------
