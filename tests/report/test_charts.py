@@ -14,7 +14,6 @@ from ntklens.report.charts.slopes import differentiate, measure_slopes
 from ntklens.report.charts.theory import predict_initial_trace
 from ntklens.report.charts.words import describe_fit, describe_law, select_curves
 from ntklens.report.draw import draw_chart, make_figure, to_latex, write_latex
-from ntklens.report.fonts import share_subsets
 from ntklens.report.style import apply_style, label_axis, label_group
 from ntklens.stats.powerlaw import fit_form, fit_law
 from ntklens.stats.samples import summarise
@@ -278,33 +277,3 @@ def test_a_legend_lies_within_the_figure(words):
         box, whole = legend.get_window_extent(), figure.bbox
     assert whole.x0 <= box.x0 < box.x1 <= whole.x1
     assert whole.y0 <= box.y0 < box.y1 <= whole.y1
-
-
-def test_pdfs_of_a_report_share_subsets_of_fonts(tmp_path, monkeypatch):
-    backend = pytest.importorskip("matplotlib.backends._backend_pdf_ps")
-    if not hasattr(backend, "SubsetResults"):
-        pytest.skip("this matplotlib has subsets of another kind")
-    made = []
-    make = backend.get_glyphs_subset
-
-    def count(path, glyphs):
-        made.append(str(path))
-        return make(path, glyphs)
-
-    monkeypatch.setattr(backend, "get_glyphs_subset", count)
-    x = np.array([1.0, 2.0, 4.0])
-
-    def draw(stem, label):
-        panels = [Panel("p", "m", label, [Series("a", "mean", x, x)])]
-        chart = Chart("laws", "", stem, "", "", [Key("a", "a", None, 0)], "", panels)
-        return next(path.read_bytes() for path in draw_chart(chart, tmp_path) if path.suffix == ".pdf")
-
-    alone = [draw("a", "loss"), draw("b", "trace")]
-    apart, made[:] = len(made), []
-    with share_subsets():
-        shared = [draw("a", "loss"), draw("b", "trace")]
-        assert len(made) == len(set(made)) < apart
-        draw("c", "Θ")
-        assert len(made) == len(set(made)) + 1
-    assert backend.get_glyphs_subset is count
-    assert [pdf.count(b"/FontFile2") for pdf in shared] == [pdf.count(b"/FontFile2") for pdf in alone]

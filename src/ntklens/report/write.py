@@ -13,7 +13,6 @@ from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart
 from ntklens.report.charts import build_charts
 from ntklens.report.draw import draw_chart
-from ntklens.report.fonts import share_subsets
 from ntklens.report.page import build_page
 from ntklens.report.tables import write_claims, write_fits, write_observables, write_steps
 from ntklens.store.files import LEFTOVER_SECONDS
@@ -55,11 +54,10 @@ def _write_all(study: Study, folder: Path, plans: Sequence[dict]) -> None:
     if study.steps:
         write_steps(folder / "steps.csv", study)
     charts = build_charts(study)
-    with share_subsets():
-        drawn = {
-            chart.stem: [path.relative_to(folder).as_posix() for path in draw_chart(chart, folder / FIGURES)]
-            for chart in select_drawn(charts)
-        }
+    drawn = {
+        chart.stem: [path.relative_to(folder).as_posix() for path in draw_chart(chart, folder / FIGURES)]
+        for chart in select_drawn(charts)
+    }
     (folder / PAGE).write_text(build_page(study, charts, drawn, plans), encoding="utf-8")
 
 
