@@ -82,3 +82,14 @@ def test_a_convolution_counts_its_multiplications_and_additions():
         )
 
     assert count_function(convolve, images, kernel).operations == 2 * (5 * 4 * 4 * 9) * (3 * 3 * 2)
+
+
+def test_the_gradient_of_max_pooling_holds_the_places_of_the_maxima():
+    def loss(images):
+        pooled = jax.lax.reduce_window(images, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        return jnp.sum(jnp.tanh(pooled))
+
+    images = jax.ShapeDtypeStruct((20, 8, 8, 4), jnp.float32)
+    memory = jax.jit(jax.grad(loss)).lower(images).compile().memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    assert 1.0 <= count_function(jax.grad(loss), images).peak / held <= 1.5

@@ -47,6 +47,7 @@ REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_a
 CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # parameters that hold the equations of a call
 LOOPS = {"scan", "while", "cond"}
 LOOP_INSTRUCTIONS = 3  # of XLA before a loop begins: start values, their copies, a tuple
+INDEX_BYTES = 4  # of a place along an axis
 # Efforts by benchmarks/estimates.py, in operations of a large matrix product, of which a core does 70e9 a second: of an
 # operation of a filter's gradient on a CPU, where XLA has no library for it (60 … 400), and of a byte that is read or
 # written (6e9 a second).
@@ -280,6 +281,10 @@ def _count_equation(node: _Node, eqn: Any) -> None:
         *copied, result = _find_convolution_copies(eqn)
         node.copies = [value for value, copied in zip(node.reads, copied, strict=True) if copied]
         node.extra = count_aval(eqn.outvars[0].aval) if result else 0
+    elif node.name == "select_and_scatter_add":  # the gradient of max pooling
+        sources, inputs = (var.aval for var in eqn.invars)
+        # XLA finds the place of each maximum: a number per axis, on a CPU by arrays of the numbers of all inputs.
+        node.inside = INDEX_BYTES * inputs.ndim * (sources.size + (inputs.size if uses_cpu() else 0))
     node.effort = node.operations * (FILTER_EFFORT if uses_cpu() and _differentiates_filter(eqn) else 1.0)
 
 
