@@ -267,6 +267,14 @@ def test_the_page_says_what_was_done():
         "2026-01-02", "Seeds done of each: 3", "depth 2", "standard (LeCun normal)", "width 16, 32, 64",
     ):  # fmt: skip
         assert words in text, words
+    assert "random signs" not in text
+
+
+def test_the_page_says_that_traces_are_estimated():
+    study = make_study()
+    config = json.dumps({**configure(), "ntk": {"trace": "estimate", "trace_draws": 8}})
+    study.data["config"] = ("run", np.array([config] * study.data.sizes["run"], object))
+    assert "Traces are estimated from 8 draws of random signs." in describe_work(study, [])
 
 
 def test_no_group_is_hidden_and_four_stand_side_by_side():

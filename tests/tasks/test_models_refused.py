@@ -13,6 +13,8 @@ from flax import nnx
 from hydra import compose, initialize_config_dir
 
 from commands import TOY
+from contract import SETS, SMALL
+from contract import configure as configure_words
 from ntklens.config.schemas import find_config_directory, register_schemas
 from ntklens.data import Dataset, Split
 from ntklens.errors import InputError
@@ -287,6 +289,13 @@ def test_a_model_of_tokens_trains(own, monkeypatch, tmp_path):
     trajectory = run(cfg, tmp_path)
     assert trajectory.train_loss[-1] < 0.5 * trajectory.train_loss[0]
     assert sorted(trajectory.layer.values.tolist()) == ["Dense_0", "Embed_0"]
+
+
+def test_a_model_that_does_not_know_all_tokens_is_refused(own):
+    words = ("model=causal_transformer", "model.width=4", "model.depth=1", "model.heads=2")
+    cfg = configure_words(*words, *SETS["tokens"], *SMALL, "model.vocabulary=4")
+    with pytest.raises(InputError, match=r"^model.vocabulary=4: gives NaN for token 4; the data's tokens are 0 … 4$"):
+        check(cfg)
 
 
 def test_what_is_right_passes_and_is_looked_at_once_for_all_widths(own, monkeypatch):

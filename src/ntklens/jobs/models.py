@@ -158,7 +158,7 @@ def check_model(cfg: DictConfig, dataset: Dataset, build: Callable[[DictConfig, 
 
     Raises:
         InputError: naming the model, where it cannot be called, does not return real outputs [N, C] of the data's C,
-            has complex parameters or none, draws at random, or where its samples interact.
+            has complex parameters or none, does not know all tokens, draws at random, or where its samples interact.
     """  # noqa: DOC501
     plain: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
     family = json.dumps({name: value for name, value in plain.items() if name != "width"}, sort_keys=True)
@@ -174,6 +174,7 @@ def check_model(cfg: DictConfig, dataset: Dataset, build: Callable[[DictConfig, 
         if not jax.tree.leaves(params):
             raise _refuse(cfg.model, "has no floating-point parameter, so there is nothing to train")
         _check_outputs(cfg.model, _evaluate_shape(trainer.apply, params, samples), len(samples), dataset.classes)
+        _check_tokens(cfg.model, trainer.apply, params, dataset)
         check_function(trainer.apply, params, samples)
     except InputError:
         raise
@@ -207,6 +208,20 @@ def _check_outputs(node: DictConfig, outputs: Any, count: int, classes: int) -> 
         )
     if not jnp.issubdtype(outputs.dtype, jnp.floating):
         raise _refuse(node, f"returns {outputs.dtype}, not real numbers, for which a loss and a kernel are defined")
+
+
+def _check_tokens(node: DictConfig, apply: Apply, params: Params, dataset: Dataset) -> None:
+    """Refuse a model that does not know the largest of the tokens: an embedding returns NaN for these."""
+    if not dataset.train.holds_tokens:
+        return
+    splits = (dataset.train, dataset.selection, dataset.test, dataset.probe)
+    split = max(filter(len, splits), key=lambda split: split.inputs.max())
+    row = split.inputs[split.inputs.reshape(len(split), -1).max(1).argmax()]
+    if np.isnan(jax.jit(apply)(params, jnp.asarray(row[None], jnp.int32))).any():
+        shown = (
+            f"model.vocabulary={node.vocabulary}: " if node.get("vocabulary") else f"model._target_={node._target_}: "
+        )
+        raise InputError(f"{shown}gives NaN for token {np.max(row)}; the data's tokens are 0 … {np.max(row)}")
 
 
 def _pick_samples(dataset: Dataset) -> jax.Array:

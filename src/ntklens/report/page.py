@@ -234,6 +234,8 @@ def describe_work(study: Study, plans: Sequence[dict]) -> str:
         text.append(
             f"The kernel Θ is measured on N probe inputs, held out from training, and C outputs: {', '.join(known)}."
         )
+    if "trace" in words:
+        text.append(f"Traces are {words['trace']}.")
     machine = [name_device(one) for one in seen.get("device", [])]
     machine += [str(one) for name in ("host", "precision") for one in seen.get(name, [])]
     times = [str(plan["time"])[:10] for plan in plans if plan.get("time")]
