@@ -188,10 +188,11 @@ def test_results_of_a_newer_schema_are_refused(copy):
     assert list_files(copy) == before
 
 
-def test_diverged_is_a_result(tmp_path):
-    words = (*TOY, "training.loss=mse", "optimizer=sgd", "optimizer.learning_rate=50")
+@pytest.mark.parametrize("rate", ["50", "1e38"])  # late, and at the first update
+def test_diverged_is_a_result(tmp_path, rate):
+    words = (*TOY, "training.loss=mse", "optimizer=sgd", f"optimizer.learning_rate={rate}")
     result = call_ntklens(*words, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    assert (result.returncode, result.stderr) == (0, "")
     assert "2 of 2 seeds diverged" in result.stdout
     trajectory = read_trajectory(find_run(tmp_path) / "seed=0" / "trajectory.nc")
     assert trajectory.attrs["state"] == "diverged"

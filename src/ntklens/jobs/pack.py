@@ -208,7 +208,7 @@ class Pack:
         for index, self.state in enumerate(states, begin):
             values = recorder.record(index, self.state.params, opt_state=self.state.opt_state)
             self._show(index)
-            losses = [np.nanmean(values[name][members]) for name in ("train_loss", "test_loss")]
+            losses = [_average(values[name][members]) for name in ("train_loss", "test_loss")]
             job.watcher.advance(0, "train loss {:.3g}, test loss {:.3g}".format(*losses))
             if not recorder.active[members].any():
                 break
@@ -338,6 +338,11 @@ def describe_inputs(inputs: Any) -> dict[str, float]:
         return {}
     flat = np.asarray(inputs, np.float64).reshape(len(inputs), -1)
     return {"input_dim": flat.shape[1], "probe_square": float(np.mean(np.sum(flat**2, axis=1)))}
+
+
+def _average(values: np.ndarray) -> float:
+    """Return the mean of what is a number; NaN where all have diverged."""
+    return float(values[~np.isnan(values)].mean()) if not np.isnan(values).all() else math.nan
 
 
 def _list_seeds(seeds: Sequence[int]) -> str:
