@@ -25,6 +25,7 @@ from ntklens.wandb.names import make_id, make_row
 
 HURRY_SECONDS = 5.0  # at most, where this process was asked to end
 START_SECONDS = 60.0  # that a writer may take to import wandb, on a busy machine
+OFFLINE_SECONDS = 60.0  # at least, that one may be silent where no server is waited for
 WRITER_BYTES = 256 << 20  # of the writer, wandb's own process, and what draws figures
 MOST_BLOCKS = 1000  # waiting for a slow writer: what comes then waits for the end of its seed
 LOG_NAME = "writer.log"
@@ -285,6 +286,8 @@ class Link:
             return
         self.heard = time.monotonic()
         patience, hurried = 2 * float(self.settings["patience"]), 0.0
+        if self.settings["mode"] == "offline":
+            patience = max(patience, OFFLINE_SECONDS)
         try:
             while not self.ended.wait(0.02):
                 now = time.monotonic()
