@@ -18,7 +18,7 @@ import numpy as np
 
 from ntklens._compat import import_neural_tangents, neural_tangents_settings
 from ntklens.errors import InputError
-from ntklens.models.cnn import CNN
+from ntklens.models.cnn import CNN, WINDOW
 from ntklens.models.mlp import MLP
 from ntklens.models.parameterization import STANDARD
 
@@ -92,7 +92,7 @@ def _list_layers(network: MLP | CNN, stax: Any) -> list[Any]:
     for _ in range(network.depth):
         layers += [stax.Conv(width, size, stride, "SAME", **options), activation()]
         if pool is not None:
-            layers.append(getattr(stax, pool)((2, 2), (2, 2), "VALID"))
+            layers.append(getattr(stax, pool)(WINDOW, WINDOW, "VALID"))
     return [*layers, stax.GlobalAvgPool() if network.global_average else stax.Flatten(), readout]
 
 

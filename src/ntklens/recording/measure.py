@@ -50,7 +50,7 @@ class DeviceData(NamedTuple):
     probe: jax.Array
     probe_labels: jax.Array
     other_probes: tuple[jax.Array, ...] = ()
-    limit: "LimitKernels | None" = None
+    limit: LimitKernels | None = None
 
 
 def put_on_device(dataset: Dataset, probes: int = 1) -> DeviceData:
