@@ -80,6 +80,7 @@ def finished(tmp_path_factory):
         counts.append(ensemble.advance._cache_size())
         begin(*args)
 
+    ensemble.advance.clear_cache()  # a test before may have trained the same network, in packs of another size
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compute, "run_pack", count_and_begin)
         folder, ended, lines = run(tmp_path_factory.mktemp("resolved"), configure(), seeds=(0, 1))
