@@ -77,13 +77,50 @@ def test_runs_with_a_divided_step_are_no_axis_and_in_no_law():
 
 
 @pytest.mark.parametrize(
-    ("change", "severity", "words"), [(1.2, "warning", "is not resolved"), (1.0, "note", "enough")]
+    ("data", "severity", "words"),
+    [
+        (pair(1.2), "warning", "is not resolved: with the step over 3 "),
+        (pair(1.0), "note", "The step is small enough"),
+        (pair(1.5, seeds=1), "note", "one seed does not tell"),
+        (pair(1.09, jitter=0.17), "note", "members scatter too much"),
+    ],
 )
-def test_the_study_says_whether_the_step_is_small_enough(change, severity, words, tmp_path):
-    study = analyse(pair(change))
-    own = [one for one in study.diagnoses if words in one.sentence]
+def test_the_study_says_whether_the_step_is_small_enough_or_that_it_is_not_known(data, severity, words):
+    own = [
+        one for one in analyse(data).diagnoses if "protocol.step_divisor" in one.advice or "divided, " in one.sentence
+    ]
     assert own
     assert {one.severity for one in own} == {severity}
+    assert all(words in one.sentence and "nan" not in one.sentence for one in own)
+
+
+def test_each_divisor_has_its_own_sentence():
+    data = pair(1.2)
+    tenth = data.isel(run=slice(len(WIDTHS), None))
+    tenth = tenth.assign_coords(
+        {"run": [f"{run}-tenth" for run in tenth.run.values], DIVISOR: ("run", np.full(len(WIDTHS), 10.0))}
+    )
+    sentences = [one.sentence for one in analyse(xr.concat([data, tenth], "run")).diagnoses]
+    for divisor in ("3", "10"):
+        own = [text for text in sentences if f"with the step over {divisor} " in text]
+        assert len(own) == len(WIDTHS)
+        assert all(text.count("χ") == 1 for text in own)
+
+
+def test_runs_of_two_sweeps_are_compared_each_with_that_of_its_own_sweep_if_there_is_one():
+    data = pair(change=1.2)
+    half = len(WIDTHS)
+    apart = data.assign_coords(sweep=("run", np.repeat(["whole", "divided"], half)))
+    changes = compare_steps(apart, measure_observables(apart))
+    assert {(one.run, one.divided) for one in changes} == {(f"w{w:g}-0", f"w{w:g}-0-third") for w in WIDTHS}
+    again = data.isel(run=slice(half)).assign_coords(run=[f"w{w:g}-again" for w in WIDTHS])
+    both = xr.concat([again, data], "run").assign_coords(sweep=("run", np.repeat(["b", "a", "a"], half)))
+    changes = compare_steps(both, measure_observables(both))
+    assert {(one.run, one.divided) for one in changes} == {(f"w{w:g}-0", f"w{w:g}-0-third") for w in WIDTHS}
+
+
+def test_changes_are_written_one_a_row(tmp_path):
+    study = analyse(pair())
     write_steps(tmp_path / "steps.csv", study)
     rows = (tmp_path / "steps.csv").read_text().splitlines()
     assert rows[0] == "observable,run,divided,divisor,mean,error,count,is_large"

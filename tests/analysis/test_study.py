@@ -9,6 +9,7 @@ import pytest
 from laws import WIDTHS, make_sweep
 from ntklens.analysis.claims import find_papers
 from ntklens.analysis.groups import arrange_samples, find_groups
+from ntklens.analysis.sensitivity import compare_settings
 from ntklens.analysis.study import analyse
 from ntklens.recording.observables import OBSERVABLES, Observable, measure_observables
 
@@ -67,6 +68,30 @@ def test_draws_are_a_random_factor_and_no_axis():
         at = np.flatnonzero(observables.run.values == name)[0]
         draw = int(observables["dataset.data_seed"].values[at])
         np.testing.assert_array_equal(y[row // 3, draw, 0], observables.minimum_loss.values[at])
+
+
+def test_probes_are_a_random_factor_that_looks_at_the_same_networks():
+    """Γ of each probe lies high or low at all widths: its size is less sure, its exponent is not, nor is L_min."""
+    one, effects = make_sweep(), (-0.2, 0.0, 0.2)
+    parts = []
+    for probe, effect in enumerate(effects):
+        part = one.copy(deep=True)
+        part["minimum_effective_rank"] *= np.exp(effect)
+        parts.append(part.assign_coords({"dataset.probe_seed": ("run", np.full(len(WIDTHS), probe))}))
+    alone, several = analyse(one), analyse(combine(*parts))
+    assert [group.axis for group in several.groups] == ["model.width"]
+    assert not any("one probe" in diagnosis.sentence for diagnosis in several.diagnoses)
+    for name in ("minimum_loss", "minimum_effective_rank"):
+        first, second = (find_law(study, name).fits["power"] for study in (alone, several))
+        assert second.count.tolist() == first.count.tolist()  # networks, not networks times probes
+        assert second.aicc == pytest.approx(first.aicc, rel=1e-6)
+        ends = [[one.exponent.value, one.exponent.low, one.exponent.high] for one in (first, second)]
+        np.testing.assert_allclose(ends[1], ends[0], rtol=1e-6)
+    laws = [find_law(study, "minimum_effective_rank") for study in (alone, several)]
+    sizes = [law.fits["power"].parameters["amplitude"] for law in laws]
+    assert sizes[1].high / sizes[1].low > 1.5 * sizes[0].high / sizes[0].low
+    compared = compare_settings(several.data, several.observables, several.groups, several.laws, several.claims)
+    assert [one.draw for one in compared[0].settings] == ["", "probe 0", "probe 1", "probe 2"]
 
 
 def test_other_settings_make_groups_and_tied_ones_are_said():

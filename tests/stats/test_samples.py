@@ -21,6 +21,13 @@ def test_points_are_sorted_and_empty_ones_left_out():
     assert samples.count.tolist() == [1, 2]
 
 
+def test_values_of_one_network_on_several_probes_count_as_one():
+    y = np.random.default_rng(0).lognormal(size=(5, 2, 3, 4))  # draws, probes, seeds
+    y[0, 0, :, 1] = np.nan
+    y[1, 0, :2, 1] = np.nan
+    assert summarise(np.arange(1, 6), y, ("draw", "probe", "seed")).count.tolist() == [7, 8, 8, 8, 8]
+
+
 def test_negative_observables_are_turned_and_mixed_ones_refused():
     x = np.array([1.0, 2.0])
     assert summarise(x, np.array([[-1.0], [-2.0]])).sign == -1

@@ -43,13 +43,24 @@ class Change:
         """Whether the mean change exceeds 7 % and twice its standard error; one member alone decides nothing."""
         return self.count > 1 and abs(self.mean) > max(LIMIT, 2 * self.error)
 
+    @property
+    def is_small(self) -> bool:
+        """Whether the mean change is within 7 %; one member alone decides nothing."""
+        return self.count > 1 and abs(self.mean) <= LIMIT
+
+    @property
+    def symbol(self) -> str:
+        """What the observable is called: `χ`."""
+        return NAMES[self.observable]
+
     def __str__(self) -> str:
-        """Return such as `χ −2.3 ± 0.5 %`."""
-        return f"{NAMES[self.observable]} {100 * self.mean:+.1f} ± {100 * self.error:.1f} %"
+        """Return such as `χ −2.3 ± 0.5 %`; of one member without an error."""
+        error = "" if math.isnan(self.error) else f" ± {100 * self.error:.1f}"
+        return f"{self.symbol} {100 * self.mean:+.1f}{error} %"
 
 
 def compare_steps(data: xr.Dataset, observables: xr.Dataset) -> list[Change]:
-    """Compare each run whose step is divided with the one that differs from it in that alone.
+    """Compare each run whose step is divided with the one that differs from it in that alone, of whichever sweep.
 
     Args:
         data: as `ntklens.load` returns it.
@@ -80,14 +91,17 @@ def compare_steps(data: xr.Dataset, observables: xr.Dataset) -> list[Change]:
 
 
 def _find_pairs(observables: xr.Dataset) -> Iterator[tuple[int, int, float]]:
-    """Yield (run, run with the divided step, divisor), by their places."""
+    """Yield (run, run with the divided step, divisor), by their places; both of one sweep if it has them."""
     swept = list_swept(observables)
     divisors = swept.pop(DIVISOR, [])
+    sweeps = swept.pop("sweep", [None] * len(divisors))
     settings = list(zip(*swept.values(), strict=True)) if swept else [()] * len(divisors)
-    whole = {settings[place]: place for place, divisor in enumerate(divisors) if divisor == 1.0}
     for place, divisor in enumerate(divisors):
-        if isinstance(divisor, float) and divisor > 1 and settings[place] in whole:
-            yield whole[settings[place]], place, divisor
+        if not (isinstance(divisor, float) and divisor > 1):
+            continue
+        whole = [one for one, other in enumerate(divisors) if other == 1.0 and settings[one] == settings[place]]
+        if whole:
+            yield min(whole, key=lambda one: sweeps[one] != sweeps[place]), place, divisor
 
 
 def _measure_at_equal_loss(pair: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:

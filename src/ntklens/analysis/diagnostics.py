@@ -166,22 +166,15 @@ def _check_minima(observables: xr.Dataset) -> Iterator[Diagnosis]:
 def _check_steps(data: xr.Dataset, steps: Sequence[Change]) -> Iterator[Diagnosis]:
     """Say whether the step is small enough, by runs whose step is divided, and where a pilot found no minimum."""
     large = [change for change in steps if change.is_large]
-    for run in dict.fromkeys(change.run for change in large):
-        own = [change for change in large if change.run == run]
+    for run, divisor in dict.fromkeys((change.run, change.divisor) for change in large):
+        own = [change for change in large if (change.run, change.divisor) == (run, divisor)]
         yield Diagnosis(
-            WARNING, f"{run} is not resolved: with the step over {own[0].divisor:g} {', '.join(map(str, own))} "
+            WARNING, f"{run} is not resolved: with the step over {divisor:g} {', '.join(map(str, own))} "
             f"(paired, {own[0].count} seeds; the limit is {LIMIT:.0%} and twice the standard error).",
             "Read these observables as those of this step; protocol.step_divisor=3 computes with a third of it.",
         )  # fmt: skip
     if steps and not large:
-        seeds = max(change.count for change in steps)
-        most = max(steps, key=lambda change: abs(change.mean))
-        yield Diagnosis(
-            NOTE, f"The step is small enough: divided, no observable changes by more than {LIMIT:.0%} and twice its "
-            f"standard error in {count(len({change.run for change in steps}), 'configuration')} (the most: {most}).",
-            "steps.csv has all changes." if seeds >= FEW_PAIRS else f"They are of {count(seeds, 'seed')}: "
-            f"ensemble={FEW_PAIRS} for both says more.",
-        )  # fmt: skip
+        yield _say_no_change_is_large(steps)
     missed = data["pilot_found"].values == 0 if "pilot_found" in data else np.zeros((0, 0), bool)
     if missed.any():
         yield Diagnosis(
@@ -190,6 +183,32 @@ def _check_steps(data: xr.Dataset, steps: Sequence[Change]) -> Iterator[Diagnosi
             "one.",
             "Look at the update of the minimum of their seeds (minimum_step, plateau_step_low), and at step.json.",
         )  # fmt: skip
+
+
+def _say_no_change_is_large(steps: Sequence[Change]) -> Diagnosis:
+    """Tell steps that are small enough from those of which too few members say anything."""
+    seeds, most = max(change.count for change in steps), max(steps, key=lambda change: abs(change.mean))
+    where = f"in {count(len({change.run for change in steps}), 'configuration')} (the most: {most})"
+    if seeds < 2:
+        return Diagnosis(
+            NOTE, f"Whether the step is small enough one seed does not tell: divided, observables change by up to "
+            f"{abs(most.mean):.1%} {where}.",
+            f"Type ensemble={FEW_PAIRS} for both.",
+        )  # fmt: skip
+    unsure = [change for change in steps if not change.is_small]
+    text = f"divided, no observable changes by more than {LIMIT:.0%} and twice its standard error {where}"
+    if unsure:
+        names = ", ".join(dict.fromkeys(change.symbol for change in unsure))
+        return Diagnosis(
+            NOTE, f"Nothing shows that the step is too large: {text}; but {names} may change by more than {LIMIT:.0%}, "
+            "and members scatter too much to tell.",
+            "Ask for more seeds of both; steps.csv has all changes.",
+        )  # fmt: skip
+    return Diagnosis(
+        NOTE, f"The step is small enough: {text}.",
+        "steps.csv has all changes." if seeds >= FEW_PAIRS else f"They are of {count(seeds, 'seed')}: "
+        f"ensemble={FEW_PAIRS} for both says more.",
+    )  # fmt: skip
 
 
 def _check_paths(observables: xr.Dataset) -> Iterator[Diagnosis]:

@@ -8,9 +8,9 @@ import xarray as xr
 
 from ntklens.errors import InputError
 from ntklens.recording.observables import OBSERVABLES
-from ntklens.stats.samples import DRAW, SAME_SEED, SEED
+from ntklens.stats.samples import DRAW, PROBE, SAME_SEED, SEED
 
-RANDOM = {"dataset.data_seed": DRAW, "dataset.probe_seed": "probe"}  # overrides that draw something anew
+RANDOM = {"dataset.data_seed": DRAW, "dataset.probe_seed": PROBE}  # overrides that draw something anew
 NOT_SWEPT = ("run", "config", "key", "data_checksum", "sweep")  # coordinates along run that are no parameters
 WIDTH, DATA = "model.width", "dataset.train_size"
 ARM, DIVISOR = "protocol.arm", "protocol.step_divisor"

@@ -169,6 +169,9 @@ def _describe_optimiser(configs: Sequence[Mapping[str, object]]) -> str:
         parts += [f"η = {join_values(given)}"] if given else []
         parts += ["η = c (1 − momentum)/λ_0"] if AUTO in steps else []
         parts += ["η by a pilot"] if RESOLVED in steps else []
+        divided = [config for config in configs if config.get("protocol.step_divisor", 1) != 1]
+        also = "" if len(divided) == len(configs) else "also "
+        parts += [f"{also}divided by {join_values(list_values(divided, 'protocol.step_divisor'))}"] if divided else []
     return ", ".join(filter(None, [*parts, *_describe_rest(configs, "optimizer")]))
 
 

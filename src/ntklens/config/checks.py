@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ntklens.config.identity import AUTO, RESOLVED, is_same, list_neutral
+from ntklens.config.identity import AUTO, RESOLVED, is_not_identity, is_same, list_neutral
 from ntklens.config.lines import find_key, format_override, get_words
 from ntklens.config.options import describe_unknown_key, type_groups
 from ntklens.config.schemas import KEPT
@@ -25,6 +25,10 @@ _SECONDS: tuple[Callable[[Any], bool], str] = (lambda value: value >= 1, "must b
 def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
     kind = "a positive integer" if low == 1 else f"{low:g} or more"
     return lambda value: value >= low, f"must be {kind}"
+
+
+def _number_from(low: float) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: low <= value < math.inf, f"must be a number, {low:g} or more"
 
 
 def _one_of(*options: str) -> tuple[Callable[[Any], bool], str]:
@@ -70,9 +74,9 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optimizer.b1": _within(0, 1),
     "optimizer.b2": _within(0, 1),
     "optimizer.eps": _positive(),
-    "optimizer.weight_decay": _at_least(0),
+    "optimizer.weight_decay": _number_from(0),
     "protocol.arm": _one_of("paper", "resolved"),
-    "protocol.step_divisor": _at_least(1),
+    "protocol.step_divisor": _number_from(1),
     "training.epochs": _at_least(1),
     "training.loss": _one_of("cross_entropy", "mse"),
     "training.batch_size": _at_least(1),
@@ -172,6 +176,18 @@ def _check_trace(cfg: DictConfig) -> None:
         raise InputError(f"ntk.trace_draws={cfg.ntk.trace_draws}: needs ntk.trace=estimate")
 
 
+def _check_finite(node: Any, key: str = "") -> None:
+    """Refuse infinite numbers and NaN in what a result depends on: its key could not be computed."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            _check_finite(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for value in node:
+            _check_finite(value, key)
+    elif isinstance(node, float) and not math.isfinite(node) and not is_not_identity(key):
+        raise InputError(f"{key}={node}: must be a finite number")
+
+
 def validate(cfg: DictConfig) -> None:
     """Check every value that a type cannot express.
 
@@ -212,6 +228,7 @@ def validate(cfg: DictConfig) -> None:
         ruled = key == "optimizer.learning_rate" and value == AUTO
         if value is not None and not ruled and not _holds(holds, value):
             raise InputError(f"{_show(key, value)}: {rule}")
+    _check_finite(OmegaConf.to_container(cfg, resolve=True))
     _check_width(cfg)
     _check_step(cfg)
     _check_trace(cfg)

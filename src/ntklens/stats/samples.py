@@ -15,7 +15,8 @@ from ntklens.stats.overview import describe_samples, describe_samples_html
 SEED = "seed"  # drawn anew at every point of the axis; all other factors are shared by the points
 SAME_SEED = "same seed"  # the same networks at every point: along an axis that leaves the model as it is
 LEAST_TREND = 3  # points beyond which variances may have a trend
-DRAW = "draw"  # of the training set: each has seeds of its own, while probes look at the same networks
+DRAW = "draw"  # of the training set: each has seeds of its own
+PROBE = "probe"  # each looks at the same networks
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,7 +29,7 @@ class Samples:
       variance: of ln mean, apart from what all points share, shape (K,).
       common: variance of ln mean that all points share: one draw of the training set lies high at every width.
       levels: of the shared factor with the fewest levels; 0 without one.
-      count: finite values behind each mean, shape (K,).
+      count: finite values behind each mean, shape (K,); those of one network on several probes are one.
       sign: −1 if the observable is negative everywhere.
       values: sign · observable, shape (K, …, seeds), NaN where missing.
       factors: names of the dimensions of `values` beyond the first.
@@ -105,7 +106,8 @@ def summarise(x: np.ndarray, y: np.ndarray, factors: Sequence[str] = (SEED,)) ->
     order = np.flatnonzero(there)[np.argsort(np.asarray(x, float)[there], kind="stable")]
     x, y = np.asarray(x, float)[order], y[order]
     flat = y.reshape(len(x), math.prod(y.shape[1:]))
-    count = np.isfinite(flat).sum(axis=1)
+    probes = tuple(number + 1 for number, factor in enumerate(factors) if factor == PROBE)
+    count = np.isfinite(y).any(axis=probes, keepdims=True).reshape(len(x), -1 if len(x) else 0).sum(axis=1)
     mean = np.nanmean(flat, axis=1) if len(x) else np.zeros(0)
     if len(x) and not (np.all(mean > 0) or np.all(mean < 0)):
         raise InputError("its mean is not of one sign along the axis, so that no power of x describes it")
