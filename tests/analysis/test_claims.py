@@ -139,6 +139,24 @@ def test_minima_that_come_too_early_are_the_advice():
     assert "optimizer.learning_rate" not in find(judge_sweep(data), "Tr Θ_0 grows in proportion").advice
 
 
+@pytest.mark.parametrize("rate", [None, "auto", 1e-3])
+def test_advice_on_the_step_can_be_typed(rate):
+    """A step that a rule chooses is no setting."""
+    data = make_law(2.0 ** np.arange(5, 10), **configure(optimizer__learning_rate=rate))
+    data["minimum_step"][2:] = 12.0
+    data = data.assign_coords(state=data.state.astype("<U10"))
+    data["state"].values[0, 0] = "diverged"
+    groups, laws, claims = study_quickly(data)
+    states = {"done": data.state.size - 1, "diverged": 1}
+    found = diagnose(data, measure_observables(data), groups, laws, [], states)
+    advice = [one.advice for one in found if "diverged" in one.sentence or "unresolved" in one.sentence]
+    advice.append(find(claims, "L_min falls with width").advice)
+    assert len(advice) == 3
+    for text in map(str.lower, advice):
+        assert ("lower optimizer.learning_rate" in text) == (rate == 1e-3)
+        assert ("raise protocol.step_divisor" in text) == (rate != 1e-3)
+
+
 def test_training_that_stopped_before_its_minimum_is_to_be_longer_not_finer():
     data = make_law(2.0 ** np.arange(5, 10))
     data["step"][:] = data.step * (20 / data.step.max())  # all of it before update 30

@@ -146,6 +146,14 @@ def test_minima_that_decide_nothing_are_counted_below_the_table():
         "in 1 of 4 seeds the minimum comes before update 30 (unresolved): lower optimizer.learning_rate, or type "
         "protocol=resolved",
     ]
+    (chosen,) = make_configurations({"model.width": [64]})[:1]
+    chosen.units = units
+    chosen.cfg.optimizer = {"learning_rate": None}
+    divided = "raise protocol.step_divisor"
+    assert describe_sweep_minima([chosen])[1].endswith(f"(unresolved): {divided}")
+    both = describe_sweep_minima([configuration, chosen])[1]
+    assert both.startswith("in 2 of 8 seeds")
+    assert both.endswith(f"or type protocol=resolved; where a rule chooses the step {divided}")
     configuration.units = units[:1]
     assert describe_sweep_minima([configuration]) == []
 

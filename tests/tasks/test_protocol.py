@@ -20,6 +20,7 @@ def test_both_arms_in_one_line(tmp_path):
     assert seconds[0] > 2 * seconds[1]  # as many runs twice, and two pilots
     table = call_ntklens("task=plan", *BOTH, "name=arms", cwd=tmp_path).stdout
     assert table.count("pilot") == 2
+    assert table.count("0.001") == 2  # the given step beside
 
     result = call_ntklens(*BOTH, "name=arms", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
@@ -34,6 +35,7 @@ def test_both_arms_in_one_line(tmp_path):
     shown = call_ntklens("task=status", "name=arms", cwd=tmp_path).stdout
     again = call_ntklens("task=plan", *BOTH, "name=arms", cwd=tmp_path).stdout
     assert all(f"{step:.4g}" in text for step in steps.values() for text in (result.stdout, shown, again))
+    assert all(text.count("0.001 ") == 2 for text in (result.stdout, again))
 
     assert call_ntklens("task=report", "name=arms", cwd=tmp_path).returncode == 0
     with (tmp_path / "multirun" / "arms" / "report" / "observables.csv").open() as file:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from ntklens.analysis.convergence import LIMIT, Change
 from ntklens.analysis.groups import RANDOM, Group, describe_value, list_swept, select_good
-from ntklens.analysis.settings import is_ours, list_values, read_configs
+from ntklens.analysis.settings import advise_smaller_step, is_ours, list_values, read_configs
 from ntklens.analysis.transitions import compare_transitions
 from ntklens.recording.observables import OBSERVABLES, STRAIGHT, UNRESOLVED_STEPS
 from ntklens.stats.forms import FORMS
@@ -65,9 +65,9 @@ def diagnose(
     found = [
         *_check_states(data, states, failures),
         *_check_numbers(observables),
-        *_check_minima(observables),
+        *_check_minima(data, observables),
         *_check_steps(data, steps),
-        *_check_paths(observables),
+        *_check_paths(data, observables),
         *_check_seeds(observables, laws),
         *_check_precision(data),
         *(d for group in groups for d in _check_group(data, observables, group, laws, transitions)),
@@ -98,7 +98,7 @@ def _check_states(data: xr.Dataset, states: Mapping[str, int], failures: Sequenc
             WARNING, f"{diverged} of {total} seeds "
             f"diverged{_name_runs(data, data['state'].values == 'diverged')}: kept out "
             "of every mean and fit. What is left are the seeds that did not, which may be a biased choice.",
-            "Lower optimizer.learning_rate.",
+            _advise_step(data, data["state"].values == "diverged"),
         )  # fmt: skip
     unreadable = json.loads(data.attrs.get("unreadable", "[]"))
     if unreadable:
@@ -130,7 +130,13 @@ def _check_numbers(observables: xr.Dataset) -> Iterator[Diagnosis]:
         )  # fmt: skip
 
 
-def _check_minima(observables: xr.Dataset) -> Iterator[Diagnosis]:
+def _advise_step(data: xr.Dataset, chosen: np.ndarray, also: str = "") -> str:
+    """Return, as a sentence, what makes the step of the runs in which any seed is chosen smaller."""
+    text = advise_smaller_step(read_configs(data, [str(run) for run in data["run"].values[chosen.any(axis=1)]]), also)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _check_minima(data: xr.Dataset, observables: xr.Dataset) -> Iterator[Diagnosis]:
     done = observables["state"].values == "done"
     total = int(done.sum())
     for flag, severity, verbs, text, advice in (
@@ -143,11 +149,9 @@ def _check_minima(observables: xr.Dataset) -> Iterator[Diagnosis]:
         (
             "unresolved", WARNING, ("reaches its", "reach their"), f"minimum before update "
             f"{UNRESOLVED_STEPS}: unresolved, and kept out of the fits of what depends on training",
-            "Type protocol=resolved, which chooses the step; or lower optimizer.learning_rate (about as width^(−2/3)), "
-            "and raise training.epochs by the same factor.",
+            " (about as width^(−2/3)) and raise training.epochs by the same factor, or type protocol=resolved",
         ),
-        ("dead", WARNING, ("is", "are"), "dead (constant over the probe), and kept out of the fits", "Lower "
-        "optimizer.learning_rate."),
+        ("dead", WARNING, ("is", "are"), "dead (constant over the probe), and kept out of the fits", ""),
     ):  # fmt: skip
         if flag not in observables:
             continue
@@ -159,7 +163,7 @@ def _check_minima(observables: xr.Dataset) -> Iterator[Diagnosis]:
                 severity,
                 f"{int(chosen.sum())} of {total} seeds {choose(int(chosen.sum()), *verbs)} {text}"
                 f"{_name_runs(observables, chosen)}.",
-                advice,
+                advice if flag == "at_last_record" else _advise_step(data, chosen, advice),
             )
 
 
@@ -211,7 +215,7 @@ def _say_no_change_is_large(steps: Sequence[Change]) -> Diagnosis:
     )  # fmt: skip
 
 
-def _check_paths(observables: xr.Dataset) -> Iterator[Diagnosis]:
+def _check_paths(data: xr.Dataset, observables: xr.Dataset) -> Iterator[Diagnosis]:
     if not {"adaptation_rate_r2", "trace_ratio"} <= set(observables):
         return
     good = select_good(observables, trained=True)
@@ -223,7 +227,7 @@ def _check_paths(observables: xr.Dataset) -> Iterator[Diagnosis]:
             f"For {int(bent.sum())} of {int(np.isfinite(r2).sum())} seeds R² of χ is below {STRAIGHT} (median "
             f"{np.nanmedian(r2):.3f}): Tr Θ is not straight in ln L_train, and no single χ exists.",
             "Compare the chord and the local slope (adaptation_rate_chord, adaptation_rate_local) and look at the "
-            "figure of Tr Θ against ln L_train; a smaller optimizer.learning_rate straightens the path.",
+            f"figure of Tr Θ against ln L_train. A smaller step straightens the path. {_advise_step(data, bent)}",
         )
     ratio = np.where(good, observables["trace_ratio"].values, np.nan)
     shrunk = ratio < -LAZY
@@ -239,7 +243,7 @@ def _check_paths(observables: xr.Dataset) -> Iterator[Diagnosis]:
             WARNING, f"{count(int(still.sum()), 'seed')} never left initialisation (|β| < "
             f"{LAZY}){_name_runs(observables, still)}: "
             "the kernel did not move.",
-            "Train longer (training.epochs) or with a larger optimizer.learning_rate.",
+            "Train longer (training.epochs) or, under protocol=paper, with a larger optimizer.learning_rate.",
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ntklens.analysis.groups import describe_value
-from ntklens.config.identity import AUTO, RESOLVED
+from ntklens.config.identity import AUTO, RESOLVED, find_step_rule
 from ntklens.store.stack import flatten_config
 
 FINISHED = ("done", "diverged")
@@ -52,6 +52,23 @@ def list_values(configs: Sequence[Mapping[str, object]], key: str) -> list[objec
         if key in config and config[key] not in found:
             found.append(config[key])
     return found
+
+
+def advise_smaller_step(configs: Sequence[Mapping[str, object]], also: str = "") -> str:
+    """Return what to type for a smaller step: where a rule chooses it, it is no setting but can be divided.
+
+    Args:
+      configs: of the runs, one level of keys.
+      also: what else there is to do where the step is given.
+    """
+    ruled = {find_step_rule({"learning_rate": one.get("optimizer.learning_rate", 0.0)}) is not None for one in configs}
+    given, divided = (
+        f"lower optimizer.learning_rate{also}",
+        "raise protocol.step_divisor, which divides the chosen step",
+    )
+    if ruled == {True}:
+        return divided
+    return f"{given}; where a rule chooses the step {divided}" if True in ruled else given
 
 
 def name_target(target: object) -> str:

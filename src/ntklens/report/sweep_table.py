@@ -39,7 +39,10 @@ def build_sweep_table(configurations: Sequence[Configuration]) -> FittedTable:
         for configuration in shown
     ]
     columns = _list_keys([c.axes for c in shown], [c.run.name for c in shown])
-    columns += _list_steps([find_chosen_step(c.run) for c in shown])
+    steps = [find_chosen_step(c.run) for c in shown]
+    if any(steps):  # those that rules chose, beside those that were given
+        given = [(c.cfg.get("optimizer") or {}).get("learning_rate") for c in shown]
+        columns += _list_steps([step or rate for step, rate in zip(steps, given, strict=True)])
     columns.append(
         Column("seeds", [f"{len(found)}/{len(c.units)}" for c, found in zip(shown, done, strict=True)], key=True)
     )
@@ -58,29 +61,34 @@ def describe_sweep_minima(configurations: Sequence[Configuration]) -> list[str]:
     Args:
       configurations: with their units.
     """
-    done = [unit.details for c in configurations for unit in c.units if unit.state == "done"]
-    known = [details for details in done if isinstance(details.get("at_last_record"), bool)]
-    steps = [(details.get("observables") or {}).get("minimum_step") for details in known]
+    done = [(unit.details, c.cfg) for c in configurations for unit in c.units if unit.state == "done"]
+    known = [(details, cfg) for details, cfg in done if isinstance(details.get("at_last_record"), bool)]
+    steps = [(details.get("observables") or {}).get("minimum_step") for details, _ in known]
     early = [isinstance(step, int | float) and step < UNRESOLVED_STEPS for step in steps]
-    return describe_minima([details["at_last_record"] for details in known], early)
+    ruled = [find_step_rule(cfg.get("optimizer") or {}) is not None for _, cfg in known]
+    return describe_minima([details["at_last_record"] for details, _ in known], early, ruled)
 
 
-def describe_minima(last: Sequence[bool], early: Sequence[bool]) -> list[str]:
+def describe_minima(last: Sequence[bool], early: Sequence[bool], ruled: Sequence[bool]) -> list[str]:
     """Return a line on seeds that stopped before their minimum, and one on those whose minimum comes too early.
 
     Args:
       last: of each seed that is done, whether its minimum is the last record.
       early: whether it comes before update 30; one that is also the last record is a matter of longer training alone.
+      ruled: whether a rule chose its step.
     """
-    stopped, unresolved = sum(last), sum(soon and not end for soon, end in zip(early, last, strict=True))
+    soon = [rule for one, end, rule in zip(early, last, ruled, strict=True) if one and not end]
+    stopped, unresolved = sum(last), len(soon)
     total = count(len(last), "seed")
     lines = []
     if stopped:
         lines.append(f"in {stopped} of {total} the minimum is the last record: raise training.epochs")
     if unresolved:
+        advice = ["lower optimizer.learning_rate, or type protocol=resolved"] if not all(soon) else []
+        advice += ["raise protocol.step_divisor"] if any(soon) else []
         lines.append(
-            f"in {unresolved} of {total} the minimum comes before update {UNRESOLVED_STEPS} (unresolved): lower "
-            f"optimizer.learning_rate, or type protocol=resolved"
+            f"in {unresolved} of {total} the minimum comes before update {UNRESOLVED_STEPS} (unresolved): "
+            f"{'; where a rule chooses the step '.join(advice)}"
         )
     return lines
 
@@ -120,9 +128,10 @@ def _list_keys(axes: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> list[C
     return [Column(name, [format_value(one.get(name)) for one in axes], key=True) for name in names]
 
 
-def _list_steps(steps: Sequence[float | None]) -> list[Column]:
-    """Return the column of the steps that rules chose; none where all were given, or are not chosen yet."""
-    return [Column("step η", ["" if step is None else f"{step:.4g}" for step in steps])] if any(steps) else []
+def _list_steps(steps: Sequence[float | str | None]) -> list[Column]:
+    """Return the column of steps; none where none is known."""
+    words = [f"{step:.4g}" if isinstance(step, int | float) else "" for step in steps]
+    return [Column("step η", words)] if any(words) else []
 
 
 def format_progress(units: Sequence[Unit]) -> str:
@@ -166,7 +175,10 @@ def build_plan_table(plan: Plan) -> FittedTable:
     ruled = [find_step_rule(c.cfg.get("optimizer") or {}) is not None for c in shown]
     steps = [find_chosen_step(c.run) for c in shown]
     if any(ruled):
-        words = [f"{step:.4g}" if step else "pilot" if rule else "" for step, rule in zip(steps, ruled, strict=True)]
+        words = [
+            f"{step or c.cfg.optimizer.learning_rate:.4g}" if step or not rule else "pilot"
+            for c, step, rule in zip(shown, steps, ruled, strict=True)
+        ]
         keys.append(Column("step η", words))
     columns = [*keys, *(Column(name, [row[place] for row in rows]) for place, name in enumerate(names))]
     more = f"and {count(len(plan.configurations) - len(shown), 'more configuration')}"

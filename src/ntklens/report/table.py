@@ -65,4 +65,4 @@ def describe_run_minima(trajectories: Sequence[xr.Dataset]) -> list[str]:
     """
     done = [trajectory for trajectory in trajectories if trajectory.attrs["state"] == "done"]
     last, early = ([bool(test(one) > 0) for one in done] for test in (is_at_last_record, is_unresolved))
-    return describe_minima(last, early)
+    return describe_minima(last, early, ["pilot" in one.attrs for one in done])

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from ntklens.analysis.groups import Group
-from ntklens.analysis.settings import is_ours, join_values, list_values, name_target
+from ntklens.analysis.settings import advise_smaller_step, is_ours, join_values, list_values, name_target
 from ntklens.analysis.transitions import compare_transitions
 from ntklens.errors import InputError
 from ntklens.recording.observables import OBSERVABLES
@@ -79,8 +79,8 @@ class Evidence:
         axis = self.group.axis
         longer = f"raise training.epochs: at {axis} {join_values(self.stopped)} training ended before the minimum"
         finer = (
-            f"lower optimizer.learning_rate: at {axis} {join_values(self.unresolved)} the minimum comes too early to be"
-            " read"
+            f"{advise_smaller_step(self.configs)}: at {axis} {join_values(self.unresolved)} the minimum comes too early"
+            " to be read"
         )
         return "; ".join([longer] * bool(self.stopped) + [finer] * bool(self.unresolved))
 
