@@ -7,6 +7,7 @@ GPU takes the largest products that memory allows.
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 CPU_COLUMNS = 2048  # of one block: 320 rows of float32 take 2.6 MB
 GPU_BYTES = 2**30  # of one block
@@ -24,7 +25,7 @@ class Gram:
     The sum is a list of arrays, the block rows, that `add` maps to another, so that it may be carried by a loop.
     """
 
-    def __init__(self, rows: int, columns: int, dtype: jnp.dtype, *, is_symmetric: bool) -> None:
+    def __init__(self, rows: int, columns: int, dtype: DTypeLike, *, is_symmetric: bool) -> None:
         self.rows, self.columns, self.dtype, self.is_symmetric = rows, columns, dtype, is_symmetric
         parts = next(parts for least, parts in SPLIT_ROWS if rows >= least) if is_symmetric and uses_cpu() else 1
         self.cuts = [(rows * k // parts, rows * (k + 1) // parts) for k in range(parts)]

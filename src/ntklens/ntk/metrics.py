@@ -1,12 +1,16 @@
 """Numbers that summarise a kernel. Nothing is divided by N or C unless the docstring says so."""
 
+from typing import TypeAlias
+
 import jax
 import numpy as np
 
 from ntklens.ntk.spectrum import Kernel, eigenvalues, flatten_kernel
 
+Scalar: TypeAlias = np.floating | jax.Array
 
-def trace(kernel: Kernel) -> Kernel:
+
+def trace(kernel: Kernel) -> Scalar:
     """Tr Θ = Σ_{i,c} Θ[(i,c),(i,c)], a magnitude; not divided by N or C.
 
     Args:
@@ -56,7 +60,7 @@ def effective_rank_from_eigenvalues(eigenvalues: np.ndarray) -> float:
     return float(np.exp(-(weights * np.log(weights)).sum()))
 
 
-def participation_ratio(kernel: Kernel) -> Kernel:
+def participation_ratio(kernel: Kernel) -> Scalar:
     """(Tr Θ)² / ‖Θ‖², the number of eigenvalues that take part; 1 ≤ it ≤ rank Θ.
 
     Args:

@@ -20,7 +20,7 @@ import operator
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -36,12 +36,14 @@ from ntklens.ntk.program import Program, trace_program
 from ntklens.ntk.shares import compute_kernels, compute_projected_traces, compute_traces, compute_weighted_trace
 from ntklens.ntk.signature import sign_program
 
+Inputs: TypeAlias = Any  # an array [N, ...], or a tree of arrays that have one N
+
 
 class KernelError(RuntimeError):
     """A kernel is not what it should be."""
 
 
-def ntk(f: Function, params: Any, x1: Array, x2: Array | None = None) -> Array:
+def ntk(f: Function, params: Any, x1: Inputs, x2: Inputs | None = None) -> Array:
     """The neural tangent kernel, Θ[(i,c),(j,c')] = ∇_θ f_c(x1_i) · ∇_θ f_c'(x2_j). No division by N or C.
 
     With concrete arrays it compiles once per program and shapes, see `ntk_by_layer`. `kernel` is the same function.
@@ -61,7 +63,7 @@ def ntk(f: Function, params: Any, x1: Array, x2: Array | None = None) -> Array:
     return _dispatch(_kernel, f, params, x1, x2)
 
 
-def ntk_by_layer(f: Function, params: Any, x1: Array, x2: Array | None = None) -> dict[str, Array]:
+def ntk_by_layer(f: Function, params: Any, x1: Inputs, x2: Inputs | None = None) -> dict[str, Array]:
     """Each layer's share of the neural tangent kernel.
 
     Θ_l[(i,c),(j,c')] = Σ_{θ in layer l} ∂f_c(x1_i)/∂θ ∂f_c'(x2_j)/∂θ; their sum over l is Θ. No division by N or C.
@@ -93,7 +95,7 @@ def ntk_by_layer(f: Function, params: Any, x1: Array, x2: Array | None = None) -
     return _dispatch(_layer_kernels, f, params, x1, x2)
 
 
-def ntk_trace(f: Function, params: Any, x1: Array, x2: Array | None = None) -> Array:
+def ntk_trace(f: Function, params: Any, x1: Inputs, x2: Inputs | None = None) -> Array:
     """The trace of the kernel, Tr Θ = Σ_{i,c} ∇_θ f_c(x1_i) · ∇_θ f_c(x2_i), without a Gram matrix.
 
     For x2 = x1 it is Σ_{i,c} |∇_θ f_c(x1_i)|². No division by N or C. `layer_traces` gives each layer's share.
@@ -117,7 +119,7 @@ def ntk_trace(f: Function, params: Any, x1: Array, x2: Array | None = None) -> A
     return _dispatch(_trace, f, params, x1, x2)
 
 
-def estimate_trace(f: Function, params: Any, x: Array, key: Array, probes: int = 16) -> tuple[Array, Array]:
+def estimate_trace(f: Function, params: Any, x: Inputs, key: Array, probes: int = 16) -> tuple[Array, Array]:
     """An unbiased estimate of Tr Θ with its standard error, for outputs so many that the trace itself takes too long.
 
     Tr Θ = E Σ_i |∂(s_i · f(x_i))/∂θ|² over independent random signs s_i ∈ {−1, 1}^C. Each of the M probes takes one
@@ -141,7 +143,7 @@ def estimate_trace(f: Function, params: Any, x: Array, key: Array, probes: int =
 
 
 def estimate_layer_traces(
-    f: Function, params: Any, x: Array, key: Array, probes: int = 16
+    f: Function, params: Any, x: Inputs, key: Array, probes: int = 16
 ) -> tuple[dict[str, Array], Array]:
     """The same for each layer's share of the trace; the standard error is that of their sum, Tr Θ.
 
@@ -176,17 +178,17 @@ def estimate_layer_traces(
     return {layer: values[layer].mean() for layer in problem.layers}, error
 
 
-def kernel(f: Function, params: Any, x: Array, x2: Array | None = None) -> Array:
+def kernel(f: Function, params: Any, x: Inputs, x2: Inputs | None = None) -> Array:
     """Return `ntk(f, params, x, x2)`."""
     return ntk(f, params, x, x2)
 
 
-def layer_kernels(f: Function, params: Any, x: Array, x2: Array | None = None) -> dict[str, Array]:
+def layer_kernels(f: Function, params: Any, x: Inputs, x2: Inputs | None = None) -> dict[str, Array]:
     """Return `ntk_by_layer(f, params, x, x2)`."""
     return ntk_by_layer(f, params, x, x2)
 
 
-def layer_traces(f: Function, params: Any, x: Array) -> dict[str, Array]:
+def layer_traces(f: Function, params: Any, x: Inputs) -> dict[str, Array]:
     """Each layer's share of the trace, Tr Θ_l = Σ_{i,c} |∂f_c(x_i)/∂θ_l|², without a Gram matrix.
 
     For a dense layer z = a W + b it is Σ_i (|a_i|² + 1) Σ_c |∂f_c(x_i)/∂z|².
@@ -245,7 +247,7 @@ def explain_ntk(f: Function, params: Any, x1: Any, x2: Any = None) -> KernelPlan
     return plan
 
 
-def check_row(f: Function, params: Any, x: Array, shares: Mapping[str, Array], row: tuple[int, int]) -> None:
+def check_row(f: Function, params: Any, x: Inputs, shares: Mapping[str, Array], row: tuple[int, int]) -> None:
     """Compare a row of Θ with what follows from it by a Jacobian–vector product, layer by layer.
 
     The row (i, c) of Θ_l is J_l(x) v_l with v_l = ∂f_c(x_i)/∂θ_l: one gradient and one forward derivative, which know
@@ -307,7 +309,7 @@ def _compute_rows(
         return list(jax.lax.map(follow, jnp.arange(len(layers))))
 
 
-def weighted_trace(f: Function, params: Any, x: Array, weights: Any) -> Array:
+def weighted_trace(f: Function, params: Any, x: Inputs, weights: Any) -> Array:
     """The trace of the kernel with a weight for each single parameter, Σ_θ P_θ Σ_{i,c} (∂f_c(x_i)/∂θ)².
 
     For a dense layer z = a W it is Σ_{i,c} (a_i²)ᵀ P (δ_ic²), δ_ic = ∂f_c(x_i)/∂z, squares element by element: no
@@ -333,7 +335,7 @@ def weighted_trace(f: Function, params: Any, x: Array, weights: Any) -> Array:
         return compute_weighted_trace(problem.prepare(), problem.list_members(), found, x)
 
 
-def check_function(f: Function, params: Any, x: Array) -> None:
+def check_function(f: Function, params: Any, x: Inputs) -> None:
     """Raise what `kernel` would raise of f, without computing a kernel.
 
     Args:
