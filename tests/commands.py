@@ -93,6 +93,8 @@ def _borrowed_process(cwd: Path, env: dict[str, str]) -> Iterator[None]:
     """Give this process a folder and an environment, and then back what it had: settings and imported files too."""
     import jax
 
+    from ntklens.jobs import build
+
     loggers = [logging.getLogger(), *(v for v in logging.root.manager.loggerDict.values() if hasattr(v, "handlers"))]
     states = [(logger, logger.level, list(logger.handlers), logger.disabled) for logger in loggers]
     double = jax.config.values["jax_enable_x64"]
@@ -110,6 +112,7 @@ def _borrowed_process(cwd: Path, env: dict[str, str]) -> Iterator[None]:
             file = getattr(sys.modules[name], "__file__", None)
             if file and any(Path(file).is_relative_to(place) for place in own):
                 del sys.modules[name]
+                build._build_trainer.cache_clear()  # of another file of this name
         sys.path[:] = path
         os.chdir(folder)
         os.environ.clear()

@@ -1,5 +1,7 @@
 """Strict JAX: nothing is broadcast over ranks unasked; nothing promoted between dtypes, but by optax."""
 
+import functools
+import gc
 import os
 
 import jax
@@ -10,6 +12,7 @@ os.environ["WANDB_MODE"] = "disabled"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 COST, BEFORE = "processor seconds", pytest.StashKey[float]()
+KEPT = 16  # networks whose programs stay in memory
 MOST_SECONDS = 5.0  # of a test that is not marked slow, with its programs kept from a run before
 
 
@@ -22,6 +25,11 @@ def pytest_configure():
     os.environ.update(settings)
     for name, kind in programs.KINDS.items():  # JAX read the environment when it was imported
         jax.config.update(name.lower(), kind(settings[name]))
+
+
+def pytest_collection_finish():
+    """Look for garbage seldom: Python's own measure costs a fifteenth of what traces programs."""
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -56,6 +64,15 @@ def pytest_terminal_summary(terminalreporter):
 def count_processor_seconds() -> float:
     """Return what this process and its children that have ended took."""
     return sum(os.times()[:4])
+
+
+@pytest.fixture(autouse=True, scope="session")
+def keep_programs():
+    """Tests train the same few networks again and again: each is traced once."""
+    from ntklens.jobs import build, compute
+
+    compute.KEPT = KEPT
+    build._build_trainer = functools.lru_cache(KEPT)(build._build_trainer.__wrapped__)
 
 
 @pytest.fixture(autouse=True)

@@ -188,9 +188,20 @@ def write_ragged(sweep):
 
 @pytest.fixture(scope="module")
 def ragged(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ragged")
+    folder = tmp_path_factory.mktemp("ragged") / "sweep"
     write_ragged(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(ragged):
+    return ntklens.load(ragged, cache=False)
+
+
+@pytest.fixture
+def plain(loaded):
+    """What the trajectories of `sweep` hold, read from these alone."""
+    return loaded.copy(deep=True)
 
 
 @pytest.fixture
@@ -198,6 +209,22 @@ def sweep(ragged, tmp_path, monkeypatch):
     """A small sweep for which a combined file is kept all the same."""
     monkeypatch.setattr("ntklens.store.load.WORTHWHILE", 2)
     return shutil.copytree(ragged, tmp_path / "sweep")
+
+
+@pytest.fixture(scope="module")
+def combined_once(ragged, tmp_path_factory):
+    folder = shutil.copytree(ragged, tmp_path_factory.mktemp("combined") / "sweep")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ntklens.store.load.WORTHWHILE", 2)
+        ntklens.load(folder)
+    return folder
+
+
+@pytest.fixture
+def combined_sweep(combined_once, tmp_path, monkeypatch):
+    """The same, whose combined file is there: it is of these files, a copy keeps their dates."""
+    monkeypatch.setattr("ntklens.store.load.WORTHWHILE", 2)
+    return shutil.copytree(combined_once, tmp_path / "sweep")
 
 
 def forbid_reading(monkeypatch):
@@ -224,8 +251,8 @@ def test_a_few_large_trajectories_have_one(ragged, tmp_path, monkeypatch):
     assert (folder / "combined.nc").exists()
 
 
-def test_the_combined_file_holds_what_the_trajectories_hold(sweep, monkeypatch):
-    plain = ntklens.load(sweep, cache=False)
+def test_the_combined_file_holds_what_the_trajectories_hold(sweep, plain, monkeypatch):
+    xr.testing.assert_identical(ntklens.load(sweep, cache=False), plain)
     assert not (sweep / "combined.nc").exists()
     assert plain.novel.notnull().any()
     first = ntklens.load(sweep)
@@ -243,15 +270,13 @@ def test_the_combined_file_holds_what_the_trajectories_hold(sweep, monkeypatch):
         xr.testing.assert_identical(data.load(), plain)
 
 
-def test_the_combined_file_is_plain_netcdf(sweep):
-    plain = ntklens.load(sweep, cache=False)
-    ntklens.load(sweep)
-    with xr.open_dataset(sweep / "combined.nc", engine="h5netcdf") as file:
+def test_the_combined_file_is_plain_netcdf(combined_sweep, plain):
+    with xr.open_dataset(combined_sweep / "combined.nc", engine="h5netcdf") as file:
         xr.testing.assert_equal(file.drop_vars("contents").load(), plain)
 
 
-def test_a_loaded_dataset_can_be_saved(sweep, tmp_path):
-    data = ntklens.load(sweep)
+def test_a_loaded_dataset_can_be_saved(combined_sweep, tmp_path):
+    data = ntklens.load(combined_sweep)
     data.to_netcdf(tmp_path / "saved.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "saved.nc", engine="h5netcdf") as saved:
         xr.testing.assert_identical(saved.load(), data.load())
@@ -283,30 +308,28 @@ def remove(sweep):
 
 
 @pytest.mark.parametrize("change", [add, replace, remove])
-def test_a_changed_sweep_is_combined_anew_and_the_old_dataset_lives_on(sweep, change):
-    before = ntklens.load(sweep, cache=False)
-    held = ntklens.load(sweep)
-    change(sweep)
-    xr.testing.assert_identical(ntklens.load(sweep).load(), ntklens.load(sweep, cache=False))
-    xr.testing.assert_identical(held.load(), before)
+def test_a_changed_sweep_is_combined_anew_and_the_old_dataset_lives_on(combined_sweep, plain, change):
+    held = ntklens.load(combined_sweep)
+    assert is_lazy(held.eigenvalues)
+    change(combined_sweep)
+    xr.testing.assert_identical(ntklens.load(combined_sweep).load(), ntklens.load(combined_sweep, cache=False))
+    xr.testing.assert_identical(held.load(), plain)
 
 
 @pytest.mark.parametrize("keep", [0, 0.5, 0.99])
-def test_a_truncated_combined_file_is_made_anew(sweep, keep):
-    plain = ntklens.load(sweep).load()
-    path = sweep / "combined.nc"
+def test_a_truncated_combined_file_is_made_anew(combined_sweep, plain, keep):
+    path = combined_sweep / "combined.nc"
     path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
-    xr.testing.assert_identical(ntklens.load(sweep).load(), plain)
+    xr.testing.assert_identical(ntklens.load(combined_sweep).load(), plain)
 
 
-def test_a_combined_file_with_damaged_numbers_is_made_anew(sweep):
-    plain = ntklens.load(sweep).load()
-    path = sweep / "combined.nc"
+def test_a_combined_file_with_damaged_numbers_is_made_anew(combined_sweep, plain):
+    path = combined_sweep / "combined.nc"
     content = path.read_bytes()
     step = plain.step.values.tobytes()
     assert step in content
     path.write_bytes(content.replace(step, (plain.step.values + 1).tobytes()))
-    xr.testing.assert_identical(ntklens.load(sweep).load(), plain)
+    xr.testing.assert_identical(ntklens.load(combined_sweep).load(), plain)
 
 
 def test_what_killed_writers_left_is_removed_after_an_hour(sweep):
@@ -318,8 +341,7 @@ def test_what_killed_writers_left_is_removed_after_an_hour(sweep):
     assert sorted(os.listdir(sweep)) == [".combined-new.nc", "combined.nc", "w16", "w64", "w8"]
 
 
-def test_a_folder_that_cannot_be_written_loads_too(sweep, monkeypatch):
-    plain = ntklens.load(sweep, cache=False)
+def test_a_folder_that_cannot_be_written_loads_too(sweep, plain, monkeypatch):
     open_file = combined.Stream
 
     def refuse(path, flags=os.O_RDONLY):
@@ -333,11 +355,8 @@ def test_a_folder_that_cannot_be_written_loads_too(sweep, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [0, 20_000, 100_000])
-def test_a_full_disk_is_no_failure(sweep, size):
-    plain = ntklens.load(sweep, cache=False)
-    ntklens.load(sweep)
-    assert (sweep / "combined.nc").stat().st_size > size
-    (sweep / "combined.nc").unlink()
+def test_a_full_disk_is_no_failure(sweep, combined_once, plain, size):
+    assert (combined_once / "combined.nc").stat().st_size > size
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:

@@ -26,6 +26,8 @@ from ntklens.training.losses import LOSSES
 from ntklens.training.memory import MemoryNeed
 from ntklens.training.schedule import make_geometric_steps
 
+KEPT = 4  # trainers whose programs stay in memory, some 30 MB each: a sweep's axes may come back to a network
+
 
 class Built(NamedTuple):
     """What a configuration makes.
@@ -94,7 +96,7 @@ def describe_sample(dataset: Dataset) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(dataset.probe.inputs.shape[1:], dtype)
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=KEPT)
 def _build_trainer(
     model: str,
     optimizer: str,

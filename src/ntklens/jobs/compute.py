@@ -17,7 +17,7 @@ from ntklens.config.construct import construct
 from ntklens.config.identity import compute_key
 from ntklens.config.schemas import GIB
 from ntklens.errors import InputError
-from ntklens.jobs.build import Built, build
+from ntklens.jobs.build import KEPT, Built, build
 from ntklens.jobs.datasets import check_run_data, identify_dataset
 from ntklens.jobs.devices import check_device
 from ntklens.jobs.failures import describe_failure, describe_shortage, is_of_the_disk
@@ -54,7 +54,7 @@ from ntklens.store.units import (
 from ntklens.training.ensemble import Trainer, trains_faster_alone
 from ntklens.training.memory import MemoryNeed, find_free_memory
 
-_latest: list[Trainer | None] = [None]  # whose compiled programs are in memory
+_compiled: list[Trainer] = []  # whose programs are in memory
 
 
 class Outcome(NamedTuple):
@@ -97,9 +97,7 @@ def compute_seeds(
     """
     check_device()
     built = build(cfg)
-    if _latest[0] is not built.trainer:
-        jax.clear_caches()  # the programs of the configuration before, which a long sweep would pile up
-        _latest[0] = built.trainer
+    _note_compiled(built.trainer)
     fitting = _count_fitting(cfg, built.need, memory)
     check_run_data(cfg, run, identify_dataset(cfg, built.dataset), replaced)
     _prepare_directory(cfg, run, seeds, command)
@@ -116,6 +114,19 @@ def compute_seeds(
             return Outcome([], [], busy)
         failed, interrupted, error = _compute_locked(cfg, run, built, mine, fitting, stop, watcher)
     return Outcome(failed, interrupted, busy, error)
+
+
+def _note_compiled(trainer: Trainer) -> None:
+    """Drop compiled programs before those of one more trainer come: a long sweep would pile them up.
+
+    All of them, but seldom: beside those of a trainer there are dozens that every configuration calls.
+    """
+    if any(trainer is known for known in _compiled):
+        return
+    if len(_compiled) >= KEPT:
+        jax.clear_caches()
+        _compiled.clear()
+    _compiled.append(trainer)
 
 
 def _compute_locked(
