@@ -18,11 +18,11 @@ from ntklens.jobs.compute import Outcome, compute_seeds
 from ntklens.jobs.watcher import Watcher
 from ntklens.signals import Stop
 from ntklens.store.load import load
-from ntklens.store.step import FILE_NAME, read_step, store_step
+from ntklens.store.step import FILE_NAME, describe_choice, read_step, store_step
 from ntklens.store.trajectory import read_trajectory
 from ntklens.store.units import find_units
 from ntklens.training import ensemble
-from ntklens.training.resolution import DIVERGED, FOUND, NO_MINIMUM, UNSETTLED
+from ntklens.training.resolution import DIVERGED, FOUND, NO_MINIMUM, UNSETTLED, Round
 
 SEEDS = (0, 1, 2)
 
@@ -212,3 +212,12 @@ def test_any_other_optimizer_starts_from_its_first_update(tmp_path):
         0.0075 * stored["start"]["loss"] / stored["start"]["slope"]
     )
     assert stored["status"] != DIVERGED
+
+
+def test_rounds_that_diverged_or_came_late_are_called_so():
+    rounds = [
+        Round(rate, end, near, near, 640)._asdict()
+        for rate, end, near in ((0.5, "diverged", 1), (0.125, "late", 408), (0.25, "found", 32))
+    ]
+    text = describe_choice({"status": UNSETTLED, "rounds": rounds, "step_divisor": 3})
+    assert text == f"pilot: {UNSETTLED}; diverged at 0.5, n1 = 408 at 0.125 (late), n1 = 32 at 0.25, divided by 3"

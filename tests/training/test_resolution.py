@@ -169,6 +169,12 @@ def test_without_a_step_to_begin_with_the_override_to_type_is_named(rate):
         search_step(Start(rate), lambda _rate: pytest.fail("nothing to try"))
 
 
+@pytest.mark.parametrize("start", [start_curvature("mse", 0.9, 0.0), start_descent("mse", 1.0, 0.0)])
+def test_a_loss_without_slope_or_curvature_gives_no_step(start):
+    with pytest.raises(InputError, match=f"no step to begin with .{start.method} gives inf"):
+        search_step(start, lambda _rate: pytest.fail("nothing to try"))
+
+
 def test_starts_are_those_of_the_note():
     assert start_adam(512, 100).learning_rate == pytest.approx(3.4e-3 * 512 ** (-2 / 3))
     assert start_adam(32, 1000).learning_rate == pytest.approx(3.4e-3 * 32 ** (-2 / 3) * 10**0.3)

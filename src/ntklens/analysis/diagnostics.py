@@ -184,7 +184,7 @@ def _check_steps(data: xr.Dataset, steps: Sequence[Change]) -> Iterator[Diagnosi
         yield Diagnosis(
             WARNING, f"The pilot of {count(int(missed.any(axis=1).sum()), 'configuration')} found no step that brings "
             f"the minimum to 100–300 updates{_name_runs(data, missed)}: theirs is the nearest, or the largest stable "
-            "one.",
+            "one, or, where all rounds diverged, a quarter of the smallest that was tried.",
             "Look at the update of the minimum of their seeds (minimum_step, plateau_step_low), and at step.json.",
         )  # fmt: skip
 

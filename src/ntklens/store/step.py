@@ -71,5 +71,11 @@ def describe_choice(pilot: dict[str, Any]) -> str:
     over = f", divided by {pilot['step_divisor']:g}" if pilot.get("step_divisor", 1) != 1 else ""
     if not rounds:
         return f"c (1 − momentum)/λ_0, λ_0 = {start.get('sharpness', math.nan):.3g}{over}"
-    tried = ", ".join(f"n1 = {one['near']} at {one['learning_rate']:.3g}" for one in rounds)
+    tried = ", ".join(map(_describe_round, rounds))
     return f"pilot: {pilot.get('status')}; {tried}{over}"
+
+
+def _describe_round(one: dict[str, Any]) -> str:
+    """Return what came of a pilot's round: n1, unless training diverged."""
+    rate, end = f"{one['learning_rate']:.3g}", one.get("end")
+    return f"diverged at {rate}" if end == "diverged" else f"n1 = {one['near']} at {rate}{' (late)' * (end == 'late')}"

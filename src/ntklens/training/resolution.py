@@ -141,7 +141,7 @@ def start_curvature(loss: str, momentum: float, sharpness: float) -> Start:
         momentum: in [0, 1); 0 without.
         sharpness: λ_0, the largest eigenvalue of the train loss's Hessian at the start.
     """
-    stable = (1 - momentum) / sharpness
+    stable = (1 - momentum) / sharpness if sharpness else math.inf
     return Start(CURVATURE[loss] * stable, stable, "sharpness")
 
 
@@ -154,7 +154,7 @@ def start_descent(loss: str, value: float, slope: float) -> Start:
         slope: s, by how much the first update lowers it, to first order and per unit of the step; Adam's moves each
             parameter by η, so that s = ‖∇L‖_1.
     """
-    return Start(DESCENT[loss] * value / slope, method="descent")
+    return Start(DESCENT[loss] * value / slope if slope else math.inf, method="descent")
 
 
 def search_step(start: Start, run_round: Callable[[float], Round]) -> Choice:
