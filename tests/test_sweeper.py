@@ -18,7 +18,7 @@ LINES = [
     ["scaling=width"],
     ["scaling=width", "model.width=64,128", "dataset=mnist"],
     ["scaling=joint", "dataset=digits,fashion_mnist"],
-    ["experiment=mnist_width", "optimizer=adam,sgd"],
+    ["experiment=mnist_width", "model.width=32,64", "optimizer=adam,sgd"],
     ["experiment=mnist_data_small", "dataset.train_size=7,9", "seed=0,20"],
     ["model.width=range(1,6,2)", "optimizer.learning_rate=1e-3,5e-4", "training.loss=mse"],
     ["optimizer=adamw,momentum", "optimizer.learning_rate=choice(0.1,0.01)", "dataset.data_seed=null,3"],

@@ -15,10 +15,22 @@ from references import compute_layer_kernels
 
 pytestmark = pytest.mark.usefixtures("x64")
 LONG = {"attention block", "gru in a scan"}  # to compile
-each_case = pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=pytest.mark.slow if case.name in LONG else (), id=case.name) for case in CASES],
-)
+# Of these the kernel is compared at every change, the kernels of two batches and of stacked parameters before a commit.
+BESIDE = LONG | {
+    "readouts that samples change", "a filter used twice", "residual sums before a mean", "filters made of leaves",
+    "twelve layers", "grouped and dilated convolution", "strided convolution, channels first", "language model",
+    "convolution in three dimensions", "mlp depth 1 with bias", "mlp depth 1 without bias", "mlp depth 3 with bias",
+    "mlp depth 3 without bias", "mlp depth 4 with bias", "mlp depth 4 without bias",
+}  # fmt: skip
+assert {case.name for case in CASES} >= BESIDE
+
+
+def parametrise(slow):
+    cases = [pytest.param(case, marks=pytest.mark.slow if case.name in slow else (), id=case.name) for case in CASES]
+    return pytest.mark.parametrize("case", cases)
+
+
+each_case, each_case_beside = parametrise(LONG), parametrise(BESIDE)
 
 
 def assert_close(actual, expected, scale=None, tolerance=1e-12):
@@ -52,7 +64,7 @@ def test_layer_kernels_and_traces_equal_those_of_the_full_jacobian(case):
         assert_close(trace, np.einsum("icic->", expected[layer]), np.einsum("icic->", theta))
 
 
-@each_case
+@each_case_beside
 def test_cross_kernel_equals_that_of_the_full_jacobian(case):
     f, params, x = case.make()
     x2 = x[::-1][:2] if x.dtype == int else jnp.concatenate([x[:1], 1.5 * x + 0.25])
@@ -66,7 +78,7 @@ def test_cross_kernel_equals_that_of_the_full_jacobian(case):
     assert_close(structured.ntk_trace(f, params, x[:size], x2[:size]), paired, np.abs(theta).max() * theta[0].size)
 
 
-@each_case
+@each_case_beside
 def test_kernels_and_traces_of_stacked_parameters_inside_jit(case):
     f, params, x = case.make()
     x = x[:2]

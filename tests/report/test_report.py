@@ -32,6 +32,13 @@ def report(tmp_path_factory):
     return study, write_report(study, folder)
 
 
+@pytest.fixture(scope="module")
+def short_report(tmp_path_factory):
+    """Of a single run, which has fewer figures."""
+    study = make_study({}, names=["one"])
+    return study, write_report(study, tmp_path_factory.mktemp("multirun") / "one" / "report")
+
+
 def drop_libraries(html):
     """The page without plotly's script, which holds addresses that it never asks for here."""
     return re.sub(r"<script>/\*\*.*?</script>", "", html, flags=re.DOTALL)
@@ -114,15 +121,15 @@ def test_every_file_that_the_page_names_is_there(report):
     assert all((page.parent / link).is_file() for link in links)
 
 
-def test_a_second_report_takes_the_place_of_the_first(report):
-    study, page = report
+def test_a_second_report_takes_the_place_of_the_first(short_report):
+    study, page = short_report
     (page.parent / "figures" / "old.png").write_text("of another sweep")
     assert write_report(study, page.parent) == page
     assert not (page.parent / "figures" / "old.png").exists()
 
 
-def test_a_report_that_fails_leaves_the_old_one(report, monkeypatch):
-    study, page = report
+def test_a_report_that_fails_leaves_the_old_one(short_report, monkeypatch):
+    study, page = short_report
     before = page.read_bytes()
     monkeypatch.setattr("ntklens.report.write.build_page", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
