@@ -99,10 +99,12 @@ def check_continued(tmp_path, words, after):
         total, attempts = total + watcher.done, attempts + 1
         if ended:
             break
-        assert [unit.state for unit in find_units(parts, range(3))] == ["interrupted"] * 3
+        states = {unit.state for unit in find_units(parts, range(3))}
+        assert "interrupted" in states
+        assert states <= {"interrupted", "queued", "done"}  # of networks that train alone the others wait, or are done
     assert attempts > 3
-    steps = int(read(whole, 0).step[-1])
-    assert total == steps  # no update was done twice
+    together = len(json.loads(read(whole, 0).attrs["packed_seeds"]))
+    assert total == int(read(whole, 0).step[-1]) * 3 / together  # no update was done twice
     for seed in range(3):
         first, second = read(whole, seed), read(parts, seed)
         assert second.attrs["continued_from_step"] > 0

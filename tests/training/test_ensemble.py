@@ -153,6 +153,32 @@ def test_only_large_members_train_alone():
         assert ensemble.trains_faster_alone(shapes) == alone
 
 
+def test_members_with_filters_go_one_after_another_on_a_cpu(monkeypatch):
+    filters = {"kernel": jax.ShapeDtypeStruct((3, 3, 1, 4), jnp.float32)}
+    heads = {"kernel": jax.ShapeDtypeStruct((8, 2, 4), jnp.float32)}
+    assert ensemble.trains_faster_alone(filters)
+    assert not ensemble.trains_faster_alone(heads)
+    rng = np.random.default_rng(0)
+    images, kernels = (
+        jnp.asarray(rng.normal(size=(2, 5, 5, 1)), jnp.float32),
+        jnp.asarray(rng.normal(size=(4, 3, 3, 1, 4)), jnp.float32),
+    )
+
+    def convolve_all(kernels):
+        def convolve(weight):
+            dims = ("NHWC", "HWIO", "NHWC")
+            return jax.lax.conv_general_dilated(images, weight, (1, 1), "SAME", dimension_numbers=dims)
+
+        return ensemble.map_members(convolve)(kernels)
+
+    assert "scan" in str(jax.make_jaxpr(convolve_all)(kernels))
+    one_by_one = convolve_all(kernels)
+    monkeypatch.setattr(ensemble, "uses_cpu", lambda: False)
+    assert not ensemble.trains_faster_alone(filters)
+    np.testing.assert_allclose(convolve_all(kernels), one_by_one, rtol=1e-5, atol=1e-6)
+    assert "scan" not in str(jax.make_jaxpr(lambda kernels: convolve_all(kernels))(kernels))
+
+
 def test_matrix_products_are_not_left_to_the_accelerator(mlp_problem):
     """On a GPU JAX's own choice is TensorFloat-32: three digits of a gradient."""
     trainer, data = mlp_problem

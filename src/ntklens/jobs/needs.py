@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ntklens.recording.measure import DeviceData, Measurer, are_measured_alone, measure_records
+from ntklens.recording.measure import DeviceData, Measurer, measure_records
 from ntklens.recording.quantities import HESSIAN, OPTIMIZER, PREVIOUS, REGRESSION, START, WEIGHTED, list_needs
 from ntklens.recording.spectra import compute_averaged_kernel, compute_member_kernels, compute_weighted_kernel
 from ntklens.training.curvature import multiply_once
@@ -54,14 +54,12 @@ class Needs(NamedTuple):
       opt_state: shapes of its optimiser's state.
       calls: of each of `list_programs`, what a call takes.
       shares: shapes of each layer's share of Θ.
-      measured_alone: whether the members of a pack are measured one after another.
     """
 
     params: Any
     opt_state: Any
     calls: dict[str, Footprint]
     shares: tuple[jax.ShapeDtypeStruct, ...]
-    measured_alone: bool
 
     def estimate_memory(self, sample: jax.ShapeDtypeStruct, sizes: Sizes, metrics: tuple[str, ...] = ()) -> MemoryNeed:
         """Return the bytes that training and measuring hold at their peak; kernels are computed while training goes on.
@@ -82,8 +80,6 @@ class Needs(NamedTuple):
         shared = sum(sizes) * (count_bytes([sample]) + 4) + max(single) + WAITING_KERNELS * theta
         kept = 3 * count_bytes(self.params) + count_bytes(self.opt_state)
         kept += len(list_needs(metrics) & {START, PREVIOUS}) * theta
-        if self.measured_alone:
-            return MemoryNeed(shared + max(0, record - update), kept + update)
         return MemoryNeed(shared, kept + max(update, record))
 
 
@@ -162,4 +158,4 @@ def count_needs(
     kernel = programs["kernel"]
     shares = jax.tree.leaves(jax.eval_shape(kernel.function, *kernel.arguments))
     params, opt_state = _describe_state(trainer)
-    return Needs(params, opt_state, counts, tuple(shares), are_measured_alone(params))
+    return Needs(params, opt_state, counts, tuple(shares))

@@ -19,7 +19,6 @@ from ntklens.training.losses import Loss
 
 ENGINES = {"structured": structured, "neural_tangents": reference}
 EVALUATION_BATCH = 2048  # samples whose activations are held at once while a loss is evaluated
-FILTER_RANK = 4  # axes of a filter over images; that of a dense layer has 2, of attention 3
 CONSTANT_TOLERANCE = 1e-6  # logits that vary less than this over the probe, relative to their size, are constant
 Keep = Callable[[int, str, int, Mapping[str, jax.Array], Params], None]
 
@@ -273,22 +272,7 @@ def measure_records(
     """Return `measure_record` of all stacked members: arrays (E,) or (E, layers)."""
     measure = functools.partial(measure_record, measurer, data)
     with jax.default_matmul_precision(PRECISION):
-        if len(jax.tree.leaves(params)[0]) > 1 and are_measured_alone(select_member(params, 0)):
-            return jax.lax.map(lambda member: measure(*member), (params, initial, opt_state))
         return map_members(measure)(params, initial, opt_state)
-
-
-def are_measured_alone(params: Params) -> bool:
-    """Whether members are measured one after another: batched over filters, convolutions are grouped, slow on a CPU.
-
-    Args:
-      params: one member's parameters, or their shapes.
-
-    Returns:
-      True for filters on a CPU.
-    """
-    has_filters = max(leaf.ndim for leaf in jax.tree.leaves(params)) >= FILTER_RANK
-    return has_filters and jax.default_backend() == "cpu"
 
 
 def select_member(params: Params, member: jax.Array | int) -> Params:

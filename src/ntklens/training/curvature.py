@@ -11,6 +11,7 @@ from scipy.linalg import eigh_tridiagonal
 
 from ntklens.training.ensemble import PRECISION, Params
 from ntklens.training.losses import Loss
+from ntklens.training.products import differentiate_by_products
 
 BATCH = 2048  # samples whose activations are held at once
 TOLERANCE = 1e-3  # relative, of the eigenvalue
@@ -125,6 +126,7 @@ def _multiply(params: Params, vector: Params, inputs: jax.Array, labels: jax.Arr
 
 def _sum_loss(apply: Apply, loss: Loss, inputs: jax.Array, labels: jax.Array) -> Callable[[Params], jax.Array]:
     """Return parameters → the sum of the loss over samples whose label is not negative."""
+    apply = differentiate_by_products(apply)
 
     def total(params: Params) -> jax.Array:
         return jnp.sum(jnp.where(labels >= 0, loss(apply(params, inputs), jnp.maximum(labels, 0)), 0))

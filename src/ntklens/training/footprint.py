@@ -31,6 +31,8 @@ MOVES = {
     *("broadcast_in_dim", "transpose", "slice", "dynamic_slice", "rev", "pad", "gather"),
     *("iota", "split"),
 }
+# Of those, results that are made of a part of what they read.
+PARTS = {"slice", "dynamic_slice", "gather", "split"}
 # Do not keep a value for a second reader: XLA computes it twice.
 COMPARISONS = {"max", "min", "eq", "ne", "lt", "le", "gt", "ge", "clamp"}
 FUSED = {
@@ -331,12 +333,16 @@ def _select_needed(graph: _Graph, outputs: Sequence[int]) -> list[_Node]:
 
 @dataclass
 class _Step:
-    """A node that fills buffers: those that it reads and fills, and those read that it may write over."""
+    """A node that fills buffers: those that it reads and fills, and those read that it may write over.
+
+    `moved` counts the bytes that it reads and writes; a loop's are counted inside.
+    """
 
     reads: frozenset[int]
     fills: list[int]
     extra: int
     in_place: frozenset[int]
+    moved: int = 0
     is_loop: bool = False
 
 
@@ -354,7 +360,7 @@ def _measure_buffers(
         orders = [_order_breadth_first(steps, inputs)]
     else:
         orders = [list(range(len(steps))), _order_by_freed(graph, steps, final | held)]
-    moved = sum(graph.bytes[value] for step in steps if not step.is_loop for value in (*step.reads, *step.fills))
+    moved = sum(step.moved for step in steps if not step.is_loop)
     peaks = [_simulate(graph, steps, order, inputs, final | held, bool(changing)) for order in orders]
     return BYTE_EFFORT * moved, min(peaks)
 
@@ -373,31 +379,40 @@ def _list_steps(graph: _Graph, nodes: list[_Node], buffered: set[int]) -> list[_
     buffered.update(
         graph.root(node.makes[0]) for node in nodes if node.name not in MOVES and readers[graph.root(node.makes[0])] > 1
     )
-    sources: dict[int, frozenset[int]] = {}  # of a value without a buffer: the buffers that it is computed from
+    # Of a value without a buffer: the buffers that it is computed from → the bytes that are read of each.
+    sources: dict[int, dict[int, int]] = {}
     moved: dict[int, frozenset[int]] = {}  # the same: those of which it reads elements elsewhere
     steps = []
     for node in nodes:
         roots = [graph.root(value) for value in node.reads]
-        read = [{root} if root in buffered else sources.get(root, frozenset()) for root in roots]
-        needed: frozenset[int] = frozenset().union(*read)
+        read: dict[int, int] = {}
+        for root in roots:
+            of_root = {root: graph.bytes[root]} if root in buffered else sources.get(root, {})
+            read |= {value: max(count, read.get(value, 0)) for value, count in of_root.items()}
+        if node.name in PARTS:
+            made = sum(graph.bytes[value] for value in node.makes)
+            read = {value: min(count, made) for value, count in read.items()}
+        needed = frozenset(read)
         fills = [graph.root(value) for value in node.makes if graph.root(value) in buffered]
         elsewhere = frozenset().union(*(moved.get(root, frozenset()) for root in roots if root not in buffered))
         if node.name in MOVES and node.name != "broadcast_in_dim":
             elsewhere = needed
         if fills:
             for value in node.copies:
-                copy = graph.add_bytes(graph.bytes[value])
-                steps.append(_Step(frozenset({graph.root(value)}), [copy], 0, frozenset()))
-                needed = needed - {graph.root(value)} | {copy}
+                root, copy = graph.root(value), graph.add_bytes(graph.bytes[value])
+                steps.append(_Step(frozenset({root}), [copy], 0, frozenset(), 2 * graph.bytes[value]))
+                needed = needed - {root} | {copy}
+                read = {key: count for key, count in read.items() if key != root} | {copy: graph.bytes[value]}
             if node.name in LOOPS or node.name.startswith(("scatter", "dynamic_update")):
                 elsewhere = frozenset()
             elif node.name not in FUSED:
                 elsewhere = needed
             is_loop = node.name in LOOPS
-            steps.append(_Step(needed, fills, node.inside + node.extra, needed - elsewhere, is_loop))
+            moving = sum(read.values()) + sum(graph.bytes[value] for value in fills)
+            steps.append(_Step(needed, fills, node.inside + node.extra, needed - elsewhere, moving, is_loop))
         else:
             makes = [graph.root(value) for value in node.makes]
-            sources |= dict.fromkeys(makes, needed)
+            sources |= dict.fromkeys(makes, read)
             moved |= dict.fromkeys(makes, elsewhere)
     return steps
 
