@@ -53,7 +53,9 @@ def test_standard_is_the_program_of_flax():
     assert str(jax.make_jaxpr(ours.apply)(params, x)) == str(jax.make_jaxpr(plain.apply)(params, x))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "optimizer", [name if name == "adam" else pytest.param(name, marks=pytest.mark.slow) for name in OPTIMIZERS]
+)
 def test_all_are_one_at_the_base_width_to_the_bit(optimizer):
     words = ("model.width=24", "model.base_width=24", f"optimizer={optimizer}")
     _, state, standard = train(*words)

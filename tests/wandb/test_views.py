@@ -52,7 +52,7 @@ def test_one_run_per_configuration_holds_mean_and_spread(finished):
         assert len([artifact for artifact in run.artifacts if artifact.type == "trajectory"]) == 2
 
 
-def test_more_seeds_are_another_run(finished):
+def test_more_seeds_are_another_run():
     assert make_id(NAME, "k", [0, 1]) != make_id(NAME, "k", [0, 1, 2]) != make_id(NAME, "k", [0])
     assert len(make_id("x" * 200, "0" * 16, [7])) <= 120
     assert make_id("a/b", "k", [0]) != make_id("a_b", "k", [0])
@@ -78,6 +78,7 @@ def test_the_report_is_logged_once(finished):
     assert {"report.html", "fits.csv"} <= {file.path for file in report.manifest.contents}
 
 
+@pytest.mark.slow  # as is all that reads the sweep above
 def test_the_dashboard_is_written_without_credentials(finished):
     result = call_ntklens("task=dashboard", f"name={NAME}", cwd=finished, **isolate(finished))
     assert (result.returncode, result.stderr) == (0, "")
