@@ -60,6 +60,7 @@ def test_numbers_of_any_size():
 
 def test_symbols_are_lowered_and_names_are_not():
     assert to_math("Γ_min") == r"$Γ_{\mathrm{min}}$"
+    assert to_math("exponent of ΔTr_l") == r"exponent of Δ$\mathrm{Tr}_{\mathrm{l}}$"
     assert to_markup("Tr Θ_0 of L_train") == "Tr Θ<sub>0</sub> of L<sub>train</sub>"
     assert to_markup("dataset.train_size=100, hidden_0") == "dataset.train_size=100, hidden_0"
     assert to_markup("<b>&") == "&lt;b&gt;&amp;"

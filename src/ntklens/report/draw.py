@@ -114,7 +114,7 @@ GREEK = {
 }  # fmt: skip
 SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SYMBOL = re.compile(
-    r"((?<![A-Za-z0-9_.])[A-Za-zΑ-Ωα-ω]_[A-Za-z0-9∞]+(?![A-Za-z0-9_.]*=)"  # Γ_min
+    r"((?<![A-Za-z0-9_.])(?:Tr|[A-Za-zΑ-Ωα-ω])_[A-Za-z0-9∞]+(?![A-Za-z0-9_.]*=)"  # Γ_min
     r"|\^(?:\([^()]*\)|−?[A-Za-z0-9α-ω]+))"  # ^α, ^(α′−α)
 )
 
@@ -134,7 +134,7 @@ def _set_symbol(text: str) -> str:
 
 
 def _set_letter(letter: str) -> str:
-    return rf"\{GREEK[letter]}" if letter in GREEK else {"−": "-", "′": "'"}.get(letter, letter)
+    return rf"\{GREEK[letter]}" if letter in GREEK else {"−": "-", "′": "'", "Tr": r"\mathrm{Tr}"}.get(letter, letter)
 
 
 def _escape(text: str) -> str:

@@ -138,15 +138,18 @@ def label_setting(setting: str, value: str) -> str:
     return f"{name_setting(setting)} {value}"
 
 
-# A single letter with an index; `train_size` and `hidden_0` are names, not symbols.
+# A single letter, or Tr, with an index; `train_size` and `hidden_0` are names, not symbols.
 MINUS = re.compile(r"(?<=[\s\[(])-(?=\d)")  # not that of a name or a range
-SUBSCRIPT = re.compile(r"(?<![A-Za-z0-9_.])([A-Za-zΑ-Ωα-ω])_([A-Za-z0-9∞]+)(?![A-Za-z0-9_.]*=)")
+SUBSCRIPT = re.compile(r"(?<![A-Za-z0-9_.])(Tr|[A-Za-zΑ-Ωα-ω])_([A-Za-z0-9∞]+)(?![A-Za-z0-9_.]*=)")
 SUPERSCRIPT = re.compile(r"\^(?:\(([^()]*)\)|(−?[A-Za-z0-9α-ω]+))")  # ^α, ^(α′−α)
 
 
 def to_math(text: str) -> str:
     """Return text with symbols such as `Γ_min` as matplotlib's math."""
-    return SUBSCRIPT.sub(lambda m: rf"${m[1]}_{{\mathrm{{{m[2]}}}}}$", text.replace("$", r"\$"))
+    name = r"\mathrm{Tr}"
+    return SUBSCRIPT.sub(
+        lambda m: rf"${name if m[1] == 'Tr' else m[1]}_{{\mathrm{{{m[2]}}}}}$", text.replace("$", r"\$")
+    )
 
 
 def to_markup(text: str) -> str:
