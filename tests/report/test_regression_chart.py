@@ -25,13 +25,19 @@ def make(loss):
 def test_means_over_seeds_are_drawn(loss):
     charts = [chart for chart in build_charts(analyse(make(loss))) if chart.family == "regression"]
     (chart,) = charts
-    error, accuracy = chart.panels
+    (error,) = chart.panels  # of no kernel an accuracy was recorded
     shown = {one.key: one for one in error.series}
     assert set(shown) == {"Θ_0", "Θ_min", *(["network"] if loss == "mse" else [])}
     np.testing.assert_allclose(shown["Θ_0"].y, 0.31)
     np.testing.assert_allclose(shown["Θ_min"].y, 0.155)
     np.testing.assert_allclose(shown["Θ_0"].high - shown["Θ_0"].y, 0.01 / np.sqrt(3))
-    assert [one.key for one in accuracy.series] == ["network"]
+
+
+def test_accuracies_stand_beside_the_networks():
+    data = make("cross_entropy")
+    data["kernel_regression_accuracy"] = data["kernel_regression"] * 2
+    (chart,) = (chart for chart in build_charts(analyse(data)) if chart.family == "regression")
+    assert [one.key for one in chart.panels[1].series] == ["Θ_0", "network"]
 
 
 def test_without_the_quantities_there_is_no_figure():

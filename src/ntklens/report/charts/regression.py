@@ -23,9 +23,10 @@ MEANING = "mean over seeds ± s.e.m."
 def chart_regression(study: Study, group: Members) -> Chart:
     """Chart the test errors of kernel regression and of the network at its minimum against the axis."""
     squared = all(read_config(study, run).get("training.loss") == "mse" for run in group.runs)
-    kernels = any(name in study.observables for names in list(PREDICTORS.values())[:-1] for name in names)
     panels = []
     for number, label in enumerate(LABELS):
+        # The network alone is no comparison.
+        kernels = any(names[number] in study.observables for key, names in PREDICTORS.items() if key != "network")
         series = [
             one
             for key, names in PREDICTORS.items()
