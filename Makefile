@@ -1,6 +1,6 @@
 # Each target that needs Python packages first makes .venv what the lock files say.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all check lint format types bench lock test-system slurm-up slurm-down clean
+.PHONY: help setup run reproduce-small test test-all check lint format types bench lock test-system slurm-up slurm-down clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -46,6 +46,13 @@ run: $(READY) ## train an ensemble on the digits dataset and measure how its tan
 	@echo "run: imports JAX, compiles, trains; the first time takes about a minute"
 	$(BIN)/python -m ntklens.run
 	@echo "to type these lines: source $(BIN)/activate"
+
+# The sweeps that carry the story; what is finished is not trained again, so that an interrupted one goes on.
+STORY := mnist_width_small mnist_data_small cifar10_transition_small parameterization_small input_dim_small cnn_width_small
+comma := ,
+reproduce-small: $(READY) ## the six small experiments that carry the story, and one page (MNIST, CIFAR-10; about an hour)
+	@set -e; for name in $(STORY); do $(BIN)/python -m ntklens.run -m experiment=$$name; done
+	$(BIN)/python -m ntklens.run task=report 'name=[$(subst $() ,$(comma),$(strip $(STORY)))]'
 
 # By file: one process has what the tests of a file share, often a whole sweep.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadfile

@@ -150,7 +150,7 @@ def test_what_befalls_the_process_that_writes_offline_is_its_own_matter(folder, 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_and_continued_job_is_one_run(folder, serve, number):
     server = serve()
-    words = (*WORDS, "training.epochs=600000", "training.stop_after=500000", "checkpoint.minutes=0.01")
+    words = (*WORDS, "training.epochs=1500000", "training.stop_after=1400000", "checkpoint.minutes=0.01")
     process = start_ntklens(*words, cwd=folder, **connect(server, folder))
     deadline = time.monotonic() + 120
     while len(server.history) < 2 or min(map(len, server.history.values())) < 1:

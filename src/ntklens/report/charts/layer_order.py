@@ -10,6 +10,7 @@ from ntklens.report.charts.setup import describe_setup
 from ntklens.stats.powerlaw import Interval, Law
 
 RELATIVE = "mean of β_l / its mean at the smallest ± s.e.m."
+MOST_TICKS = 12
 EXPONENTS = (MOVING, "trace_change_layer", "minimum_effective_rank_layer")
 
 
@@ -25,7 +26,7 @@ def chart_layer_order(study: Study, group: Members) -> Chart:
         Panel("fall", group.title, "β_l / β_l at the smallest", falling, True, True,
               x_ticks=choose_ticks(group.x, log=True))
     ]  # fmt: skip
-    ticks = tuple(places.values())
+    ticks = tuple(places.values())[:: 1 + len(layers) // MOST_TICKS]
     for name in EXPONENTS:
         found = {layer: laws[name, layer].fits.get("power") for layer in layers if (name, layer) in laws}
         points = [
@@ -34,7 +35,7 @@ def chart_layer_order(study: Study, group: Members) -> Chart:
             if fit is not None
         ]
         label = f"exponent of {LAYER_OBSERVABLES[name]}"
-        panels.append(Panel(name, "layer, in the order of the network", label, points, False, x_ticks=ticks))
+        panels.append(Panel(name, "layer, numbered as in the legend", label, points, False, x_ticks=ticks))
     within = [
         _draw_interval(layer, places[layer], one.scale, "crossover of β_l, 95 % interval")
         for one in study.layer_transitions
@@ -43,12 +44,13 @@ def chart_layer_order(study: Study, group: Members) -> Chart:
     ]  # fmt: skip
     if within:
         label = "width of the transition"
-        panels.append(Panel("transition", "layer, in the order of the network", label, within, False, True,
+        panels.append(Panel("transition", "layer, numbered as in the legend", label, within, False, True,
                             x_ticks=ticks))  # fmt: skip
     caption = (
         "Which layers stop moving first: β of each layer's share of Θ, relative to its mean at the smallest value; the"
         " exponents of power laws of β_l, ΔTr_l and Γ_l; and, where a pure power law of β_l is rejected and its"
-        " crossover lies within the sweep, the width of that. Layers are numbered in the order of the legend."
+        " crossover lies within the sweep, the width of that. Layers are numbered in the order of the legend;"
+        " the CSV file names them all."
         f" {describe_setup(study, group.runs)}"
     )
     return Chart(
