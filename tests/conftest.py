@@ -12,7 +12,7 @@ os.environ["WANDB_MODE"] = "disabled"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 COST, BEFORE = "processor seconds", pytest.StashKey[float]()
-KEPT = 6  # networks whose programs stay in memory, some 100 MB each
+KEPT = 6  # networks whose programs stay in memory
 MOST_SECONDS = 5.0  # of a test that is not marked slow, with its programs kept from a run before
 
 
