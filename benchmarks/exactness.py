@@ -36,7 +36,7 @@ COMPARED = ("train_loss", "selection_loss", "test_loss", "trace", "trace_layer",
 
 
 def compute_jacobian_kernel(f, params, x) -> np.ndarray:
-    """J Jᵀ of the full Jacobian, shape (N, C, N, C)."""
+    """J Jᵀ of the full Jacobian, shape [N, C, N, C]."""
     flat, unravel = jax.flatten_util.ravel_pytree(params)
     jacobian = jax.vmap(jax.jacrev(lambda p, sample: f(unravel(p), sample[None])[0]), (None, 0))(flat, x)
     return np.einsum("icp,jdp->icjd", jacobian, jacobian, optimize=True)

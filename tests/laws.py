@@ -28,7 +28,7 @@ TRUTH = {
 
 
 def draw_quiet_values(curve: np.ndarray, rng: np.random.Generator, seeds: int, misfit: float) -> np.ndarray:
-    """Values (K, seeds) whose scatter falls as x^−½ from 20 % at the first point, as that of Tr Θ_0 does."""
+    """Values [K, seeds] whose scatter falls as x^−½ from 20 % at the first point, as that of Tr Θ_0 does."""
     spread = 0.2 * np.sqrt(WIDTHS[0] / WIDTHS)[:, None]
     values = curve[:, None] * (1 + spread * rng.standard_normal((len(curve), seeds)))
     return np.maximum(values, 0.01 * curve[:, None]) * np.exp(misfit * rng.standard_normal((len(curve), 1)))
@@ -37,7 +37,7 @@ def draw_quiet_values(curve: np.ndarray, rng: np.random.Generator, seeds: int, m
 def draw_values(
     curve: np.ndarray, rng: np.random.Generator, seeds: int, misfit: float = 0.0, draws: int = 1, noise: float = 0.05
 ) -> np.ndarray:
-    """Values (K, draws, seeds) about a curve: misfit per point, a draw's effect at all points and at each, seeds.
+    """Values [K, draws, seeds] about a curve: misfit per point, a draw's effect at all points and at each, seeds.
 
     Seeds scatter three times as much at the first point as at the last, and the mean over them is the curve's.
     """

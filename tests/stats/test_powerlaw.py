@@ -12,7 +12,7 @@ from ntklens.stats.samples import summarise
 from ntklens.stats.transition import find_transition
 
 REPEATS = 500
-# (seeds, misfit, draws), half of what benchmarks/coverage.py goes through: every pair of values of two of them.
+# [seeds, misfit, draws], half of what benchmarks/coverage.py goes through: every pair of values of two of them.
 SETTINGS = [(5, 0.0, 1), (5, 0.03, 4), (20, 0.03, 1), (20, 0.0, 4)]
 
 

@@ -158,7 +158,7 @@ def _is_tied(swept: dict[str, list[object]], axis: str, other: str) -> bool:
 
 
 def select_good(observables: xr.Dataset, trained: bool) -> np.ndarray:
-    """Return which seeds a fit may use, shape (run, seed): done, alive, and, where training matters, resolved."""
+    """Return which seeds a fit may use, shape [run, seed]: done, alive, and, where training matters, resolved."""
     known = observables.variables
     good = known["state"].values == "done"
     good &= ~(known["dead"].values > 0) if "dead" in known else True
@@ -168,7 +168,7 @@ def select_good(observables: xr.Dataset, trained: bool) -> np.ndarray:
 
 
 def arrange_samples(observables: xr.Dataset, group: Group, name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Return an observable of a group for `summarise`: x (K,), y (K, draws, probes, seeds), and the factors' names.
+    """Return an observable of a group for `summarise`: x [K], y [K, draws, probes, seeds], and the factors' names.
 
     Seeds that diverged, are dead or missing are NaN; so are unresolved ones where the observable depends on training.
     """

@@ -35,7 +35,7 @@ class Built(NamedTuple):
     Attributes:
       dataset: loaded and checked.
       trainer: of its model, optimizer and loss.
-      steps: the updates at which a run is looked at, shape (K,).
+      steps: the updates at which a run is looked at, shape [K].
       need: memory that training and measuring need.
     """
 
@@ -129,7 +129,7 @@ def build_measurer(cfg: DictConfig, trainer: Trainer) -> Measurer:
 
 
 def make_record_steps(cfg: DictConfig, trainer: Trainer, train_size: int) -> np.ndarray:
-    """Return the updates at which a run is looked at, shape (K,)."""
+    """Return the updates at which a run is looked at, shape [K]."""
     return make_geometric_steps(
         cfg.training.epochs * trainer.count_steps_per_epoch(train_size), cfg.schedule.record_ratio
     )

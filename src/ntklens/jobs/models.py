@@ -30,7 +30,7 @@ class Model(NamedTuple):
 
     Attributes:
         init: key → parameters, floating-point arrays in the precision that is switched on.
-        apply: (parameters, inputs (N, …)) → logits (N, C).
+        apply: (parameters, inputs [N, …]) → logits [N, C].
         adam_factors: by what Adam's rate is multiplied, of each leaf of the parameters in the order of
             `jax.tree.leaves`; None: the model scales no rate.
         output_scale: α of the model; None: it has none.

@@ -332,7 +332,7 @@ def describe_inputs(inputs: Any) -> dict[str, float]:
     """Return what theory needs of the probe: the inputs' dimension, and the mean of |x|²; nothing of other inputs.
 
     Args:
-      inputs: shape (N, …).
+      inputs: shape [N, …].
     """
     if not isinstance(inputs, np.ndarray | jax.Array) or not np.issubdtype(inputs.dtype, np.floating):
         return {}

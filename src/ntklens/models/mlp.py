@@ -37,7 +37,7 @@ class MLP(Network, nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Return the logits, shape (N, classes), of inputs of shape (N, …)."""
+        """Return the logits, shape [N, classes], of inputs of shape [N, …]."""
         activate = self._activate()
         h = x.reshape(x.shape[0], -1)
         for layer in range(self.depth):

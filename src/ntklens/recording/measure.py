@@ -27,9 +27,9 @@ class LimitKernels(NamedTuple):
     """K of Θ_∞ = K ⊗ I_C.
 
     Attributes:
-      probe: on the probe, shape (N, N).
-      train: on the training samples, shape (n, n); None: not needed.
-      test: of the test samples with those, shape (t, n); None: not needed.
+      probe: on the probe, shape [N, N].
+      train: on the training samples, shape [n, n]; None: not needed.
+      test: of the test samples with those, shape [t, n]; None: not needed.
     """
 
     probe: jax.Array
@@ -74,8 +74,8 @@ class Measurer:
     """Everything about measuring but the parameters and the data.
 
     Attributes:
-      apply: (parameters, inputs (N, …)) → logits (N, C).
-      loss: per-sample loss of logits (N, C) and labels (N,).
+      apply: (parameters, inputs [N, …]) → logits [N, C].
+      loss: per-sample loss of logits [N, C] and labels [N].
       engine: a key of `ENGINES`.
       metrics: the optional quantities that are switched on.
       given: the quantities whose values the caller has; they are not measured.
@@ -177,12 +177,12 @@ class RecordView:
 
     @functools.cached_property
     def logits(self) -> jax.Array:
-        """F on the probe, shape (N, C)."""
+        """F on the probe, shape [N, C]."""
         return self.measurer.apply(self.params, self.data.probe)
 
     @functools.cached_property
     def traces(self) -> jax.Array:
-        """The trace of each layer's share of Θ, shape (layers,)."""
+        """The trace of each layer's share of Θ, shape [layers]."""
         return jnp.stack(list(self._measured_traces[0].values()))
 
     @property
@@ -229,7 +229,7 @@ class RecordView:
 
     @functools.cached_property
     def twin_logits(self) -> jax.Array:
-        """The linearised twin's outputs on the probe, shape (N, C)."""
+        """The linearised twin's outputs on the probe, shape [N, C]."""
         assert self.measurer.twin is not None
         return self.measurer.twin(self.params, self.data.probe)
 
@@ -256,7 +256,7 @@ def measure_record(
       opt_state: the state of its optimizer, where a quantity needs it.
 
     Returns:
-      name of a quantity → scalar or (layers,); also `constant`: whether f is constant over the probe.
+      name of a quantity → scalar or [layers]; also `constant`: whether f is constant over the probe.
     """
     view = RecordView(measurer, data, params, initial, opt_state)
     due = {name: one for name, one in measurer.quantities.items() if one.when == RECORD and name not in measurer.given}
@@ -269,7 +269,7 @@ def measure_record(
 def measure_records(
     params: Params, initial: Params, data: DeviceData, opt_state: Any = None, *, measurer: Measurer
 ) -> dict[str, jax.Array]:
-    """Return `measure_record` of all stacked members: arrays (E,) or (E, layers)."""
+    """Return `measure_record` of all stacked members: arrays [E] or [E, layers]."""
     measure = functools.partial(measure_record, measurer, data)
     with jax.default_matmul_precision(PRECISION):
         return map_members(measure)(params, initial, opt_state)

@@ -36,11 +36,11 @@ def fit_path_slope(x: np.ndarray, y: np.ndarray) -> AdaptationRate:
     """Fit y ≈ a + slope · x along the polygon through (x_k, y_k), weighted by |dx|.
 
     Args:
-      x: corners, shape (…, K).
-      y: corners, shape (…, K).
+      x: corners, shape […, K].
+      y: corners, shape […, K].
 
     Returns:
-      Slope and R², shape (…); NaN if the path has no extent in x.
+      Slope and R², shape […]; NaN if the path has no extent in x.
     """
     weights = np.abs(np.diff(x, axis=-1))
     length = weights.sum(axis=-1, keepdims=True)
@@ -76,7 +76,7 @@ def compute_adaptation_rate(data: xr.Dataset, tail: float = 1.0) -> AdaptationRa
       tail: share of the range of ln L_train, next to the minimum, that counts.
 
     Returns:
-      Slope (in units of the trace) and R², shape (…).
+      Slope (in units of the trace) and R², shape […].
     """
     log_loss, trace = trace_path(data)
     if tail < 1:
@@ -92,7 +92,7 @@ def compute_adaptation_rate(data: xr.Dataset, tail: float = 1.0) -> AdaptationRa
 
 
 def trace_path(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return ln L_train and Tr Θ from record 0 to the minimum, shape (…, record).
+    """Return ln L_train and Tr Θ from record 0 to the minimum, shape […, record].
 
     What is missing, or lies beyond the minimum, repeats the corner before it, which adds nothing to the path.
     """
@@ -182,7 +182,7 @@ def find_plateau(data: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray]:
       name: a variable along records, such as `trace`.
 
     Returns:
-      Two arrays, shape (…).
+      Two arrays, shape […].
     """
     loss, values, step = data["selection_loss"].values, data[name].values, data["step"].values
     level = data["minimum_selection_loss"].values[..., None] * (1 + PLATEAU)

@@ -68,12 +68,12 @@ class EnsembleRecorder:
       measurer: what to measure with.
       data: the splits and the probe.
       initial: the stacked parameters at record 0.
-      steps: the updates at which `record` will be called, shape (K,).
-      spectra: at which of them spectra are measured, shape (K,), booleans.
+      steps: the updates at which `record` will be called, shape [K].
+      spectra: at which of them spectra are measured, shape [K], booleans.
       steps_per_epoch: updates per pass over the training set.
       stop_after: epochs after its minimum at which a member stops; None: never.
       workers: who measures the spectra.
-      learning_rates: of the members, shape (E,), by which the optimizer steps parameters; None: not known.
+      learning_rates: of the members, shape [E], by which the optimizer steps parameters; None: not known.
       keep: called at each snapshot with (member, name, update, {layer: its share of Θ}, the member's parameters); None:
         nothing is kept.
     """
@@ -119,11 +119,11 @@ class EnsembleRecorder:
         Args:
           index: number of the record.
           params: stacked parameters.
-          given: the values that the caller has of `measurer.given`, arrays (E,); those left out are NaN.
+          given: the values that the caller has of `measurer.given`, arrays [E]; those left out are NaN.
           opt_state: stacked states of the optimizer, which some quantities need.
 
         Returns:
-          What was measured of every member, finished ones included, arrays (E,) or (E, layers).
+          What was measured of every member, finished ones included, arrays [E] or [E, layers].
         """
         step = int(self.steps[index])
         opt_state = opt_state if OPTIMIZER in self.needs else None

@@ -27,19 +27,19 @@ from ntklens.training.ensemble import PRECISION, Params
 def compute_member_kernels(
     params: Params, member: jax.Array, probe: jax.Array, *, measurer: Measurer
 ) -> dict[str, jax.Array]:
-    """Return {layer: its share of Θ, shape (N, C, N, C)} of one of the stacked members."""
+    """Return {layer: its share of Θ, shape [N, C, N, C]} of one of the stacked members."""
     return ENGINES[measurer.engine].layer_kernels(measurer.apply, select_member(params, member), probe)
 
 
 @functools.partial(jax.jit, static_argnames=("measurer",))
 def compute_member_kernel(params: Params, member: jax.Array, probe: jax.Array, *, measurer: Measurer) -> jax.Array:
-    """Return Θ, shape (N, C, N, C), of one of the stacked members."""
+    """Return Θ, shape [N, C, N, C], of one of the stacked members."""
     return add_shares(compute_member_kernels(params, member, probe, measurer=measurer))
 
 
 @functools.partial(jax.jit, static_argnames=("measurer",))
 def compute_weighted_kernel(params: Params, member: jax.Array, probe: jax.Array, *, measurer: Measurer) -> jax.Array:
-    """Return Σ_l η_l Θ_l, shape (N, C, N, C), of one of the stacked members, with the rates η_l of its leaves."""
+    """Return Σ_l η_l Θ_l, shape [N, C, N, C], of one of the stacked members, with the rates η_l of its leaves."""
     assert measurer.rates is not None
     function, values = weigh_leaves(measurer.apply, select_member(params, member), measurer.rates)
     return add_shares(ENGINES[measurer.engine].layer_kernels(function, values, probe))
@@ -47,7 +47,7 @@ def compute_weighted_kernel(params: Params, member: jax.Array, probe: jax.Array,
 
 @functools.partial(jax.jit, static_argnames=("measurer",))
 def compute_averaged_kernel(params: Params, x1: jax.Array, x2: jax.Array, *, measurer: Measurer) -> jax.Array:
-    """Return (1/C) Σ_c Θ[(i,c),(j,c)], shape (N, N2), of one member."""
+    """Return (1/C) Σ_c Θ[(i,c),(j,c)], shape [N, N2], of one member."""
     with jax.default_matmul_precision(PRECISION):
         return average_outputs(measurer.apply, params, x1, x2)
 
@@ -58,8 +58,8 @@ class KernelView:
 
     Attributes:
       epoch: passes over the training set.
-      labels: those of the probe, shape (N,).
-      theta: Θ, shape (N, C, N, C); None: the sum of `shares`.
+      labels: those of the probe, shape [N].
+      theta: Θ, shape [N, C, N, C]; None: the sum of `shares`.
       shares: {layer: its share of Θ}; empty where none is due that needs them.
       start: Θ at the start, where a quantity needs it.
       previous: (epoch, Θ) where a kernel was computed before, where a quantity needs it; None: there was none.
@@ -67,7 +67,7 @@ class KernelView:
       others: Θ on the further probes, where a quantity needs it.
       sharpness: λ_max of the train loss's Hessian, where a quantity needs it.
       learning_rate: of the member; NaN where it is not known.
-      limit: K of Θ_∞ = K ⊗ I_C, shape (N, N), where a quantity needs it.
+      limit: K of Θ_∞ = K ⊗ I_C, shape [N, N], where a quantity needs it.
       regression: how well kernel regression with Θ predicts the test samples, where a quantity needs it.
       limit_regression: the same with Θ_∞.
       weighted: Σ_l η_l Θ_l with the rates of the leaves, where a quantity needs it; None: all rates are one, it is Θ.
@@ -90,17 +90,17 @@ class KernelView:
 
     @functools.cached_property
     def kernel(self) -> jax.Array:
-        """Θ, shape (N, C, N, C)."""
+        """Θ, shape [N, C, N, C]."""
         return add_shares(self.shares) if self.theta is None else self.theta
 
     @functools.cached_property
     def matrix(self) -> np.ndarray:
-        """Θ as a matrix in float64, shape (N·C, N·C)."""
+        """Θ as a matrix in float64, shape [N·C, N·C]."""
         return np.asarray(flatten_kernel(self.kernel), np.float64)
 
     @functools.cached_property
     def eigenvalues(self) -> np.ndarray:
-        """Eigenvalues of Θ, descending, shape (N·C,)."""
+        """Eigenvalues of Θ, descending, shape [N·C]."""
         return eigenvalues(self.kernel)
 
     def measure_rank(self, kernel: Kernel) -> float:

@@ -32,9 +32,9 @@ class Series:
     Attributes:
       key: the name of its `Key`.
       role: mean, seed, minimum; fit, rival or reference.
-      x, y: shape (K,); NaN interrupts a line.
-      low, high: ends of a band or of error bars, shape (K,); None if there are none.
-      seeds: seed of each point, shape (K,), for the role seed.
+      x, y: shape [K]; NaN interrupts a line.
+      low, high: ends of a band or of error bars, shape [K]; None if there are none.
+      seeds: seed of each point, shape [K], for the role seed.
       points: drawn as points, not as a line.
       dashed: drawn so beside a solid line of the same colour.
       hollow: points that are shown, but were left out of a fit.
@@ -125,8 +125,8 @@ class Forest:
       rows: labels.
       parts: for each row, whether it is a part of the row above it that is none.
       columns: what stands side by side.
-      values: key → value and ends of the interval, shape (rows, columns, 3), NaN where there is nothing.
-      hollow: key → whether a mark is to be read with care, shape (rows, columns).
+      values: key → value and ends of the interval, shape [rows, columns, 3], NaN where there is nothing.
+      hollow: key → whether a mark is to be read with care, shape [rows, columns].
     """
 
     rows: list[str]

@@ -22,8 +22,8 @@ class Form:
       linear: names of the parameters c, or, where the form is logarithmic, of exp(c_0), c_1, ….
       nonlinear: name of ψ, or None.
       logarithmic: see above.
-      basis: (x (K,), ψ (G,)) → φ of shape (G, K, J).
-      grid: x → values of ψ to look at, shape (G,), ascending.
+      basis: (x [K], ψ [G]) → φ of shape [G, K, J].
+      grid: x → values of ψ to look at, shape [G], ascending.
       margin: points that a fit needs beyond the number of parameters.
     """
 

@@ -94,22 +94,22 @@ class Fit:
 
     @property
     def x(self) -> np.ndarray:
-        """Axis values, shape (K,)."""
+        """Axis values, shape [K]."""
         return self.samples.x
 
     @property
     def mean(self) -> np.ndarray:
-        """Means that were fitted, positive, shape (K,)."""
+        """Means that were fitted, positive, shape [K]."""
         return self.samples.mean
 
     @property
     def sem(self) -> np.ndarray:
-        """Standard errors of the means, shape (K,)."""
+        """Standard errors of the means, shape [K]."""
         return self.samples.mean * np.sqrt(self.samples.variance)
 
     @property
     def count(self) -> np.ndarray:
-        """Values behind each mean, shape (K,)."""
+        """Values behind each mean, shape [K]."""
         return self.samples.count
 
     @property
@@ -382,7 +382,7 @@ def bootstrap_exponent(fit: Fit, rng: np.random.Generator, replicates: int = REP
 
 
 def _resample_logs(samples: Samples, rng: np.random.Generator, replicates: int) -> np.ndarray:
-    """Return ln of resampled means, minus their own values, shape (replicates, K)."""
+    """Return ln of resampled means, minus their own values, shape [replicates, K]."""
     values = samples.values
     noise = np.zeros((replicates, len(samples.x)))
     for number, factor in enumerate(samples.factors):
@@ -403,7 +403,7 @@ def _resample_logs(samples: Samples, rng: np.random.Generator, replicates: int) 
 
 
 def _fit_exponents(fit: Fit, logs: np.ndarray) -> np.ndarray:
-    """Return the exponents of many data, (R, K) → (R,), over a thinned grid of ψ."""
+    """Return the exponents of many data, [R, K] → [R], over a thinned grid of ψ."""
     family, samples = fit.profile.form, fit.samples
     weights = 1 / floor_variance(samples.variance + fit.misfit**2)
     psi = thin(fit.profile.psi, THIN)

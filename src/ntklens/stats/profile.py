@@ -23,12 +23,12 @@ class Profile:
 
     Attributes:
       form: what was fitted.
-      psi: ψ, ascending, shape (G,).
-      coefficients: c at each ψ, shape (G, J).
-      whitened: √W ∂ ln f/∂c at each ψ, shape (G, K, J).
-      loss: Σ w (ln y − ln f)² at each ψ, shape (G,).
+      psi: ψ, ascending, shape [G].
+      coefficients: c at each ψ, shape [G, J].
+      whitened: √W ∂ ln f/∂c at each ψ, shape [G, K, J].
+      loss: Σ w (ln y − ln f)² at each ψ, shape [G].
       degrees: K − number of parameters.
-      residuals: ln y − ln f at the best ψ, shape (K,).
+      residuals: ln y − ln f at the best ψ, shape [K].
     """
 
     form: Form
@@ -41,7 +41,7 @@ class Profile:
 
     @functools.cached_property  # most fits are rounds on the way to another, and never asked for it
     def covariance(self) -> np.ndarray:
-        """(Jᵀ W J)⁻¹ at each ψ, shape (G, J, J)."""
+        """(Jᵀ W J)⁻¹ at each ψ, shape [G, J, J]."""
         return np.linalg.pinv(np.einsum("gki,gkj->gij", self.whitened, self.whitened), hermitian=True)
 
     @property
@@ -85,7 +85,7 @@ class Profile:
         The set of all values that some ψ allows: at each ψ, g·c is known to ± √(slack · gᵀ cov g).
 
         Args:
-          gradient: g at each ψ, shape (G, J).
+          gradient: g at each ψ, shape [G, J].
         """
         values = np.einsum("gj,gj->g", gradient, self.coefficients)
         slack = self.threshold - (self.loss - self.loss[self.best])
@@ -118,7 +118,7 @@ def find_quantile(degrees: float) -> float:
 
 
 def evaluate(basis: np.ndarray, coefficients: np.ndarray, logarithmic: bool) -> np.ndarray:
-    """Return ln f, shape (G, K), NaN where f is not positive; basis (G, K, J), coefficients (G, J)."""
+    """Return ln f, shape [G, K], NaN where f is not positive; basis [G, K, J], coefficients [G, J]."""
     f = np.einsum("gkj,gj->gk", basis, coefficients)
     if logarithmic:
         return f
@@ -132,13 +132,13 @@ def solve(
     """Minimise Σ w (ln y − ln f)² over the linear parameters, for many bases or many y at once.
 
     Args:
-      basis: φ, shape (G, K, J).
-      logs: ln y, shape (K,) or (G, K).
-      weights: w, shape (K,).
+      basis: φ, shape [G, K, J].
+      logs: ln y, shape [K] or [G, K].
+      weights: w, shape [K].
       logarithmic: whether Σ c φ is ln f, and not f.
 
     Returns:
-      Coefficients (G, J), loss (G,) (infinite where no f is positive everywhere), and the Jacobian of ln f (G, K, J).
+      Coefficients [G, J], loss [G] (infinite where no f is positive everywhere), and the Jacobian of ln f [G, K, J].
     """
     root = np.sqrt(weights)
     logs = np.broadcast_to(logs, basis.shape[:2])
@@ -173,13 +173,13 @@ def solve_many(
 
     Args:
       form: the family.
-      x: axis values, shape (K,).
-      psi: ψ, shape (G,).
-      logs: ln y, shape (R, K).
-      weights: w, shape (K,).
+      x: axis values, shape [K].
+      psi: ψ, shape [G].
+      logs: ln y, shape [R, K].
+      weights: w, shape [K].
 
     Returns:
-      Coefficients (R, G, J) and loss (R, G).
+      Coefficients [R, G, J] and loss [R, G].
     """
     basis = form.basis(x, psi)
     if form.logarithmic:  # linear in ln y: one solution operator at each ψ serves all data
@@ -204,7 +204,7 @@ def thin(psi: np.ndarray, most: int) -> np.ndarray:
 
 
 def _least_squares(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return the least-squares solutions of many small systems: (G, K, J), (G, K) → (G, J), or (G, K, M) → (G, J, M).
+    """Return the least-squares solutions of many small systems: [G, K, J], [G, K] → [G, J], or [G, K, M] → [G, J, M].
 
     By normal equations of columns scaled to length 1, which for two or three columns are accurate enough, and by
     elimination in all systems at once: numpy's loops run along the last axis, over systems and not over two columns.
@@ -236,9 +236,9 @@ def profile(form: Form, x: np.ndarray, logs: np.ndarray, weights: np.ndarray, ro
 
     Args:
       form: the family.
-      x: axis values, shape (K,), ascending.
-      logs: ln y, shape (K,).
-      weights: inverse variances of ln y, shape (K,).
+      x: axis values, shape [K], ascending.
+      logs: ln y, shape [K].
+      weights: inverse variances of ln y, shape [K].
       rounds: in which the grid of ψ is refined.
 
     Returns:

@@ -24,14 +24,14 @@ class Samples:
     """Means of an observable along an axis.
 
     Attributes:
-      x: axis values, ascending, shape (K,).
-      mean: sign · mean over all seeds, draws and probes, shape (K,), positive.
-      variance: of ln mean, apart from what all points share, shape (K,).
+      x: axis values, ascending, shape [K].
+      mean: sign · mean over all seeds, draws and probes, shape [K], positive.
+      variance: of ln mean, apart from what all points share, shape [K].
       common: variance of ln mean that all points share: one draw of the training set lies high at every width.
       levels: of the shared factor with the fewest levels; 0 without one.
-      count: finite values behind each mean, shape (K,); those of one network on several probes are one.
+      count: finite values behind each mean, shape [K]; those of one network on several probes are one.
       sign: −1 if the observable is negative everywhere.
-      values: sign · observable, shape (K, …, seeds), NaN where missing.
+      values: sign · observable, shape [K, …, seeds], NaN where missing.
       factors: names of the dimensions of `values` beyond the first.
     """
 
@@ -58,7 +58,7 @@ class Samples:
         return float(np.sqrt(np.median(self.variance))) if len(self.x) else math.nan
 
     def select(self, chosen: np.ndarray) -> "Samples":
-        """Return some of the points, chosen by a mask of shape (K,)."""
+        """Return some of the points, chosen by a mask of shape [K]."""
         return Samples(
             self.x[chosen], self.mean[chosen], self.variance[chosen], self.common, self.levels, self.count[chosen],
             self.sign, self.values[chosen], self.factors,
@@ -79,8 +79,8 @@ def summarise(x: np.ndarray, y: np.ndarray, factors: Sequence[str] = (SEED,)) ->
     Shares of crossed factors add up, which errs on the side of too much (Owen 2007, pigeonhole bootstrap).
 
     Args:
-      x: axis values, shape (K,).
-      y: the observable, shape (K, …); one dimension for each of `factors`; NaN where missing. Shape (K,) is one seed.
+      x: axis values, shape [K].
+      y: the observable, shape [K, …]; one dimension for each of `factors`; NaN where missing. Shape [K] is one seed.
       factors: names of the random factors; `seed` is nested in x, `same seed` is not.
 
     Returns:
@@ -149,14 +149,14 @@ def check_names(function: str, observable: str, axis: str) -> None:
 
 
 def _average_within_levels(values: np.ndarray, dimension: int) -> np.ndarray:
-    """Return the means within each level of a factor, shape (K, levels), NaN where there is none."""
+    """Return the means within each level of a factor, shape [K, levels], NaN where there is none."""
     rows = np.moveaxis(values, dimension, 1).reshape(len(values), values.shape[dimension], -1)
     number = np.isfinite(rows).sum(axis=2)
     return np.where(number > 0, np.nansum(rows, axis=2) / np.maximum(number, 1), np.nan)
 
 
 def _measure_nested(rows: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return the variance of the mean over levels that are drawn anew at each point, (K, levels) → (K,)."""
+    """Return the variance of the mean over levels that are drawn anew at each point, [K, levels] → [K]."""
     number = np.isfinite(rows).sum(axis=1)
     centred = rows - np.nanmean(rows, axis=1, keepdims=True)
     degrees = np.maximum(number - 1, 0)
@@ -165,7 +165,7 @@ def _measure_nested(rows: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _measure_same(rows: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return what the mean over seeds owes to chance at each point, (K,), and what at all points together.
+    """Return what the mean over seeds owes to chance at each point, [K], and what at all points together.
 
     With r[k, s] = b_s + c_ks: the b_s, weighted means over k, are taken out before the scatter about them is measured.
     """
@@ -185,7 +185,7 @@ def _measure_same(rows: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _measure_shared(rows: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
-    """Return Var(c) and Var(b) of r[k, l] = b_l + c_kl + noise_kl; rows (K, levels), variance of the noise (K,)."""
+    """Return Var(c) and Var(b) of r[k, l] = b_l + c_kl + noise_kl; rows [K, levels], variance of the noise [K]."""
     there = np.isfinite(rows)
     rows, there = rows[:, there.any(axis=0)], there[:, there.any(axis=0)]
     points, size = rows.shape
@@ -231,12 +231,12 @@ def squeeze_variances(variance: np.ndarray, degrees: np.ndarray, x: np.ndarray) 
     Source: Smyth 2004, Statistical Applications in Genetics and Molecular Biology 3(1), section 6 (there no trend).
 
     Args:
-      variance: s², shape (K,); NaN where there are no degrees of freedom.
-      degrees: d, shape (K,).
-      x: axis values, shape (K,).
+      variance: s², shape [K]; NaN where there are no degrees of freedom.
+      degrees: d, shape [K].
+      x: axis values, shape [K].
 
     Returns:
-      s̃², shape (K,), finite.
+      s̃², shape [K], finite.
     """
     known = (degrees > 0) & (variance > 0)
     if not known.any():

@@ -33,8 +33,8 @@ class Surface:
       aicc: on the means, for comparing forms with each other.
       n: points.
       limited: (m, D) → `width`, `data` or `both`: what limits the loss there; shape of the grid's points.
-      x: m, D of each point, shape (n, 2).
-      mean: y of each point, shape (n,).
+      x: m, D of each point, shape [n, 2].
+      mean: y of each point, shape [n].
     """
 
     observable: str
@@ -87,8 +87,8 @@ def fit_surface(
     Intervals are those of the linearised fit with t-quantiles, its scale taken from the residuals.
 
     Args:
-      x: m and D of each configuration, shape (n, 2), positive.
-      mean: y, shape (n,), positive.
+      x: m and D of each configuration, shape [n, 2], positive.
+      mean: y, shape [n], positive.
       observable: what y is.
       axes: the overrides behind m and D.
       form: a name in `FORMS`.

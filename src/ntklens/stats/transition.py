@@ -184,7 +184,7 @@ def reject_form(null: Fit, alternative: str, rng: np.random.Generator, replicate
 
 
 def measure_least(form: str, x: np.ndarray, logs: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return min Σ w (ln y − ln f)² over a form's curves, for many data: logs (R, K) → (R,)."""
+    """Return min Σ w (ln y − ln f)² over a form's curves, for many data: logs [R, K] → [R]."""
     family = FORMS[form]
     psi = family.grid(x)
     if family.logarithmic:  # linear in ln y: at each ψ what remains is one projection of the data

@@ -26,7 +26,7 @@ class Snapshot:
 
     Attributes:
       step: updates done.
-      kernel: Θ on the probe, shape (N, C, N, C); None if it was not kept.
+      kernel: Θ on the probe, shape [N, C, N, C]; None if it was not kept.
       parameters: nested dictionary of arrays, for flax what `apply` takes; None if they were not kept.
     """
 
@@ -49,7 +49,7 @@ def write_snapshot(
       directory: the seed's directory.
       name: of the snapshot.
       step: updates done.
-      kernel: shape (N, C, N, C), or None.
+      kernel: shape [N, C, N, C], or None.
       parameters: path of the leaf → array, or None.
 
     Raises:

@@ -33,9 +33,9 @@ def measure_slope(params: Params, inputs: jax.Array, labels: jax.Array, *, apply
 
     Args:
         params: of one network.
-        inputs: shape (D, …).
-        labels: shape (D,).
-        apply: (parameters, inputs (B, …)) → logits (B, C).
+        inputs: shape [D, …].
+        labels: shape [D].
+        apply: (parameters, inputs [B, …]) → logits [B, C].
         loss: per-sample loss.
     """
 
@@ -58,9 +58,9 @@ def measure_sharpness(params: Params, inputs: jax.Array, labels: jax.Array, *, a
 
     Args:
         params: of one network.
-        inputs: shape (D, …).
-        labels: shape (D,).
-        apply: (parameters, inputs (B, …)) → logits (B, C).
+        inputs: shape [D, …].
+        labels: shape [D].
+        apply: (parameters, inputs [B, …]) → logits [B, C].
         loss: per-sample loss.
 
     Returns:

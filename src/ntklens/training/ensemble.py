@@ -43,8 +43,8 @@ class Trainer:
 
     Attributes:
       init: key → parameters.
-      apply: (parameters, inputs (B, …)) → logits (B, C).
-      loss: per-sample loss of logits (B, C) and labels (B,).
+      apply: (parameters, inputs [B, …]) → logits [B, C].
+      loss: per-sample loss of logits [B, C] and labels [B].
       optimizer: learning rate → optax transformation. The rate is traced: configurations that differ in it alone share
         a program.
       batch_size: samples per update; None: all of them.
@@ -156,12 +156,12 @@ def advance(
     Args:
       params: stacked parameters.
       opt_state: stacked optimiser states.
-      order_key: keys of the orders of mini-batches, shape (members,).
-      learning_rate: shape (members,).
+      order_key: keys of the orders of mini-batches, shape [members].
+      learning_rate: shape [members].
       step: updates done so far.
       count: updates to do.
-      inputs: training inputs, shape (D, …).
-      labels: training labels, shape (D,).
+      inputs: training inputs, shape [D, …].
+      labels: training labels, shape [D].
       trainer: what trains.
 
     Returns:
@@ -222,7 +222,7 @@ def run_states(
       trainer: what trains.
       state: where to start.
       train: the training samples.
-      steps: increasing numbers of updates, shape (K,), not before `state.step`.
+      steps: increasing numbers of updates, shape [K], not before `state.step`.
       on_progress: called with the state, and the number of updates just done.
 
     Yields:

@@ -32,7 +32,7 @@ def differentiate_by_products(apply: Apply) -> Apply:
     derivative keep their own gradients.
 
     Args:
-      apply: (parameters, inputs (B, …)) → logits (B, C), traceable.
+      apply: (parameters, inputs [B, …]) → logits [B, C], traceable.
     """
     if not uses_cpu():
         return apply

@@ -13,7 +13,7 @@ def make_geometric_steps(last: int, ratio: float) -> np.ndarray:
       ratio: largest factor between neighbours, above 1.
 
     Returns:
-      Increasing integers, shape (K,).
+      Increasing integers, shape [K].
     """
     steps = [0]
     while steps[-1] < last:
@@ -25,11 +25,11 @@ def choose_sparse(steps: np.ndarray, ratio: float) -> np.ndarray:
     """Return which of `steps` lie at least the factor `ratio` beyond the one chosen before.
 
     Args:
-      steps: increasing integers that begin with 0, shape (K,).
+      steps: increasing integers that begin with 0, shape [K].
       ratio: smallest factor between neighbours, above 1.
 
     Returns:
-      Booleans, shape (K,); the first and the last are true.
+      Booleans, shape [K]; the first and the last are true.
     """
     chosen = np.zeros(len(steps), bool)
     due = 0.0

@@ -152,7 +152,7 @@ def make_row(record: Mapping[str, Any], layers: Sequence[str]) -> dict[str, Any]
     """Return one record as metrics; what was not measured, or is not finite, is left out.
 
     Args:
-      record: variable → value, (), (layers,) or (modes,).
+      record: variable → value, (), [layers] or [modes].
       layers: their names.
     """
     row: dict[str, Any] = {}

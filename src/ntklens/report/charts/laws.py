@@ -151,7 +151,7 @@ def count_outputs(study: Study) -> float:
 
 
 def select_values(study: Study, name: str, runs: list[str]) -> np.ndarray:
-    """Return an observable of each run and seed, shape (R, S); NaN unless the seed is done."""
+    """Return an observable of each run and seed, shape [R, S]; NaN unless the seed is done."""
     rows = [int(np.flatnonzero(study.data.run.values == run)[0]) for run in runs]
     done = study.data.state.values[rows].astype(str) == "done"
     return np.where(done, study.observables[name].values[rows], np.nan)

@@ -48,7 +48,7 @@ def chart_layers(study: Study, group: Members, selected: Mapping[str, xr.Dataset
 
 
 def _measure(run: xr.Dataset, name: str) -> np.ndarray:
-    """Return a quantity of every layer, shape (S, layers); NaN where it was not measured."""
+    """Return a quantity of every layer, shape [S, layers]; NaN where it was not measured."""
     shape = (run.sizes["seed"], run.sizes["layer"])
 
     def read(variable: str) -> np.ndarray:

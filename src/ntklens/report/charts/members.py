@@ -26,7 +26,7 @@ class Members:
       runs: their names.
       labels: a label for each.
       title: what the labels are values of.
-      x: values of the axis, shape (R,); NaN where there is none.
+      x: values of the axis, shape [R]; NaN where there is none.
     """
 
     axis: str

@@ -68,9 +68,9 @@ def measure_slopes(x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> tup
     """Return the slopes of ln y between neighbouring values of x.
 
     Args:
-      x: axis values, ascending, shape (K,).
-      mean: means over seeds, positive, shape (K,).
-      variance: of ln mean, shape (K,).
+      x: axis values, ascending, shape [K].
+      mean: means over seeds, positive, shape [K].
+      variance: of ln mean, shape [K].
 
     Returns:
       Geometric middles, Δ ln y / Δ ln x, and their standard errors, shape (K − 1,).

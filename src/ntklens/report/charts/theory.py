@@ -91,7 +91,7 @@ def draw_initial_rank(study: Study, group: Members, traced: np.ndarray) -> list[
     Args:
       study: what was found.
       group: the runs.
-      traced: Γ of (1/C) Σ_c Θ[(i,c),(j,c)] before training, shape (R, S).
+      traced: Γ of (1/C) Σ_c Θ[(i,c),(j,c)] before training, shape [R, S].
     """
     if "C" not in study.data or not all(is_dense(read_config(study, run)) for run in group.runs) or not group.axis:
         return []

@@ -119,7 +119,7 @@ def _name_curve(detail: str, alone: bool) -> str:
 def join_seeds(
     run: xr.Dataset, key: str, x: np.ndarray, y: np.ndarray, most: int, dashed: bool = False, detail: str = ""
 ) -> Series:
-    """Return the curves of single seeds, (S, K) each, as one series with gaps: far fewer objects for a browser."""
+    """Return the curves of single seeds, [S, K] each, as one series with gaps: far fewer objects for a browser."""
     gap = np.full((min(most, len(y)), 1), np.nan)
     numbers = np.repeat(run.seed.values[:most, None], x.shape[1] + 1, axis=1)
     x, y = (np.concatenate([values[:most], gap], axis=1).ravel() for values in (x, y))
