@@ -1,14 +1,19 @@
 """Laws and transitions of single layers, against what was planted."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 
 from ntklens.analysis.groups import find_groups
-from ntklens.analysis.layers import describe_layers, order_layers, study_layers
+from ntklens.analysis.layers import describe_layers, study_layers
 from ntklens.analysis.study import Study, analyse
 from ntklens.recording.observables import measure_observables
 from ntklens.report.charts.layer_order import chart_layer_order
 from ntklens.report.charts.members import list_groups
+from ntklens.report.draw import make_figure
+from ntklens.report.style import apply_style
 from ntklens.report.tables import write_fits
 from studies import LAYERS, make_data
 
@@ -87,11 +92,29 @@ def test_the_figure_shows_them(study):
     np.testing.assert_allclose(first.y, (1 + 16 / 60) / (1 + np.array(WIDTHS) / 60), rtol=0.05)
 
 
-def test_layers_stand_in_the_order_of_the_network():
-    names = ["block_0_key", "block_0_mlp_0", "norm", "patches", "positions", "readout"]
-    assert order_layers(names) == ["patches", "positions", "block_0_key", "block_0_mlp_0", "norm", "readout"]
-    assert order_layers(["hidden_0", "hidden_1", "readout"]) == ["hidden_0", "hidden_1", "readout"]
-    assert order_layers(["b", "a"]) == ["b", "a"]
+@pytest.mark.parametrize("count", [3, 20, 45])
+def test_any_number_of_layers_has_names_colours_and_numbers_of_its_own(study, count):
+    names = [f"block_{number}_out" for number in range(count)]
+    planted = {law.observable: law for law in study.layer_laws if law.observable.endswith(".hidden_0")}
+    laws = [
+        dataclasses.replace(law, observable=f"{observable.partition('.')[0]}.{name}")
+        for name in names
+        for observable, law in planted.items()
+    ]
+    many = dataclasses.replace(study, layer_laws=laws, layer_transitions=[])
+    chart = chart_layer_order(many, list_groups(many)[0])
+    assert [key.name for key in chart.keys] == names
+    with apply_style():
+        figure = make_figure(chart)
+        figure.canvas.draw()
+    labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert labels[:count] == [f"{number} {name}" for number, name in enumerate(names, start=1)]
+    looks = {(line.get_color(), line.get_marker()) for line in figure.legends[0].get_lines()}
+    assert len(looks) == count
+    numbered = next(axes for axes in figure.axes if axes.get_xlabel().startswith("layer"))
+    boxes = [label.get_window_extent() for label in numbered.get_xticklabels() if label.get_text()]
+    assert len(boxes) > 2
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_a_study_has_them_where_there_are_layers():

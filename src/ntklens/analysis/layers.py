@@ -1,6 +1,6 @@
 """Layer by layer: laws of each layer's share of Θ, and where each one's transition lies."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import xarray as xr
 
@@ -19,18 +19,6 @@ LAYER_OBSERVABLES = {
 }
 FORMS = ("power",)  # of many layers; the competition of all forms takes fifty times as long
 MOVING = "trace_ratio_layer"  # of which a layer's transition is read
-FIRST, LAST = ("stem", "patches", "tokens", "positions"), ("norm", "readout")  # names of ours out of natural order
-
-
-def order_layers(layers: Iterable[str]) -> list[str]:
-    """Return layers from the inputs to the outputs, as far as their names tell; others keep their order."""
-
-    def place(layer: str) -> int:
-        if layer in FIRST:
-            return FIRST.index(layer) - len(FIRST)
-        return 1 + LAST.index(layer) if layer in LAST else 0
-
-    return sorted(layers, key=place)
 
 
 def name_layer(name: str) -> tuple[str, str]:
@@ -56,7 +44,7 @@ def study_layers(
         return [], []
     laws, transitions = [], []
     for group in groups:
-        for layer in order_layers(str(layer) for layer in data["layer"].values):
+        for layer in map(str, data["layer"].values):
             for observable in LAYER_OBSERVABLES:
                 name = f"{observable}.{layer}"
                 if name not in observables:

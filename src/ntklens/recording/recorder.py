@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ntklens.ntk.layers import name_layers
+from ntklens.ntk.order import order_layers
 from ntklens.ntk.regression import regress
 from ntklens.ntk.structured import check_row
 from ntklens.recording.measure import DeviceData, Keep, Measurer, measure_records, select_member
@@ -40,6 +41,7 @@ from ntklens.recording.spectra import (
     compute_weighted_kernel,
     measure_kernel,
 )
+from ntklens.store.layers import LAYER_ORDER
 from ntklens.store.snapshots import MINIMUM, START, name_crossing
 from ntklens.store.trajectory import LEVELS
 from ntklens.training.curvature import measure_sharpness
@@ -339,8 +341,17 @@ class EnsembleRecorder:
         return {
             "state": "done" if step is None else "diverged",
             "constant_output": self.is_constant(member),
+            LAYER_ORDER: self.layer_order,
             **({} if step is None else {"diverged_step": step}),
         }
+
+    @functools.cached_property
+    def layer_order(self) -> list[str]:
+        """The layers in the order of computation; by their names where the function cannot be traced for one sample."""
+        try:
+            return order_layers(self.measurer.apply, select_member(self.initial, 0), self.data.probe)
+        except ValueError:
+            return self.layers
 
     def is_constant(self, member: int) -> bool:
         """Return whether the member's last recorded function is constant over the probe: it is dead."""

@@ -177,6 +177,7 @@ class Chart:
       keys: in their order.
       key_title: what keys are values of; empty if they speak for themselves.
       static_seeds: whether the printed figure shows seeds too.
+      names_all: whether the legend names every key, however many there are.
       panels, cells, forest: what is drawn; a forest plot stands alone.
     """
 
@@ -190,6 +191,7 @@ class Chart:
     panels: list[Panel] = field(default_factory=list)
     cells: list[Cells] = field(default_factory=list)
     static_seeds: bool = False
+    names_all: bool = False
     forest: Forest | None = None
 
     @property

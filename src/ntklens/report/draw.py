@@ -386,7 +386,7 @@ def _measure_titles(axes: Any, renderer: Any) -> float:
 
 
 def _has_colour_bar(chart: Chart) -> bool:
-    return chart.is_ordered and len(chart.keys) > MOST_KEYS
+    return chart.is_ordered and len(chart.keys) > MOST_KEYS and not chart.names_all
 
 
 def _list_handles(chart: Chart, bar: bool) -> list[tuple[str, list[tuple[Any, str]]]]:
@@ -397,12 +397,13 @@ def _list_handles(chart: Chart, bar: bool) -> list[tuple[str, list[tuple[Any, st
     if len(chart.keys) > 1 and not bar:
         lines = any(not s.points and s.role == "mean" for p in chart.panels for s in p.series)
         entries: list[tuple[Any, str]] = []
-        for key in chart.keys[:MOST_NAMES]:
+        named = chart.keys if chart.names_all else chart.keys[:MOST_NAMES]
+        for key in named:
             colour, marker = pick_colour(key.place, key.number), MARKERS[key.number % len(MARKERS)]
             handle = Line2D([], [], color=colour, ls="-" if lines else "", marker=marker, ms=4)
             entries.append((handle, to_math(key.label)))
-        if len(chart.keys) > MOST_NAMES:
-            entries.append((Line2D([], [], ls=""), f"and {len(chart.keys) - MOST_NAMES} more"))
+        if len(named) < len(chart.keys):
+            entries.append((Line2D([], [], ls=""), f"and {len(chart.keys) - len(named)} more"))
         parts.append((to_math(chart.key_title), entries))
     marks = [(_make_handle(mark), to_math(mark.label)) for mark in chart.list_marks()]
     if marks:

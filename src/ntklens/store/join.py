@@ -11,7 +11,8 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from ntklens.store.stack import describe_runs, order_layers
+from ntklens.store.layers import merge_orders
+from ntklens.store.stack import describe_runs
 
 NAN = np.float32(np.nan)  # makes no number wider than it is
 
@@ -38,7 +39,7 @@ def join_sweeps(datasets: Mapping[Path, xr.Dataset]) -> xr.Dataset:
     labels = {
         "run": _name_runs(sweeps, parts),
         "seed": np.unique(np.concatenate([part.seed.values for part in parts])),
-        "layer": np.array(order_layers(part.layer.values for part in parts)),
+        "layer": np.array(merge_orders(part.layer.values for part in parts)),
     }
     sizes: dict[Any, int] = {dim: max(p.sizes.get(dim, 0) for p in parts) for part in parts for dim in part.sizes}
     sizes |= {dim: len(names) for dim, names in labels.items()}

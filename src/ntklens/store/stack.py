@@ -12,6 +12,7 @@ import xarray as xr
 
 from ntklens.config.identity import is_not_identity, list_neutral
 from ntklens.errors import InputError
+from ntklens.store.layers import merge_orders, order_own_layers
 from ntklens.store.same_data import identify
 from ntklens.store.separate import COORDINATE, label_data, split_runs
 from ntklens.store.trajectory import Stored, UnreadableTrajectory, read_contents
@@ -144,7 +145,7 @@ def stack_members(
     seeds = sorted({source.seed for source in (*members, *failures)})
     rows, columns = ({name: number for number, name in enumerate(names)} for names in (runs, seeds))
     places = {source: (rows[source.run], columns[source.seed]) for source in (*members, *failures)}
-    layers = order_layers(member.layers for member in members.values())
+    layers = merge_orders(order_own_layers(member.layers, member.attrs) for member in members.values())
     coords = {
         "run": runs,
         "seed": seeds,
@@ -183,12 +184,6 @@ def locate(dims: Sequence[str], shape: Sequence[int], layers: slice | np.ndarray
 def locate_layers(own: list[str], layers: list[str]) -> slice | np.ndarray:
     """Return where a network's layers are among all."""
     return slice(len(own)) if own == layers[: len(own)] else np.array([layers.index(layer) for layer in own])
-
-
-def order_layers(networks: Iterable[Sequence[str]]) -> list[str]:
-    """Return the names of all layers; those of the deepest network first, so that they stand as in it."""
-    deepest_first = sorted({tuple(map(str, layers)) for layers in networks}, key=lambda layers: (-len(layers), layers))
-    return list(dict.fromkeys(layer for layers in deepest_first for layer in layers))
 
 
 def _select_configs(members: Mapping[Source, Member]) -> dict[str, str]:

@@ -2,15 +2,15 @@
 
 import numpy as np
 
-from ntklens.analysis.layers import LAYER_OBSERVABLES, MOVING, name_layer, order_layers
+from ntklens.analysis.layers import LAYER_OBSERVABLES, MOVING, name_layer
 from ntklens.analysis.study import Study
-from ntklens.report.chart import Chart, Panel, Series, make_keys
-from ntklens.report.charts.members import Members, choose_ticks
+from ntklens.report.chart import Chart, Panel, Series
+from ntklens.report.charts.members import Members, choose_places, choose_ticks, make_layer_keys
 from ntklens.report.charts.setup import describe_setup
 from ntklens.stats.powerlaw import Interval, Law
 
 RELATIVE = "mean of β_l / its mean at the smallest ± s.e.m."
-MOST_TICKS = 12
+MOST_TICKS = 7
 EXPONENTS = (MOVING, "trace_change_layer", "minimum_effective_rank_layer")
 
 
@@ -18,15 +18,15 @@ def chart_layer_order(study: Study, group: Members) -> Chart:
     """Chart β_l against the axis, relative to where it starts; exponents and transitions of the layers in order."""
     own = [law for law in study.layer_laws if (law.axis, law.group) == (group.axis, group.label)]
     laws = {name_layer(law.observable): law for law in own}
-    layers = order_layers(dict.fromkeys(layer for _, layer in laws))
-    keys = make_keys(((layer, layer) for layer in layers), ordered=False)
+    layers = list(dict.fromkeys(layer for _, layer in laws))  # in the order of the data
+    keys = make_layer_keys(layers)
     places = {layer: 1.0 + number for number, layer in enumerate(layers)}
     falling = [_draw_relative(laws[MOVING, layer], layer) for layer in layers if (MOVING, layer) in laws]
     panels = [
         Panel("fall", group.title, "β_l / β_l at the smallest", falling, True, True,
               x_ticks=choose_ticks(group.x, log=True))
     ]  # fmt: skip
-    ticks = tuple(places.values())[:: 1 + len(layers) // MOST_TICKS]
+    ticks = choose_places(len(layers), MOST_TICKS)
     for name in EXPONENTS:
         found = {layer: laws[name, layer].fits.get("power") for layer in layers if (name, layer) in laws}
         points = [
@@ -49,13 +49,12 @@ def chart_layer_order(study: Study, group: Members) -> Chart:
     caption = (
         "Which layers stop moving first: β of each layer's share of Θ, relative to its mean at the smallest value; the"
         " exponents of power laws of β_l, ΔTr_l and Γ_l; and, where a pure power law of β_l is rejected and its"
-        " crossover lies within the sweep, the width of that. Layers are numbered in the order of the legend;"
-        " the CSV file names them all."
+        " crossover lies within the sweep, the width of that. Layers are numbered from the inputs to the outputs."
         f" {describe_setup(study, group.runs)}"
     )
     return Chart(
         "layer_order", group.variant, f"layer-order-{group.stem}", "Which layers stop moving first", caption,
-        keys, "layer", [panel for panel in panels if panel.series],
+        keys, "layer", [panel for panel in panels if panel.series], names_all=True,
     )  # fmt: skip
 
 

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from ntklens.analysis.layers import order_layers
 from ntklens.analysis.study import Study
-from ntklens.report.chart import Chart, Panel, Series, make_keys
-from ntklens.report.charts.members import Members, average, choose_ticks
+from ntklens.report.chart import Chart, Panel, Series
+from ntklens.report.charts.members import Members, average, choose_ticks, make_layer_keys
 from ntklens.report.charts.setup import describe_setup
 
 QUANTITIES = (
@@ -23,7 +22,6 @@ def chart_layers(study: Study, group: Members, selected: Mapping[str, xr.Dataset
     """Chart β, Γ and the change of the weights of each layer against the axis; runs in order where there is none."""
     runs = [selected[run] for run in group.runs]
     layers = [str(layer) for layer in study.data.layer.values]
-    order = order_layers(layers)  # of networks of several depths the readout is not the last
     x = group.x if group.axis else np.arange(1.0, len(runs) + 1)
     panels = []
     for name, label, log in QUANTITIES:
@@ -34,7 +32,7 @@ def chart_layers(study: Study, group: Members, selected: Mapping[str, xr.Dataset
         log = log or all(s.y[np.isfinite(s.y)].min(initial=1) > 0 for s in series)
         ticks = choose_ticks(x, bool(group.axis))
         panels.append(Panel(name, group.title or "run", label, series, bool(group.axis), log, x_ticks=ticks))
-    keys = make_keys(((layer, layer) for layer in order), ordered=False)
+    keys = make_layer_keys(layers)
     present = {s.key for panel in panels for s in panel.series}
     caption = (
         "Each layer's share of Θ: β, Γ at the start and at the minimum of the test loss, and how far its weights have"
@@ -43,7 +41,7 @@ def chart_layers(study: Study, group: Members, selected: Mapping[str, xr.Dataset
     )
     return Chart(
         "layers", group.variant, f"layers-{group.stem}", "Layer by layer", caption,
-        [key for key in keys if key.name in present], "layer", panels,
+        [key for key in keys if key.name in present], "layer", panels, names_all=True,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 from ntklens.analysis.groups import name_swept
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Key, make_keys
-from ntklens.report.style import label_axis, label_group, name_setting
+from ntklens.report.style import CATEGORIES, label_axis, label_group, name_setting
 
 LEAST_VALUES = 3  # of an axis that is drawn as one: two points are a comparison
 MOST_TICKS = 7  # values of an axis that are all numbered
@@ -72,6 +72,23 @@ def list_groups(study: Study) -> list[Members]:
     covered = {run for group in groups if len(np.unique(group.x)) >= LEAST_VALUES for run in group.runs}
     kept = [g for g in groups if len(np.unique(g.x)) >= LEAST_VALUES or not covered.issuperset(g.runs)]
     return kept or [_join_runs(study)]
+
+
+def make_layer_keys(layers: Sequence[str]) -> list[Key]:
+    """Return keys of layers in their order, numbered; their colours follow the depth where they are too many to differ.
+
+    Args:
+      layers: names, from the inputs to the outputs.
+    """
+    labels = ((layer, f"{number} {layer}") for number, layer in enumerate(layers, start=1))
+    return make_keys(labels, ordered=len(layers) > len(CATEGORIES))
+
+
+def choose_places(count: int, most: int) -> tuple[float, ...]:
+    """Return which of the places 1 … count along an axis are numbered: the first, and multiples of a round number."""
+    steps = (step * 10**power for power in range(9) for step in (1, 2, 5))
+    step = next(step for step in steps if count // step <= most)
+    return tuple(float(place) for place in sorted({1, *range(step, count + 1, step)}))
 
 
 def choose_ticks(x: np.ndarray, log: bool) -> tuple[float, ...] | None:
