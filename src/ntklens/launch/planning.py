@@ -108,7 +108,8 @@ def _estimate_costs(configurations: Sequence[Configuration]) -> list[Cost]:
     from ntklens.jobs.models import check_model
     from ntklens.sweep.estimate import estimate_cost, load_dataset_sizes
 
-    for configuration in configurations:
-        if configuration.find_pending():
-            check_model(configuration.cfg, load_dataset_sizes(configuration.cfg), build_trainer)
+    # One of each family is initialised: the narrowest, which costs least.
+    pending = [configuration.cfg for configuration in configurations if configuration.find_pending()]
+    for cfg in sorted(pending, key=lambda cfg: width if isinstance(width := cfg.model.get("width"), int) else 0):
+        check_model(cfg, load_dataset_sizes(cfg), build_trainer)
     return [estimate_cost(configuration.cfg) for configuration in configurations]
