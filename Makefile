@@ -1,6 +1,7 @@
 # Each target that needs Python packages first makes .venv what the lock files say.
 .DEFAULT_GOAL := help
-.PHONY: help setup run reproduce-small test test-all check lint format types bench lock test-system slurm-up slurm-down clean
+.PHONY: help setup run reproduce-small test test-all check lint format types bench docs docs-serve dist lock test-system slurm-up \
+	slurm-down clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,6 +20,7 @@ ifneq ($(filter-out 12 13,$(CUDA)),)
 $(error CUDA=$(CUDA): choose 12 or 13)
 endif
 LOCKS := requirements.lock $(if $(CUDA),requirements-cuda$(CUDA).lock)
+DOCS := $(VENV)/docs
 INSTALLED := $(VENV)/installed-$(if $(CUDA),cuda$(CUDA),cpu)
 READY := $(VENV)/ready
 COST := $(if $(CUDA),3 GB to download and 5 to 20 minutes,250 MB to download and 1 to 5 minutes)
@@ -62,7 +64,7 @@ test: $(READY) ## run the tests on all cores, but those marked slow: minutes
 test-all: $(READY) ## run the slow ones too: killed processes, broken servers, coverage of intervals
 	$(PYTEST) -m "not system"
 
-check: lint types test-all ## lint, types and test-all: what every change must pass
+check: lint types docs test-all ## lint, types, docs and test-all: what every change must pass
 
 lint: $(READY) ## find mistakes, and whatever make format would change
 	$(BIN)/python -m ruff check
@@ -76,7 +78,29 @@ types: $(READY) ## check the types
 	$(BIN)/python -m mypy
 
 bench: $(READY) ## run every benchmark (many minutes, on a machine that does nothing else)
-	@set -e; for script in $(filter-out %/timing.py %/gpu.py,$(wildcard benchmarks/*.py)); do echo "bench: $$script"; $(BIN)/python $$script; done
+	@set -e; for script in $(filter-out %/timing.py %/gpu.py %/page.py,$(wildcard benchmarks/*.py)); do echo "bench: $$script"; $(BIN)/python $$script; done
+	$(BIN)/python benchmarks/page.py
+
+# A group of packages of their own: neither a run nor the tests need them.
+$(DOCS): requirements-docs.lock $(READY)
+	@echo "docs: installs requirements-docs.lock into $(VENV): 40 MB to download"
+	@$(PIP) --require-hashes -r requirements-docs.lock
+	@touch $@
+
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs
+docs: $(DOCS) ## build the documentation into site/; a broken link, or a public name without documentation, fails
+	@$(MKDOCS) build --strict --quiet
+	@echo "docs: open site/index.html"
+
+docs-serve: $(DOCS) ## show the documentation in a browser while it is written
+	@$(MKDOCS) serve --strict --watch src --watch examples --watch benchmarks
+
+# RELEASE_PYTHONS=python3.13 and RELEASE_JAX=lowest check one of each; by default all Pythons found, both ends of JAX's range.
+dist: $(DOCS) ## build sdist and wheel, check them, run the wheel in fresh environments (downloads all packages)
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist . | tail -1
+	@$(BIN)/python -m twine check --strict dist/*
+	@$(BIN)/python rehearsal/wheel.py dist/*.whl $(addprefix --python ,$(RELEASE_PYTHONS)) $(addprefix --jax ,$(RELEASE_JAX))
 
 test-system: $(READY) ## test a fresh copy of the repository, an installed wheel, bad disks, a real SLURM (downloads all packages; needs root)
 	$(PYTEST) -m system tests/system
@@ -95,10 +119,11 @@ lock: ## write the lock files anew from pyproject.toml
 	@$(PYTHON) -m venv .venv-lock
 	@.venv-lock/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.9
 	@$(COMPILE) pyproject.toml --group dev --group reference --output-file requirements.lock
+	@$(COMPILE) --group docs --group release --constraint requirements.lock --output-file requirements-docs.lock
 	@for cuda in 12 13; do echo "jax[cuda$$cuda] ; sys_platform == 'linux'" | \
 		$(COMPILE) - --constraint requirements.lock --output-file requirements-cuda$$cuda.lock \
 		$(addprefix --no-emit-package ,jax jaxlib ml-dtypes numpy opt-einsum scipy) || exit 1; done
 
 clean: ## remove .venv and every cache (results in multirun/ stay)
-	rm -rf .venv .venv-lock build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lock build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,11 +1,15 @@
-"""A training loop of one's own, with optax, recorded by ntklens: two widths make a sweep.
+"""A training loop of your own, with optax.
 
-python examples/own_loop_optax.py
-python -m ntklens.run task=report name=own_loop_optax
+    python examples/own_loop_optax.py
+    python -m ntklens.run task=report name=own_loop_optax
+
+`ntklens.Recorder` follows the kernel while a loop of yours trains. Here it does at two widths, whose trajectories
+make a sweep. About 10 s of a processor.
 """
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import optax
 from sklearn.datasets import load_digits
 
@@ -45,6 +49,10 @@ def update(params, state):
     return optax.apply_updates(params, changes), state
 
 
+# %%
+# The recorder is called before the first update and then whenever losses are known; `is_due` says where they are
+# needed.
+
 for width in (16, 64):
     params = init(jax.random.key(0), width)
     state = optimizer.init(params)
@@ -56,4 +64,18 @@ for width in (16, 64):
         params, state = update(params, state)
     print(recorder.save("multirun/own_loop_optax"))
 
-print(ntklens.load("multirun/own_loop_optax")["minimum_effective_rank"])
+# %%
+# What was saved is loaded as any other results are.
+
+data = ntklens.load("multirun/own_loop_optax")
+print(data["minimum_effective_rank"])
+
+figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
+for number, width in enumerate(data["model.width"].values):
+    run = data.isel(run=number, seed=0)
+    axes[0].plot(run["step"], run["test_loss"], label=f"width {width}")
+    axes[1].plot(run["step"], run["trace"])
+for axis, label in zip(axes, ("test loss", "Tr Θ"), strict=True):
+    axis.set(xscale="symlog", yscale="log", xlabel="updates", ylabel=label)
+axes[0].legend()
+figure.savefig("own_loop_optax.png", dpi=120)

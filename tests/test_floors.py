@@ -87,8 +87,8 @@ def test_every_room_has_a_floor():
     assert {module.partition(".")[0] for module in FILES} == set(HEIGHT)
 
 
-def test_the_readme_names_every_room_from_the_top_down():
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+def test_contributing_names_every_room_from_the_top_down():
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
     house = text.partition("\nsrc/ntklens/ ")[2].partition("\nsrc/hydra_plugins/")[0]
     named = [word for line in house.splitlines()[1:] for word in re.findall(r"^  \S+|(?<=/  )\w+(?=/)", line)]
     rooms = [word.strip(" /") for word in named if word.endswith("/") or word.isidentifier()]

@@ -24,7 +24,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The sweep of docs/analysis.md, and its report."""
+    """The sweep of docs/notebook.md, and its report."""
     folder = tmp_path_factory.mktemp("report") / "work"
     folder.mkdir()
     swept = call_ntklens(*SWEEP, cwd=folder)
@@ -79,9 +79,9 @@ def test_tables_keep_the_contract(finished):
 
 @pytest.mark.slow
 def test_the_documentation_is_true(finished, monkeypatch):
-    """The example of docs/analysis.md, executed on the sweep that it names."""
+    """The example of docs/notebook.md, executed on the sweep that it names."""
     monkeypatch.chdir(finished[0])
-    failed, tried = doctest.testfile(str(DOCS / "analysis.md"), module_relative=False, encoding="utf-8")
+    failed, tried = doctest.testfile(str(DOCS / "notebook.md"), module_relative=False, encoding="utf-8")
     assert tried > 8
     assert failed == 0
 

@@ -84,7 +84,12 @@ def complete_options(options: SplitOptions, train_size: int | None = None) -> Sp
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Labelled samples as their source orders them: inputs [n, *shape] of any dtype, perhaps mapped; labels [n]."""
+    """Labelled samples as their source orders them.
+
+    Attributes:
+        inputs: [n, *shape] of any dtype, perhaps mapped from a file.
+        labels: [n], integers.
+    """
 
     inputs: np.ndarray
     labels: np.ndarray

@@ -241,7 +241,22 @@ def plan_ntk(f: Function, params: Any, x1: Any, x2: Any = None) -> KernelPlan:
 
 
 def explain_ntk(f: Function, params: Any, x1: Any, x2: Any = None) -> KernelPlan:
-    """Print `plan_ntk(f, params, x1, x2)`, leaf by leaf with operations and bytes, and their sum; return it."""
+    """Print how `ntk(f, params, x1, x2)` is computed, leaf by leaf with operations and bytes, and their sum.
+
+    It is `plan_ntk`, printed. Nothing is compiled.
+
+    Args:
+        f: function f(params, x) → [N, C], or a `flax.linen.Module`.
+        params: pytree of parameters, or of their shapes (`jax.ShapeDtypeStruct`).
+        x1: inputs [N, ...], or their shape.
+        x2: inputs [N2, ...] of the second index, or their shape; x1 itself if None.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: as `ntk_by_layer`, but for samples that interact.
+    """
     plan = plan_ntk(f, params, x1, x2)
     print(plan)
     return plan

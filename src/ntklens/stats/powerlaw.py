@@ -31,7 +31,13 @@ CANDIDATES = ("power", "affine", "offset_power", "plateau_power", "power_plateau
 
 @dataclass(frozen=True, repr=False)
 class Interval:
-    """A number with its 95 % interval, infinite where the data set no bound; all NaN if there is no number."""
+    """A number with its 95 % interval; all NaN if there is no number.
+
+    Attributes:
+      value: the number.
+      low: lower end, −inf where the data set no bound.
+      high: upper end, inf where the data set no bound.
+    """
 
     value: float = math.nan
     low: float = math.nan

@@ -185,7 +185,13 @@ def _judge(
 
 
 def find_span(data: xr.Dataset, group: Group, paper: Paper) -> tuple[float, float] | None:
-    """Return the range of a group's axis that a paper makes statements for on these data; None if for none."""
+    """Return the range of a group's axis that a paper makes statements for on these data; None if for none.
+
+    Args:
+      data: as `ntklens.load` returns it.
+      group: the runs along the axis.
+      paper: which makes the statements.
+    """
     return paper.ranges.get((group.axis, _name_data(read_configs(data, group.runs))))
 
 

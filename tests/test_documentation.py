@@ -1,0 +1,137 @@
+"""Every page is in the navigation, every link leads somewhere, every public name is documented."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import ntklens
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def load_script(path):
+    """A script that is no module of a package."""
+    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def site():
+    return load_script(DOCS / "site.py")
+
+
+def strip_code(text):
+    return re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+
+
+def list_anchors(path):
+    """Of headings, as a forge and MkDocs make them, and of what names its own."""
+    text = path.read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
+    slugs = {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+    return slugs | set(re.findall(r'id="([^"]+)"', text))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page):
+    """On a forge, where the repository itself is read; make docs checks those of the site."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", strip_code(page.read_text(encoding="utf-8"))):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), target
+        assert not anchor or anchor in list_anchors(found), target
+
+
+def list_pages(nav):
+    if isinstance(nav, str):
+        return [nav]
+    return [page for entry in (nav.values() if isinstance(nav, dict) else nav) for page in list_pages(entry)]
+
+
+def test_every_page_is_in_the_navigation(site):
+    nav = list_pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} | site.make_pages().keys()
+    assert set(nav) == pages
+    assert len(nav) == len(pages)
+
+
+def test_every_public_name_is_documented(site):
+    symbols = site.list_symbols()
+    assert len(symbols) > 50
+    assert {f"ntklens.{name}" for name in ntklens.__all__} <= symbols.keys()
+    assert site.find_undocumented() == []
+    reference = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md"))
+    shown = set(re.findall(r"^::: (\S+)|id=\"([\w.]+)\"", reference, flags=re.MULTILINE))
+    assert {anchor for _, anchor in symbols.values()} <= {name for pair in shown for name in pair}
+
+
+def test_what_is_undocumented_is_found(site):
+    class Bare:
+        """A thing."""
+
+        size: int
+
+        def act(self):
+            return 1
+
+    def take(first, second):
+        """Take one.
+
+        Args:
+            first: of them.
+        """
+
+    assert site.find_gaps(take) == [": argument second is not described"]
+    assert site.find_gaps(Bare) == [": field size is not described", ".act: no docstring"]
+    assert site.find_gaps(lambda: None) == [": no docstring"]
+
+
+def test_what_a_page_would_take_from_the_network_is_found(site):
+    assert site.find_requests('<script src="https://a.org/x.js"></script><link rel=stylesheet href=//b.org/c.css>') == [
+        "https://a.org/x.js",
+        "//b.org/c.css",
+    ]
+    assert site.find_requests("@import 'https://a.org/f.css'; a { background: url(//b.org/p.png) }")
+    assert not site.find_requests('<a href="https://a.org">a</a><img src="a.png"><link rel="icon" href="i.png">')
+
+
+def test_an_example_becomes_a_page(site):
+    page = site.format_script(ROOT / "examples" / "kernel_by_layer.py")
+    assert page.startswith("# The kernel of any network, and its layers\n")
+    assert "](../figures/examples/kernel_by_layer.png)" in page
+    assert page.count("```python\n") == 4
+    assert "\n\n    python examples/kernel_by_layer.py\n\n" in page
+    assert "# %%" not in page
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL))
+    compile(code, "page", "exec")
+
+
+def test_the_benchmarks_page_is_made_of_their_results():
+    script = load_script(ROOT / "benchmarks" / "page.py")
+    assert script.PAGE.read_text(encoding="utf-8") == script.format_page()
+    used = {name for _, name, _ in script.SECTIONS}
+    assert used <= {path.stem for path in script.RESULTS.glob("*.json")}
+    for name in used:
+        assert json.loads((script.RESULTS / f"{name}.json").read_text(encoding="utf-8"))["command"]
+
+
+def test_one_version_and_one_title():
+    """What a release changes in several places."""
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)[1]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    entry = (DOCS / "index.md").read_text(encoding="utf-8").partition("@software{ntklens")[2].partition("\n}")[0]
+    assert citation["version"] == version
+    assert re.search(r"version = \{(.+)\}", entry)[1] == version
+    assert re.search(r"title   = \{(.+)\}", entry)[1] == citation["title"]
+    released = re.findall(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert not released or released[0] == version
