@@ -14,7 +14,24 @@ ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 MODULES = ("ntklens", "ntklens.data", "ntklens.analysis.claims")  # those with an __all__
 PICTURES = "figures/examples"
+LATER = ("reproduction.md",)  # pages that have their place in the navigation before they are written
 log = logging.getLogger("mkdocs.plugins.ntklens")
+
+
+def on_config(config):
+    """Leave out of the navigation what is not written yet."""
+    config.nav = drop_unwritten(config.nav)
+    return config
+
+
+def drop_unwritten(nav):
+    """Return a navigation without the pages of `LATER` that docs/ lacks."""
+    if isinstance(nav, list):
+        return [entry for entry in map(drop_unwritten, nav) if entry is not None]
+    if isinstance(nav, dict):
+        kept = {title: drop_unwritten(entry) for title, entry in nav.items()}
+        return {title: entry for title, entry in kept.items() if entry is not None} or None
+    return None if nav in LATER and not (ROOT / "docs" / nav).exists() else nav
 
 
 # Pages that are made
