@@ -328,7 +328,9 @@ def test_saturation_is_supported_only_by_a_plateau():
     [
         (2, (100, 80, 120), "supported"),  # apart, shallow
         (2, (690, 600, 820), "contradicted"),  # together, shallow
-        (2, (500, 300, 720), "inconclusive"),  # they overlap, but neither holds the other's value
+        (2, (500, 300, 720), "inconclusive"),  # neither
+        (2, (690, 200, 2300), "inconclusive"),  # a wide interval that holds the other's value is no agreement
+        (3, (690, 200, 2300), "inconclusive"),
         (3, (690, 600, 820), "supported"),
         (3, (100, 80, 120), "contradicted"),
         (4, (690, 600, 820), "supported"),

@@ -16,4 +16,4 @@ def compare_transitions(first: Transition, second: Transition) -> str:
         return f"{names}: {f'only {shown[0]}' if shown else 'neither'} shows a crossover within the sweep"
     apart = first.scale.is_outside(second.scale.low, second.scale.high)
     listed = " and ".join(describe_scale(transition.scale) for transition in (first, second))
-    return f"{names} {'differ' if apart else 'agree within their intervals'}: {listed}"
+    return f"{names} {'differ' if apart else 'do not differ beyond their intervals'}: {listed}"

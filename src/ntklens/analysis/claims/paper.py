@@ -19,6 +19,7 @@ from ntklens.stats.profile import LEVEL
 from ntklens.stats.transition import Transition
 
 Config = Mapping[str, object]
+ALIKE = 2.0  # two scales agree if the interval of their ratio lies within this factor
 
 
 @dataclass(frozen=True)
@@ -274,7 +275,8 @@ class Saturation:
 class Agreement:
     """A statement that two observables agree on the transition in deep networks, and differ in shallow ones.
 
-    Intervals apart are a difference; each value within the other's interval is an agreement.
+    Intervals apart are a difference. A ratio of the two scales whose interval lies within a factor of `ALIKE` is an
+    agreement. Wide intervals that overlap show neither.
 
     Attributes:
       text: the sentence.
@@ -290,7 +292,7 @@ class Agreement:
     deep: int
 
     def measure(self, evidence: Evidence, span: tuple[float, float] | None, level: float = LEVEL) -> Finding:
-        """Return the ratio of the two scales."""
+        """Return the ratio of the two scales, with the interval of independent ones."""
         one, low, high = _read_transition(evidence, self.first)
         other = evidence.transitions.get(self.second)
         depths = [value for value in list_values(evidence.configs, "model.depth") if isinstance(value, int)]
@@ -302,10 +304,11 @@ class Agreement:
         if len(depths) != 1:
             return Finding(NOTHING, None, f"{text}; the runs have no one depth", low, high)
         a, b = (_widen_scale(transition, evidence, level) for transition in (one, other))
-        apart, together = a.is_outside(b.low, b.high), a.low <= b.value <= a.high and b.low <= a.value <= b.high
+        ratio = _divide(a, b)
+        apart, together = a.is_outside(b.low, b.high), ratio.is_inside(1 / ALIKE, ALIKE)
         deep = depths[0] >= self.deep
         agrees = (not deep if apart else deep) if apart or together else None
-        return Finding(Interval(a.value / b.value), agrees, f"{text}; {depths[0]} hidden layers", low, high)
+        return Finding(ratio, agrees, f"{text}; {depths[0]} hidden layers", low, high)
 
 
 def judge_interval(measured: Interval, low: float, high: float) -> bool | None:
@@ -356,6 +359,19 @@ def _widen_scale(transition: Transition, evidence: Evidence, level: float) -> In
     fit = law.fits.get("power") if law else None
     degrees = len(fit.x) - FORMS["plateau_power"].size if fit else 0
     return widen(transition.scale, degrees, level, logarithmic=True)
+
+
+def _divide(a: Interval, b: Interval) -> Interval:
+    """Return a/b of positive independent numbers; ends by the method of variance estimates recovery, in logarithms.
+
+    Source: Zou and Donner 2008, Statistics in Medicine 27, 1693, equation of a difference.
+    """
+    with np.errstate(divide="ignore"):
+        (a_value, a_low, a_high), (b_value, b_low, b_high) = (np.log([i.value, i.low, i.high]) for i in (a, b))
+    difference = a_value - b_value
+    low = difference - math.hypot(a_value - a_low, b_high - b_value)
+    high = difference + math.hypot(a_high - a_value, b_value - b_low)
+    return Interval(math.exp(difference), math.exp(low), math.exp(high))
 
 
 def _say(interval: Interval) -> str:
