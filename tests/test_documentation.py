@@ -135,3 +135,33 @@ def test_one_version_and_one_title():
     assert re.search(r"title   = \{(.+)\}", entry)[1] == citation["title"]
     released = re.findall(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert not released or released[0] == version
+
+
+def test_a_forge_runs_what_a_person_types():
+    """Each step of the workflow is a target of the Makefile, each Python one that the wheel is rehearsed on."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "check.yml").read_text(encoding="utf-8"))["jobs"].values()
+    lines = [step["run"].split() for step in job["steps"] if "run" in step]
+    assert {line[0] for line in lines} == {"make"}
+    assert {line[1] for line in lines} == {"check", "dist"} <= targets
+    pythons = load_script(ROOT / "rehearsal" / "wheel.py").PYTHONS
+    assert [f"python{version}" for version in job["strategy"]["matrix"]["python"]] == list(pythons)
+    named = re.findall(r"Python :: (\d\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert [f"python{version}" for version in named] == list(pythons)
+
+
+def test_the_readme_begins_with_two_commands():
+    """Of the Makefile; what else it names exists."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    first = re.search(r"```\n(.*?)```", readme, flags=re.DOTALL)[1]
+    assert re.findall(r"^make (\S+)", first, flags=re.MULTILINE) == ["run", "test"]
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)`", readme)) <= targets
+    assert len(readme.splitlines()) < 70
+    for name in re.findall(r"experiment=(\w+)", readme):
+        assert (ROOT / "conf" / "experiment" / f"{name}.yaml").is_file()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL))
+    for name in re.findall(r"ntklens\.(\w+)\(", code):
+        assert name in ntklens.__all__
