@@ -70,7 +70,7 @@ lint: $(READY) ## find mistakes, and whatever make format would change
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 
-format: $(READY) ## format the code and mend what can be mended by machine
+format: $(READY) ## format the code, and fix what ruff can fix
 	$(BIN)/python -m ruff check --fix
 	$(BIN)/python -m ruff format
 

@@ -4,7 +4,10 @@ import importlib.util
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from ntklens import _compat
@@ -46,3 +49,18 @@ def test_the_installed_jax_knows_the_flag():
     code = "import jax.numpy as jnp; print(float(jnp.ones(2).sum()))"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "2.0"), done.stderr
+
+
+def test_what_a_scan_reads_is_counted():
+    """By the installed JAX, and by both forms in which releases keep it."""
+
+    def scan(weight, start, samples):
+        return jax.lax.scan(lambda carry, x: ((carry[0] * weight + x, carry[1] + 1.0), x), (start, 0.0), samples)
+
+    (equation,) = (
+        equation for equation in jax.make_jaxpr(scan)(2.0, 1.0, jnp.ones(3)).eqns if equation.primitive.name == "scan"
+    )
+    assert _compat.count_scanned(equation.params) == (1, 2)
+    assert _compat.count_scanned({"num_consts": 3, "num_carry": 1}) == (3, 1)
+    trees = SimpleNamespace(unpack=lambda: ((None,) * 3, (None,), ()))
+    assert _compat.count_scanned({"ft_in": trees}) == (3, 1)

@@ -44,6 +44,17 @@ def import_neural_tangents() -> Any:
 neural_tangents = import_neural_tangents  # its public name, ntklens.neural_tangents()
 
 
+def count_scanned(params: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many constants and carried values the equation of a `jax.lax.scan` reads, in this order, before xs.
+
+    JAX 0.11 keeps the three as a tree of leaves, `ft_in`; releases before it keep their numbers.
+    """
+    if "ft_in" in params:
+        constants, carried, _ = params["ft_in"].unpack()
+        return len(constants), len(carried)
+    return params["num_consts"], params["num_carry"]
+
+
 def find_custom_rule(params: Mapping[str, Any]) -> Any:
     """Return the function that a `jax.custom_jvp` got as its rule, out of its equation; None where JAX hides it.
 

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from ntklens._compat import count_scanned
 from ntklens.ntk.gram import uses_cpu
 
 # Results that are another view of the operand.
@@ -231,11 +232,11 @@ def _inline(graph: _Graph, jaxpr: Jaxpr, constants: list[int], inputs: list[int]
 def _inline_step(graph: _Graph, eqn: Any, reads: list[int], repeat: bool) -> list[int]:
     """Add the equations of a scan's only step; what it reads of xs and makes of ys are views of these."""
     body = _close(eqn.params["jaxpr"])
-    scanned = eqn.params["num_consts"] + eqn.params["num_carry"]
+    held, carried = count_scanned(eqn.params)
+    scanned = held + carried
     views = [graph.view(value, var.aval) for value, var in zip(reads[scanned:], body.invars[scanned:], strict=True)]
     constants = [graph.add(var.aval) for var in body.constvars]
     makes = _inline(graph, body, constants, [*reads[:scanned], *views], repeat)
-    carried = eqn.params["num_carry"]
     stacked = zip(makes[carried:], eqn.outvars[carried:], strict=True)
     return [*makes[:carried], *(graph.view(value, var.aval) for value, var in stacked)]
 
@@ -257,7 +258,7 @@ def _count_body(eqn: Any, body: Any, repeat: bool) -> tuple[float, float, int]:
     nodes = _select_needed(graph, outputs)
     changing: Sequence[int] = ()  # what is taken of xs and put into ys stays in their buffers
     if eqn.primitive.name == "scan":
-        first, carried = eqn.params["num_consts"], eqn.params["num_carry"]
+        first, carried = count_scanned(eqn.params)
         changing = inputs[first : first + carried]
     elif eqn.primitive.name == "while" and body is eqn.params["body_jaxpr"]:
         changing = inputs[eqn.params["body_nconsts"] :]
