@@ -54,7 +54,8 @@ def make_pages() -> dict[str, str]:
     }
     scripts = sorted(EXAMPLES.glob("*.py"))
     pages |= {f"examples/{path.stem}.md": format_script(path) for path in scripts}
-    pages |= {f"examples/{path.name}": path.read_text(encoding="utf-8") for path in EXAMPLES.glob("*.md")}
+    for path in EXAMPLES.glob("*.md"):
+        pages[f"examples/{path.name}"] = path.read_text(encoding="utf-8").replace("](../docs/", "](../")
     return pages
 
 
