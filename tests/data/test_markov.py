@@ -54,7 +54,7 @@ def test_a_data_seed_draws_balanced_classes():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"vocabulary": 129}, "dataset.vocabulary=129: must be 2 … 128"),
+        ({"vocabulary": 4097}, "dataset.vocabulary=4097: must be 2 … 4096"),
         ({"order": 7}, "dataset.order=7: 10^7 contexts are more than"),
         ({"length": 2, "order": 3}, "dataset.length=2: must be dataset.order=3 or more"),
         ({"concentration": 0.0}, "dataset.concentration=0: must be a positive number"),

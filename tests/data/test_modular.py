@@ -49,7 +49,7 @@ def test_a_larger_fraction_contains_a_smaller_one():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"modulus": 129}, "dataset.modulus=129: must be 2 … 128"),
+        ({"modulus": 1025}, "dataset.modulus=1025: must be 2 … 1024"),
         ({"modulus": 1}, "dataset.modulus=1: must be 2"),
         ({"modulus": 9, "operation": "divide"}, "dataset.modulus=9: dataset.operation=divide needs a prime"),
         ({"operation": "plus"}, "dataset.operation=plus: must be one of add, subtract, multiply, divide"),

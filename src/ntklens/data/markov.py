@@ -9,7 +9,7 @@ from ntklens.data.split import Pool, SplitOptions, check_positive, check_seed, c
 from ntklens.data.stream import Source, draw_dataset
 from ntklens.errors import InputError
 
-LARGEST = 128  # classes: Θ has (N C)² entries
+LARGEST = 4096  # classes; of more than 128 the kernel is that of projected outputs
 CONTEXTS = 2**20  # rows of the largest chain
 BURN_IN = 64  # tokens drawn before a sequence begins
 
@@ -66,7 +66,7 @@ def load(
     chain's own probabilities, below which no network's falls but by chance, is `bayes_loss` in the provenance.
 
     Args:
-        vocabulary: V, the number of tokens and of classes, at most 128.
+        vocabulary: V, the number of tokens and of classes, at most 4096.
         order: how many tokens the next one depends on.
         length: tokens of a sequence, beside the mark; `order` or more.
         concentration: of the Dirichlet distribution that draws what follows each context.
@@ -89,7 +89,7 @@ def load(
         check_positive(field, value)
     check_seed("chain_seed", chain_seed)
     if not 2 <= vocabulary <= LARGEST:
-        raise InputError(f"dataset.vocabulary={vocabulary}: must be 2 … {LARGEST}: the kernel has as many outputs")
+        raise InputError(f"dataset.vocabulary={vocabulary}: must be 2 … {LARGEST}")
     if vocabulary**order > CONTEXTS:
         raise InputError(
             f"dataset.order={order}: {vocabulary}^{order} contexts are more than {CONTEXTS}; lower dataset.order or "

@@ -9,8 +9,8 @@ from ntklens.data.dataset import Dataset
 from ntklens.data.split import Pool, SplitOptions, build_dataset, check_seed, complete_options
 from ntklens.errors import InputError
 
-LARGEST = 128  # classes: Θ has (N C)² entries
-PROBE_SIZE = 32  # by default, for the same reason
+LARGEST = 1024  # classes; of more than 128 the kernel is that of projected outputs
+PROBE_SIZE = 32  # by default: Θ has (N C)² entries
 OPERATIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "add": lambda a, b: a + b,
     "subtract": lambda a, b: a - b,
@@ -34,7 +34,7 @@ def load(
     pool of training samples, the rest is held out. Tokens 0 … p − 1 are residues, p is the mark "=".
 
     Args:
-        modulus: p, at most 128; a prime where ∘ divides.
+        modulus: p, at most 1024; a prime where ∘ divides.
         operation: ∘: add, subtract, multiply or divide.
         train_fraction: fraction of the pairs that may be trained on.
         split_seed: draws the order of the pairs.
@@ -54,7 +54,7 @@ def load(
     if operation not in (*OPERATIONS, DIVIDE):
         raise InputError(f"dataset.operation={operation}: must be one of {', '.join((*OPERATIONS, DIVIDE))}")
     if not 2 <= modulus <= LARGEST:
-        raise InputError(f"dataset.modulus={modulus}: must be 2 … {LARGEST}: the kernel has as many outputs")
+        raise InputError(f"dataset.modulus={modulus}: must be 2 … {LARGEST}")
     if operation == DIVIDE and any(modulus % divisor == 0 for divisor in range(2, modulus)):
         raise InputError(f"dataset.modulus={modulus}: dataset.operation={DIVIDE} needs a prime")
     if not 0 < train_fraction < 1:

@@ -18,6 +18,7 @@ from ntklens.jobs.limit import check_metrics_limit
 from ntklens.jobs.models import build_model
 from ntklens.jobs.needs import Needs, Sizes, count_needs
 from ntklens.jobs.optimizers import build_optimizer
+from ntklens.ntk.projection import MOST_OUTPUTS
 from ntklens.recording.measure import Measurer
 from ntklens.recording.quantities import QUANTITIES, TWIN, list_metrics
 from ntklens.training.controls import add_controls
@@ -120,12 +121,17 @@ def _encode(node: DictConfig) -> str:
     return json.dumps(OmegaConf.to_container(node, resolve=True))
 
 
-def build_measurer(cfg: DictConfig, trainer: Trainer) -> Measurer:
+def projects_outputs(dataset: Dataset) -> bool:
+    """Return whether the kernel is that of projected outputs: of vocabularies, which may be large."""
+    return dataset.probe.holds_tokens and dataset.classes > MOST_OUTPUTS
+
+
+def build_measurer(cfg: DictConfig, trainer: Trainer, dataset: Dataset) -> Measurer:
     """Return what measures the networks of a configuration."""
     ntk = cfg.ntk
     draws = ntk.trace_draws if ntk.get("trace") == "estimate" else None
     metrics = list_metrics(cfg.get("metrics") or (), ntk.get("probes", 1), draws is not None)
-    return Measurer.of(trainer, ntk.engine, metrics, draws)
+    return Measurer.of(trainer, ntk.engine, metrics, draws, projects_outputs(dataset))
 
 
 def make_record_steps(cfg: DictConfig, trainer: Trainer, train_size: int) -> np.ndarray:
@@ -154,7 +160,7 @@ def count_member_needs(cfg: DictConfig, trainer: Trainer, dataset: Dataset, size
     """
     return count_needs(
         trainer,
-        build_measurer(cfg, trainer),
+        build_measurer(cfg, trainer, dataset),
         describe_sample(dataset),
         sizes or count_sizes(dataset),
         cfg.ntk.get("probes", 1),

@@ -17,12 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from ntklens.config.schemas import KERNEL, PARAMETERS
 from ntklens.data import Dataset
-from ntklens.jobs.build import build_measurer
+from ntklens.jobs.build import build_measurer, projects_outputs
 from ntklens.jobs.datasets import identify_dataset
 from ntklens.jobs.finish import finish_seed
 from ntklens.jobs.tracker import Tracker
 from ntklens.jobs.watcher import Watcher
 from ntklens.ntk.layers import name_layers
+from ntklens.ntk.projection import MOST_OUTPUTS
+from ntklens.ntk.projection import SEED as PROJECTION_SEED
 from ntklens.recording.measure import DeviceData
 from ntklens.recording.recorder import NEEDED, PENDING, EnsembleRecorder
 from ntklens.recording.spectra import SpectrumWorkers
@@ -132,7 +134,7 @@ class Pack:
         trainer, cfg = job.trainer, job.cfg
         self.state = initialise(trainer, [seeds[member] for member in padded], self.learning_rate)
         self.recorder = EnsembleRecorder(
-            build_measurer(cfg, trainer),
+            build_measurer(cfg, trainer, job.dataset),
             job.data,
             self.state.params,
             job.steps,
@@ -287,6 +289,7 @@ class Pack:
             "run_key": job.key,
             "N": len(job.dataset.probe),
             "C": job.dataset.classes,
+            **describe_projection(job.dataset),
             **describe_inputs(job.dataset.probe.inputs),
             "parameters": count_parameters(job.trainer.apply, self.state.params),
             "data": job.dataset.provenance,
@@ -306,6 +309,14 @@ class Pack:
             publish_trajectory(trajectory, directory)
             finish_seed(directory, trajectory)
             job.tracker.finish(seed, directory)
+
+
+def describe_projection(dataset: Dataset) -> dict[str, Any]:
+    """Return, as attributes, how the outputs whose kernel is measured were projected."""
+    if not projects_outputs(dataset):
+        return {}
+    how = {"onto": MOST_OUTPUTS, "seed": PROJECTION_SEED, "columns": "orthonormal, times √(C / onto)"}
+    return {"projected_outputs": MOST_OUTPUTS, "projection": how}
 
 
 def count_parameters(apply: Any, params: Params) -> int:

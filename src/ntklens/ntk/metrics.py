@@ -136,7 +136,7 @@ def kernel_distance(kernel: Kernel, other: Kernel) -> float:
     return float(np.sum(difference**2) / 2)
 
 
-def target_alignment(kernel: Kernel, labels: np.ndarray | jax.Array) -> float:
+def target_alignment(kernel: Kernel, labels: np.ndarray | jax.Array, projection: np.ndarray | None = None) -> float:
     """Centred kernel–target alignment yᵀ H Θ H y / (‖H Θ H‖ |H y|²), y one-hot labels, H = 1 − (1/N) 1 1ᵀ over samples.
 
     In [0, 1] for a positive semidefinite kernel; 1 if H Θ H is the kernel of the centred labels. Source: Cristianini et
@@ -144,7 +144,8 @@ def target_alignment(kernel: Kernel, labels: np.ndarray | jax.Array) -> float:
 
     Args:
         kernel: array [N, C, N, C].
-        labels: integers [N], in [0, C).
+        labels: integers [N], in [0, C); where there is a projection, in [0, outputs).
+        projection: [outputs, C], by which the kernel's function was multiplied, and y is; None: C are all outputs.
 
     Returns:
         The alignment in float64; NaN if the kernel is zero or not finite, or all labels are the same.
@@ -154,7 +155,7 @@ def target_alignment(kernel: Kernel, labels: np.ndarray | jax.Array) -> float:
     """
     samples, outputs = kernel.shape[:2]
     centred = flatten_kernel(centre_kernel(_normalise(kernel)))
-    targets = np.eye(outputs)[np.asarray(labels)]
+    targets = (np.eye(outputs) if projection is None else projection)[np.asarray(labels)]
     targets = (targets - targets.mean(0)).reshape(samples * outputs)
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(targets @ centred @ targets / (np.sqrt(np.sum(centred**2)) * (targets @ targets)))

@@ -12,6 +12,7 @@ from ntklens.data import Dataset, Split
 from ntklens.data.probes import choose_probes
 from ntklens.ntk import reference, structured
 from ntklens.ntk.layers import name_layers
+from ntklens.ntk.projection import Projected
 from ntklens.ntk.weighted import weigh_leaves
 from ntklens.recording.quantities import RECORD, Quantity, select_quantities
 from ntklens.training.ensemble import PRECISION, Params, Precondition, Trainer, map_members
@@ -83,6 +84,7 @@ class Measurer:
       rates: the rate of each leaf of the parameters, of one `learning_rate`; None: one for all.
       precondition: state of the optimizer → what Adam multiplies its momentum by; None: it does no such.
       trace_draws: by how many draws of random signs traces are estimated; None: they are exact.
+      projected: as `apply`, its outputs projected onto fewer, whose kernel is measured; None: that of `apply` itself.
     """
 
     apply: Callable[[Params, jax.Array], jax.Array]
@@ -94,10 +96,18 @@ class Measurer:
     rates: tuple[float, ...] | None = None
     precondition: Precondition | None = None
     trace_draws: int | None = None
+    projected: Callable[[Params, jax.Array], jax.Array] | None = None
 
     @classmethod
-    def of(cls, trainer: Trainer, engine: str, metrics: tuple[str, ...], trace_draws: int | None = None) -> "Measurer":
-        """Return what measures the networks of a trainer."""
+    def of(
+        cls,
+        trainer: Trainer,
+        engine: str,
+        metrics: tuple[str, ...],
+        trace_draws: int | None = None,
+        project: bool = False,
+    ) -> "Measurer":
+        """Return what measures the networks of a trainer, or their projected outputs."""
         return cls(
             trainer.apply,
             trainer.loss,
@@ -107,7 +117,13 @@ class Measurer:
             rates=trainer.rates,
             precondition=trainer.precondition,
             trace_draws=trace_draws,
+            projected=Projected(trainer.apply) if project else None,
         )
+
+    @property
+    def kernel_apply(self) -> Callable[[Params, jax.Array], jax.Array]:
+        """The function whose kernel is measured."""
+        return self.projected or self.apply
 
     @property
     def quantities(self) -> dict[str, Quantity]:
@@ -192,7 +208,7 @@ class RecordView:
 
     @functools.cached_property
     def _measured_traces(self) -> tuple[dict[str, jax.Array], jax.Array]:
-        return self._trace_layers(self.measurer.apply, self.params)
+        return self._trace_layers(self.measurer.kernel_apply, self.params)
 
     def _trace_layers(self, function: Callable, params: Params) -> tuple[dict[str, jax.Array], jax.Array]:
         """Return the trace of each layer's share, exact or estimated, and the standard error of their sum.
@@ -212,7 +228,7 @@ class RecordView:
         """The trace of the kernel whose leaves count with the rates that they are trained with."""
         if self.measurer.rates is None:
             return self.traces.sum()
-        function, params = weigh_leaves(self.measurer.apply, self.params, self.measurer.rates)
+        function, params = weigh_leaves(self.measurer.kernel_apply, self.params, self.measurer.rates)
         return sum(self._trace_layers(function, params)[0].values(), jnp.zeros((), self.traces.dtype))
 
     @functools.cached_property
@@ -225,7 +241,7 @@ class RecordView:
         if rates is not None:
             scaled = [rate * leaf for rate, leaf in zip(rates, jax.tree.leaves(weights), strict=True)]
             weights = jax.tree.unflatten(jax.tree.structure(weights), scaled)
-        return structured.weighted_trace(self.measurer.apply, self.params, self.data.probe, weights)
+        return structured.weighted_trace(self.measurer.kernel_apply, self.params, self.data.probe, weights)
 
     @functools.cached_property
     def twin_logits(self) -> jax.Array:

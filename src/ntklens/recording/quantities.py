@@ -114,7 +114,8 @@ def _measure_limit_distance(view: KernelView) -> float:
 
     assert view.limit is not None
     limit = np.asarray(view.limit, np.float64)
-    whole = np.einsum("ij,cd->icjd", limit, np.eye(view.kernel.shape[1]))
+    onto = np.eye(view.kernel.shape[1]) if view.projection is None else view.projection.T @ view.projection
+    whole = np.einsum("ij,cd->icjd", limit, onto)
     return float(np.linalg.norm(view.kernel - whole) / np.linalg.norm(whole))
 
 
@@ -129,13 +130,13 @@ def _measure_velocity(view: KernelView) -> float:
 def _measure_alignment(view: KernelView) -> float:
     from ntklens.ntk.metrics import target_alignment
 
-    return target_alignment(view.kernel, view.labels)
+    return target_alignment(view.kernel, view.labels, view.projection)
 
 
 def _measure_layer_alignment(view: KernelView) -> list[float]:
     from ntklens.ntk.metrics import target_alignment
 
-    return [target_alignment(share, view.labels) for share in view.shares.values()]
+    return [target_alignment(share, view.labels, view.projection) for share in view.shares.values()]
 
 
 def _measure_weighted_rank(view: KernelView) -> float:

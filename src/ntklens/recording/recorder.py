@@ -5,7 +5,7 @@ the train losses `trajectory.LEVELS`, which are measured as they happen.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from ntklens.ntk.layers import name_layers
 from ntklens.ntk.order import order_layers
+from ntklens.ntk.projection import draw_projection
 from ntklens.ntk.regression import regress
 from ntklens.ntk.structured import check_row
 from ntklens.recording.measure import DeviceData, Keep, Measurer, measure_records, select_member
@@ -165,7 +166,7 @@ class EnsembleRecorder:
         if self.measurer.engine == "structured":
             n, c = next(iter(view.shares.values())).shape[:2]
             row = np.random.default_rng(n * c).integers((n, c))
-            check_row(self.measurer.apply, params, self.data.probe, view.shares, (int(row[0]), int(row[1])))
+            check_row(self.measurer.kernel_apply, params, self.data.probe, view.shares, (int(row[0]), int(row[1])))
 
     def _measure_kernel(self, member: int, record: dict[str, Any], params: Params, moment: str) -> KernelView:
         """Have a kernel measured for a record, and return what its quantities see."""
@@ -200,6 +201,8 @@ class EnsembleRecorder:
     def _view_kernel(self, member: int, step: int, params: Params, moment: str) -> KernelView:
         """Compute a member's kernel, and collect what its quantities need beside it."""
         view = KernelView(step / self.steps_per_epoch, self.data.probe_labels)
+        if self.measurer.projected is not None:
+            view.projection = draw_projection(self._describe_outputs(self.measurer.apply).shape[1])
         view.limit = None if self.data.limit is None else self.data.limit.probe
         if moment == "spectrum":
             view.theta = compute_member_kernel(params, jnp.int32(member), self.data.probe, measurer=self.measurer)
@@ -357,8 +360,11 @@ class EnsembleRecorder:
         """Return whether the member's last recorded function is constant over the probe: it is dead."""
         return bool(self.records[member] and self.records[member][-1].get("constant"))
 
+    def _describe_outputs(self, apply: Callable[[Params, jax.Array], jax.Array]) -> jax.ShapeDtypeStruct:
+        return jax.eval_shape(apply, select_member(self.initial, 0), self.data.probe)
+
     def _stack(self, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-        outputs = jax.eval_shape(self.measurer.apply, select_member(self.initial, 0), self.data.probe)
+        outputs = self._describe_outputs(self.measurer.kernel_apply)
         sizes = {"layer": len(self.layers), "mode": outputs.size, "probe": 1 + len(self.data.other_probes)}
         dtype = np.dtype(jnp.promote_types(outputs.dtype, jnp.float32))  # of a kernel
         stacked = {}

@@ -28,7 +28,7 @@ def compute_member_kernels(
     params: Params, member: jax.Array, probe: jax.Array, *, measurer: Measurer
 ) -> dict[str, jax.Array]:
     """Return {layer: its share of Θ, shape [N, C, N, C]} of one of the stacked members."""
-    return ENGINES[measurer.engine].layer_kernels(measurer.apply, select_member(params, member), probe)
+    return ENGINES[measurer.engine].layer_kernels(measurer.kernel_apply, select_member(params, member), probe)
 
 
 @functools.partial(jax.jit, static_argnames=("measurer",))
@@ -41,7 +41,7 @@ def compute_member_kernel(params: Params, member: jax.Array, probe: jax.Array, *
 def compute_weighted_kernel(params: Params, member: jax.Array, probe: jax.Array, *, measurer: Measurer) -> jax.Array:
     """Return Σ_l η_l Θ_l, shape [N, C, N, C], of one of the stacked members, with the rates η_l of its leaves."""
     assert measurer.rates is not None
-    function, values = weigh_leaves(measurer.apply, select_member(params, member), measurer.rates)
+    function, values = weigh_leaves(measurer.kernel_apply, select_member(params, member), measurer.rates)
     return add_shares(ENGINES[measurer.engine].layer_kernels(function, values, probe))
 
 
@@ -70,6 +70,7 @@ class KernelView:
       limit: K of Θ_∞ = K ⊗ I_C, shape [N, N], where a quantity needs it.
       regression: how well kernel regression with Θ predicts the test samples, where a quantity needs it.
       limit_regression: the same with Θ_∞.
+      projection: P of the kernel's outputs, shape [outputs, C]; None: C are all.
       weighted: Σ_l η_l Θ_l with the rates of the leaves, where a quantity needs it; None: all rates are one, it is Θ.
     """
 
@@ -84,6 +85,7 @@ class KernelView:
     sharpness: float = math.nan
     learning_rate: float = math.nan
     weighted: jax.Array | None = None
+    projection: np.ndarray | None = None
     limit: jax.Array | None = None
     regression: Regression | None = None
     limit_regression: Regression | None = None

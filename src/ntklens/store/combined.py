@@ -37,7 +37,7 @@ from ntklens.store.trajectory import Stored, read_variables
 
 COMBINED_NAME = "combined.nc"
 TEMPORARY_PREFIX = ".combined-"
-LAYOUT = 4  # raise it whenever the same trajectories would give another file
+LAYOUT = 5  # raise it whenever the same trajectories would give another file
 
 
 class Written(NamedTuple):

@@ -27,6 +27,7 @@ SCALARS = {  # attributes that become variables [run, seed]
     "parameters": "number of parameters",
     "N": "samples of the probe",
     "C": "outputs",
+    "projected_outputs": "outputs that the kernel has, projected, of the C of the network",
     "input_dim": "dimension of an input",
     "probe_square": "mean over the probe of |x|²",
 }

@@ -138,10 +138,13 @@ def read_symbol(name: str) -> str:
 
 
 def count_outputs(study: Study) -> float:
-    """Return N · C, the size of Θ; NaN if runs differ in it."""
+    """Return N · C, the size of Θ; NaN if runs differ in it. C are projected outputs where there are such."""
     data = study.data
     if "N" in data and "C" in data:
-        sizes = (data["N"] * data["C"]).values
+        outputs = data["C"]
+        if "projected_outputs" in data:
+            outputs = data["projected_outputs"].fillna(outputs)
+        sizes = (data["N"] * outputs).values
     elif "eigenvalues" in data:
         sizes = np.isfinite(data.eigenvalues.isel(record=0).values).sum(axis=-1)
     else:
