@@ -1,4 +1,8 @@
+import os
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -198,3 +202,38 @@ def test_matrix_products_are_not_left_to_the_accelerator(mlp_problem):
     products = [line for line in lowered.as_text().splitlines() if "dot_general" in line]
     assert products
     assert all("HIGHEST" in line for line in products)
+
+
+SHARDED = """
+import jax
+import numpy as np
+
+from ntklens.training.ensemble import initialise, run_states
+from problems import make_problem
+
+trainer, data = make_problem()
+for members, devices in ((4, 4), (6, 3), (5, 1)):
+    state = initialise(trainer, range(members), 1e-2)
+    assert len(jax.local_devices()) == 4
+    (state,) = run_states(trainer, state, data.train, np.array([20]))
+    for leaf in jax.tree.leaves((state.params, state.opt_state)):
+        assert len(leaf.sharding.device_set) == devices, (members, leaf.sharding)
+        assert devices == 1 or leaf.addressable_shards[0].data.shape[0] == members // devices
+    print(*(float(value).hex() for leaf in jax.tree.leaves(state.params) for value in np.asarray(leaf).ravel()))
+"""
+
+
+def test_members_spread_over_local_devices_end_as_on_one(mlp_problem):
+    folder = Path(__file__).parents[1]
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(folder)}
+    result = subprocess.run(
+        [sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    trainer, data = mlp_problem
+    for line, members in zip(result.stdout.splitlines(), (4, 6, 5), strict=True):
+        leaves = jax.tree.leaves(train(trainer, data, range(members), [20])[-1])
+        expected = np.concatenate([np.asarray(leaf).ravel() for leaf in leaves])
+        found = np.array([float.fromhex(word) for word in line.split()])
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

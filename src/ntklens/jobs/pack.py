@@ -37,7 +37,7 @@ from ntklens.store.same_data import DataIdentity
 from ntklens.store.snapshots import START, list_snapshots, name_crossing, write_snapshot
 from ntklens.store.trajectory import LEVELS, publish_trajectory
 from ntklens.store.units import write_unfinished
-from ntklens.training.ensemble import Params, State, Trainer, initialise, run_states
+from ntklens.training.ensemble import Params, State, Trainer, initialise, run_states, shard_members
 from ntklens.training.resolution import FOUND
 from ntklens.training.schedule import choose_sparse
 
@@ -155,7 +155,7 @@ class Pack:
         def stack(name: str, like: Any) -> Any:
             members = [checkpoint.arrays[name] for checkpoint in checkpoints]
             leaves = [jnp.stack([jnp.asarray(leaf) for leaf in column]) for column in zip(*members, strict=True)]
-            return jax.tree.unflatten(jax.tree.structure(like), leaves)
+            return shard_members(jax.tree.unflatten(jax.tree.structure(like), leaves))
 
         params = stack("params", self.state.params)
         opt_state = stack("opt_state", self.state.opt_state)

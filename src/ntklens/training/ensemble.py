@@ -86,8 +86,25 @@ def initialise(trainer: Trainer, seeds: Sequence[int], learning_rate: float) -> 
       A state whose leaves have a leading axis of len(seeds).
     """
     members = [_start(trainer, jnp.uint32(seed)) for seed in seeds]
-    params, opt_state, order_key = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-    return State(params, opt_state, order_key, jnp.full(len(seeds), learning_rate, float), 0)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    return State(*shard_members((*stacked, jnp.full(len(seeds), learning_rate, float))), 0)
+
+
+def shard_members(stacked: Any) -> Any:
+    """Spread members over as many local devices as divide their number; programs of them then run on these together.
+
+    Args:
+      stacked: a tree whose leaves have a leading axis of members.
+
+    Returns:
+      The same tree.
+    """
+    devices, members = jax.local_devices(), len(jax.tree.leaves(stacked)[0])
+    count = max(number for number in range(1, len(devices) + 1) if members % number == 0)
+    if count == 1:
+        return stacked
+    mesh = jax.sharding.Mesh(np.array(devices[:count]), ("member",))
+    return jax.device_put(stacked, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("member")))
 
 
 @partial(jax.jit, static_argnums=0)
