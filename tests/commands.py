@@ -18,6 +18,14 @@ TOY = (
     "dataset.classes=3", "model.width=6", "training.epochs=20", "ensemble=2",
 )  # fmt: skip
 
+# Sweeps of the other networks, as small as they are made, and long enough to be interrupted.
+_LITTLE = ("model.width=8", "model.depth=1", "dataset.train_size=12", "dataset.test_size=8", "dataset.probe_size=4",
+           "training.epochs=2000", "ensemble=1")  # fmt: skip
+NETWORKS = {
+    "images": ("-m", "model=cnn,resnet,transformer", "dataset=digits", *_LITTLE),
+    "tokens": ("-m", "model=causal_transformer", "dataset=modular,markov", *_LITTLE),
+}
+
 BROKEN = '''
 """A model of which width 5 fails where it is trained, as long as the file `fail` is there."""
 import os, sys

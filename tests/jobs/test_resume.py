@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from commands import TOY
+from commands import TOY, run_ntklens
 from ntklens.config.identity import compute_key
 from ntklens.config.schemas import find_config_directory, register_schemas
 from ntklens.errors import InputError
@@ -86,6 +86,7 @@ NETWORKS = {
     "cnn": (*SIZES, "model=cnn", "model.width=2", "dataset=digits"),
     "resnet": (*SIZES, "model=resnet", "model.width=8", "model.stages=1", "dataset=digits"),
     "transformer": (*SIZES, "model=transformer", "model.width=4", "dataset=digits"),
+    "modular": (*SIZES, "model=causal_transformer", "model.width=4", "dataset=modular", "dataset.modulus=5"),
     "causal_transformer": (*SIZES, "model=causal_transformer", "model.width=4", "dataset=markov", "dataset.length=2"),
 }
 
@@ -407,3 +408,18 @@ def test_compiled_programs_lie_beside_the_runs_wherever_a_job_works(tmp_path, mo
     monkeypatch.setattr(compute, "use_compilation_cache", seen.append)
     run(tmp_path / "results" / "name" / "run", "paths.results=results", after=1)
     assert seen == [tmp_path / "results"]
+
+
+@pytest.mark.slow
+def test_a_run_on_several_devices_is_equal_to_rounding(tmp_path):
+    words = (*WORDS, "ensemble=4", "tracking=none")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+    assert run_ntklens(*words, "name=one", cwd=tmp_path).returncode == 0
+    assert run_ntklens(*words, "name=four", cwd=tmp_path, XLA_FLAGS=flags).returncode == 0
+    (one,), (four,) = ([path.parent for path in tmp_path.glob(f"multirun/{name}/*/config.yaml")]
+                       for name in ("one", "four"))  # fmt: skip
+    for seed in range(4):
+        first, second = read(one, seed), read(four, seed)
+        early = (first.epoch <= 10).values
+        for name in ("train_loss", "test_loss", "trace", "effective_rank"):
+            np.testing.assert_allclose(second[name][early], first[name][early], rtol=1e-5, err_msg=name)

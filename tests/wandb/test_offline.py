@@ -1,5 +1,6 @@
 """Runs written to this disk, read back from W&B's transaction logs."""
 
+import contextlib
 import json
 import os
 import re
@@ -11,9 +12,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from commands import TOY, call_ntklens, isolate, list_files, start_ntklens
+from commands import NETWORKS, TOY, call_ntklens, isolate, list_files, start_ntklens
 from ntklens.recording.observables import compute_observables
 from ntklens.recording.quantities import VARIABLES
 from ntklens.store.checkpoint import find_checkpoint_step
@@ -186,6 +188,31 @@ def test_what_was_not_logged_is_logged_by_the_next_launch(copy):
     for path in find_trajectories(copy):
         attrs = read_trajectory(path).attrs
         expect_equal(runs[f"{NAME}-{attrs['run_key']}-{attrs['seed']}"], path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_every_network_is_killed_and_continued_as_one_run(tmp_path, kind):
+    words = (*NETWORKS[kind], "name=networks", "launch.workers=1", "checkpoint.minutes=0.0005", "tracking.mode=offline")
+    launch = start_ntklens(*words, cwd=tmp_path, **isolate(tmp_path / "here"))
+    deadline = time.monotonic() + 300
+    while not any(find_checkpoint_step(seed) for seed in tmp_path.glob("multirun/*/*/seed=*")):
+        assert time.monotonic() < deadline
+        assert launch.poll() is None
+        time.sleep(0.02)
+    first = psutil.Process(launch.pid)
+    for process in (first, *first.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    launch.communicate()
+    result = call_ntklens(*words, cwd=tmp_path, **isolate(tmp_path / "here"))
+    assert (result.returncode, result.stderr) == (0, "")
+    runs, paths = find_runs(tmp_path, "networks"), find_trajectories(tmp_path, "networks")
+    assert len(runs) == len(paths) == {"images": 3, "tokens": 2}[kind]
+    attributes = [read_trajectory(path).attrs for path in paths]
+    assert any(attrs["continued_from_step"] > 0 for attrs in attributes)
+    for path, attrs in zip(paths, attributes, strict=True):
+        expect_equal(runs[f"networks-{attrs['run_key']}-{attrs['seed']}"], path)
 
 
 @pytest.mark.slow
