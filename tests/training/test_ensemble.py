@@ -223,6 +223,7 @@ for members, devices in ((4, 4), (6, 3), (5, 1)):
 """
 
 
+@pytest.mark.slow
 def test_members_spread_over_local_devices_end_as_on_one(mlp_problem):
     folder = Path(__file__).parents[1]
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
