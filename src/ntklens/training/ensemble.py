@@ -86,8 +86,10 @@ def initialise(trainer: Trainer, seeds: Sequence[int], learning_rate: float) -> 
       A state whose leaves have a leading axis of len(seeds).
     """
     members = [_start(trainer, jnp.uint32(seed)) for seed in seeds]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
-    return State(*shard_members((*stacked, jnp.full(len(seeds), learning_rate, float))), 0)
+    params, opt_state, order_key = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    rates = jnp.full(len(seeds), learning_rate, float)
+    params, opt_state, order_key, rates = shard_members((params, opt_state, order_key, rates))
+    return State(params, opt_state, order_key, rates, 0)
 
 
 def shard_members(stacked: Any) -> Any:
