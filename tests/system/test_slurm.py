@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from commands import BROKEN, TOY, call_ntklens, isolate, list_files, run_ntklens, start_ntklens
+from commands import BROKEN, NETWORKS, TOY, call_ntklens, isolate, list_files, run_ntklens, start_ntklens
 from ntklens.store.trajectory import read_trajectory
 from ntklens.wandb.names import make_id
 from ntklens.wandb.runs import list_runs
@@ -29,8 +29,9 @@ CLUSTER = [sys.executable, str(ROOT / "rehearsal" / "cluster.py")]
 PLACE = Path("/var/lib/ntklens-rehearsal")
 CONF = PLACE / "etc" / "slurm.conf"
 SMALL = [word for word in TOY if not word.startswith(("model.width", "ensemble", "training.epochs"))]
-SWEEP = ("-m", "model.width=3,5", *SMALL, "ensemble=2", "name=on slurm", "checkpoint.minutes=0.002")
-SWEEP += ("checkpoint.grace=20", "hydra/launcher=slurm_cpu", "hydra.launcher.task_minutes=0.1")
+SLURM = ("name=on slurm", "checkpoint.minutes=0.002", "checkpoint.grace=20", "hydra/launcher=slurm_cpu")
+SLURM += ("hydra.launcher.task_minutes=0.1",)
+SWEEP = ("-m", "model.width=3,5", *SMALL, "ensemble=2", *SLURM)
 LONG = (*SWEEP, "training.epochs=60000")
 
 
@@ -401,10 +402,12 @@ def test_stock_launchers_keep_working(tmp_path):
         assert len(list((tmp_path / "multirun" / launcher).rglob("trajectory.nc"))) == 4
 
 
-def test_jobs_that_are_put_back_leave_whole_runs_in_wandb(tmp_path, hurry):
+@pytest.mark.parametrize("kind", ["mlp", *NETWORKS])
+def test_jobs_that_are_put_back_leave_whole_runs_in_wandb(tmp_path, hurry, kind):
     folder = tmp_path / "here"
     folder.mkdir()
-    words, environment = (*LONG, "tracking.mode=offline"), isolate(folder)
+    sweep = (*NETWORKS[kind], *SLURM) if kind in NETWORKS else LONG
+    words, environment = (*sweep, "tracking.mode=offline"), isolate(folder)
     assert run_ntklens(*words, cwd=folder, **environment).returncode == 0
     wait_for(lambda: list_running() and has_checkpoint(folder))
     call("scontrol", "requeue", list_running()[0])
@@ -413,9 +416,10 @@ def test_jobs_that_are_put_back_leave_whole_runs_in_wandb(tmp_path, hurry):
     runs = list_runs(folder / "multirun" / "on slurm")
     steps = {run.id: [row["_step"] for row in read_run(run.path).history] for run in runs}
     assert all(run.whole for run in runs)
-    assert len(runs) == len(steps) == 4
+    count = {"mlp": 4, "images": 3, "tokens": 2}[kind]
+    assert len(runs) == len(steps) == count
     assert steps == find_steps(folder)
-    assert "4 runs are on this disk only; to upload: wandb sync 'multirun/on slurm/wandb'" in result.stdout
+    assert f"{count} runs are on this disk only; to upload: wandb sync 'multirun/on slurm/wandb'" in result.stdout
     assert list_files(tmp_path / "home") == []
 
 
