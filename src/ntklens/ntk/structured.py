@@ -85,7 +85,7 @@ def ntk_by_layer(f: Function, params: Any, x1: Inputs, x2: Inputs | None = None)
         x2: inputs [N2, ...] of the second index; x1 itself if None.
 
     Returns:
-        {layer: array [N, C, N2, C]}, in float32, or float64 if a parameter is.
+        Layer → array [N, C, N2, C], in float32, or float64 if a parameter is.
 
     Raises:
         ValueError: if f does not return [N, C], if its samples interact (as under batch normalisation; checked once per
@@ -199,7 +199,7 @@ def layer_traces(f: Function, params: Any, x: Inputs) -> dict[str, Array]:
         x: inputs [N, ...].
 
     Returns:
-        {layer: scalar array}, layers as in `ntk_by_layer`.
+        Layer → scalar array, layers as in `ntk_by_layer`.
 
     Raises:
         ValueError: as `ntk_by_layer`.

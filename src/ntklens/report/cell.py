@@ -17,7 +17,7 @@ def draw(study: Study, name: str | None = None) -> Any:
         name: of a figure, such as "laws"; None: only list them.
 
     Returns:
-        A `matplotlib.figure.Figure`, which a notebook shows and `savefig` writes; without a name, {name: title} of the
+        A `matplotlib.figure.Figure`, which a notebook shows and `savefig` writes; without a name, name → title of the
         figures that the study has data for.
 
     Raises:

@@ -110,8 +110,8 @@ def load_snapshots(path: str | Path) -> dict[str, Snapshot]:
       path: a seed's directory, `multirun/<name>/<run>/seed=<k>`, or its trajectory.nc.
 
     Returns:
-      {snapshot: what was kept}, in the order of training: `start`, `crossing_1`, `crossing_0.3`, `crossing_0.1` (where
-      the train loss first is at or below these), `minimum` (of the selection loss).
+      Snapshot → what was kept, in the order of training, of `start`, of `crossing_1`, `crossing_0.3`, `crossing_0.1`
+      (where the train loss first is at or below these), and of `minimum` (of the selection loss).
 
     Raises:
       InputError: if nothing was kept there.
