@@ -52,7 +52,7 @@ run: $(READY) ## train an ensemble on the digits dataset and measure how its tan
 # The sweeps that carry the story; what is finished is not trained again, so that an interrupted one goes on.
 STORY := mnist_width_small mnist_data_small cifar10_transition_small parameterization_small input_dim_small cnn_width_small
 comma := ,
-reproduce-small: $(READY) ## the six small experiments that carry the story, and one page (MNIST, CIFAR-10; counted: at most 87 minutes on two cores)
+reproduce-small: $(READY) ## the six small experiments that carry the story, and one page (MNIST, CIFAR-10; some 40 minutes on two quiet cores)
 	@set -e; for name in $(STORY); do $(BIN)/python -m ntklens.run -m experiment=$$name; done
 	$(BIN)/python -m ntklens.run task=report 'name=[$(subst $() ,$(comma),$(strip $(STORY)))]'
 
