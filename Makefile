@@ -1,6 +1,6 @@
 # Each target that needs Python packages first makes .venv what the lock files say.
 .DEFAULT_GOAL := help
-.PHONY: help setup run reproduce-small test test-all check lint format types bench docs docs-serve dist lock test-system slurm-up \
+.PHONY: help setup run reproduce-small test test-all check lint format types bench docs docs-serve dist lock test-release test-system slurm-up \
 	slurm-down clean
 
 VENV := .venv
@@ -62,7 +62,7 @@ test: $(READY) ## run the tests on all cores, but those marked slow: minutes
 	$(PYTEST)
 
 test-all: $(READY) ## run the slow ones too: killed processes, broken servers, coverage of intervals
-	$(PYTEST) -m "not system"
+	$(PYTEST) -m "not system and not release"
 
 check: lint types docs test-all ## lint, types, docs and test-all: what every change must pass
 
@@ -103,7 +103,10 @@ dist: $(DOCS) ## build sdist and wheel, check them, run the wheel in fresh envir
 	@$(BIN)/python rehearsal/wheel.py dist/*.whl $(addprefix --python ,$(RELEASE_PYTHONS)) $(addprefix --jax ,$(RELEASE_JAX))
 
 test-system: $(READY) ## test a fresh copy of the repository, an installed wheel, bad disks, a real SLURM (downloads all packages; needs root)
-	$(PYTEST) -m system tests/system
+	$(PYTEST) -m "system and not release" tests/system
+
+test-release: $(READY) ## the same of every network, before a release: kills, W&B, a real SLURM (needs root)
+	$(PYTEST) -m release
 
 slurm-up: ## start a real SLURM on this machine, to rehearse a sweep on (Debian packages; needs root)
 	@$(or $(PYTHON),python3) rehearsal/cluster.py up

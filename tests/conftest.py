@@ -50,7 +50,7 @@ def pytest_runtest_makereport(item, call):
 def pytest_terminal_summary(terminalreporter):
     reports = [report for reports in terminalreporter.stats.values() for report in reports]
     costs = {
-        report.nodeid: (dict(report.user_properties)[COST], bool({"slow", "system"} & set(report.keywords)))
+        report.nodeid: (dict(report.user_properties)[COST], bool({"slow", "system", "release"} & set(report.keywords)))
         for report in reports
         if COST in dict(getattr(report, "user_properties", ()))
     }

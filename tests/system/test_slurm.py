@@ -402,7 +402,7 @@ def test_stock_launchers_keep_working(tmp_path):
         assert len(list((tmp_path / "multirun" / launcher).rglob("trajectory.nc"))) == 4
 
 
-@pytest.mark.parametrize("kind", ["mlp", *NETWORKS])
+@pytest.mark.parametrize("kind", ["mlp", *(pytest.param(kind, marks=pytest.mark.release) for kind in NETWORKS)])
 def test_jobs_that_are_put_back_leave_whole_runs_in_wandb(tmp_path, hurry, kind):
     folder = tmp_path / "here"
     folder.mkdir()

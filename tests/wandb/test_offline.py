@@ -191,7 +191,7 @@ def test_what_was_not_logged_is_logged_by_the_next_launch(copy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", [pytest.param("images", marks=pytest.mark.release), "tokens"])
 def test_every_network_is_killed_and_continued_as_one_run(tmp_path, kind):
     words = (*NETWORKS[kind], "name=networks", "launch.workers=1", "checkpoint.minutes=0.0005", "tracking.mode=offline")
     launch = start_ntklens(*words, cwd=tmp_path, **isolate(tmp_path / "here"))
