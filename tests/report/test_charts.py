@@ -9,7 +9,7 @@ import pytest
 from ntklens.analysis.study import analyse
 from ntklens.report.chart import Chart, Key, Panel, Series
 from ntklens.report.charts import build_charts
-from ntklens.report.charts.members import choose_ticks, list_groups
+from ntklens.report.charts.members import average, choose_ticks, list_groups
 from ntklens.report.charts.slopes import differentiate, measure_slopes
 from ntklens.report.charts.theory import predict_initial_trace
 from ntklens.report.charts.words import describe_fit, describe_law, select_curves
@@ -277,3 +277,11 @@ def test_a_legend_lies_within_the_figure(words):
         box, whole = legend.get_window_extent(), figure.bbox
     assert whole.x0 <= box.x0 < box.x1 <= whole.x1
     assert whole.y0 <= box.y0 < box.y1 <= whole.y1
+
+
+@pytest.mark.parametrize("scale", [0.1, 1 / 3, 1.7e5])
+def test_a_bar_that_reaches_zero_leaves_nothing_for_a_logarithmic_axis(scale):
+    """Of one seed alone that is not 0 the s.e.m. is the mean, but for rounding."""
+    for count in range(2, 12):
+        mean, error, _ = average(np.array([scale, *[0.0] * (count - 1)])[:, None])
+        assert (mean - error).item() == 0.0

@@ -130,4 +130,6 @@ def average(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mean = np.where(count > 0, filled.sum(axis=0) / np.maximum(count, 1), np.nan)
     square = np.where(np.isfinite(values), (values - mean) ** 2, 0.0).sum(axis=0)
     error = np.sqrt(square / np.maximum(count - 1, 1) / np.maximum(count, 1))
+    # A bar that reaches zero reaches it exactly: a logarithmic axis would go down to what rounding leaves of it.
+    error = np.where(np.isclose(error, np.abs(mean), rtol=1e-6, atol=0.0), np.abs(mean), error)
     return mean, np.where(count > 1, error, np.nan), count
