@@ -96,13 +96,13 @@ def shard_members(stacked: Any) -> Any:
     """Spread members over as many local devices as divide their number; programs of them then run on these together.
 
     Args:
-      stacked: a tree whose leaves have a leading axis of members.
+      stacked: a tree whose leaves have a leading axis of members; without leaves, as an optimizer's state may be, too.
 
     Returns:
       The same tree.
     """
-    devices, members = jax.local_devices(), len(jax.tree.leaves(stacked)[0])
-    count = max(number for number in range(1, len(devices) + 1) if members % number == 0)
+    devices, leaves = jax.local_devices(), jax.tree.leaves(stacked)
+    count = max((n for n in range(1, len(devices) + 1) if leaves and len(leaves[0]) % n == 0), default=1)
     if count == 1:
         return stacked
     mesh = jax.sharding.Mesh(np.array(devices[:count]), ("member",))
