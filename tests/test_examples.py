@@ -78,6 +78,7 @@ def test_width_sweep(run_example, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_mup_against_standard(run_example):
     """What it is made to show: Tr Θ_0 grows with the width under `standard` alone, and β falls there alone."""
     found = run_example("mup_against_standard")
