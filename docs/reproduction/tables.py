@@ -34,7 +34,6 @@ SHORT = {
     "model.parameterization=": "",
     "dataset.input_dim=": "d' = ",
     "model.depth=": "depth ",
-    "=null": "=none",
 }
 LAWS = {
     "minimum_loss": "L_min",
