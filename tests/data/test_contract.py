@@ -1,6 +1,7 @@
 """Every dataset that there is a file of loads, takes the options of all, and is trained on."""
 
 import jax
+import numpy as np
 import pytest
 
 from contract import OWN, SMALL, check, configure, list_options
@@ -9,7 +10,11 @@ from ntklens.jobs.datasets import load_dataset
 
 
 @pytest.fixture(autouse=True)
-def example(monkeypatch, small_mnist, small_cifar):
+def example(monkeypatch, tmp_path, small_mnist, small_cifar):
+    """The files that the options read where no other is named."""
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "images.npz", images=rng.random((440, 8, 8), np.float32), labels=np.arange(440) % 10)
+    monkeypatch.chdir(tmp_path)
     (small_mnist.root / "fashion_mnist").symlink_to(small_mnist.folder)
     monkeypatch.setenv("NTKLENS_DATA", str(small_mnist.root))
     monkeypatch.syspath_prepend(str(OWN))
