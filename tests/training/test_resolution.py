@@ -73,6 +73,36 @@ def test_a_round_ends_behind_the_knee_of_a_plateau():
     assert LOW < one.near < one.minimum == one.updates < LAST  # the lowest is the last: n1 is what means something
 
 
+def learn_little(share):
+    """Hard data: `fall_and_rise`, but the selection loss never falls further than by a share of itself."""
+
+    def curve_of(length):
+        train, selection = 0, 1
+        first = fall_and_rise(length)(0)[selection]
+        scale = share / (first - 1)
+        return lambda t: (
+            fall_and_rise(length)(t)[train],
+            2.3 * (1 - share + scale * (fall_and_rise(length)(t)[selection] - 1)),
+        )
+
+    return curve_of
+
+
+@pytest.mark.parametrize("share", [0.5, 0.09, 0.02, 0.005])
+def test_the_rule_finds_the_minimum_however_little_there_is_to_learn(share):
+    """Within 1 % of the minimum are all updates where the whole fall is less."""
+    choice = search(Start(1e-2), lambda rate: learn_little(share)(0.2 / rate))
+    assert choice.status == FOUND
+    assert 0.3 <= choice.rounds[-1].near / choice.rounds[-1].minimum < 1
+
+
+def test_where_the_fall_is_more_than_a_tenth_near_is_within_one_percent():
+    curve = learn_little(0.12)(100)
+    one = follow(curve)
+    lowest = curve(one.minimum)[1]
+    assert one.near == next(t for t in make_geometric_steps(LAST, RECORD_RATIO) if curve(int(t))[1] <= 1.01 * lowest)
+
+
 def test_a_minimum_beyond_the_last_update_is_late():
     assert follow(fall_and_rise(2000)) == Round(1.0, LATE, follow(fall_and_rise(2000)).near, LAST, LAST)
 

@@ -1,8 +1,9 @@
 """The rule that chooses a step so that the minimum of the selection loss comes after about 200 updates.
 
-n is the update of the lowest selection loss, n1 the first record within 1 % of it. The anchor is n1: where the loss has
-a knee and then a plateau, as under mean squared error, n is no meaningful update and n1 is. The rule, and what was
-measured of it: docs/protocol.md. Nothing here trains: `search_step` is given a function that does a round.
+n is the update of the lowest selection loss, n1 the first record near it: within 1 % of it, and within a tenth of the
+fall to it. The anchor is n1: where the loss has a knee and then a plateau, as under mean squared error, n is no
+meaningful update and n1 is. The tenth counts where the whole fall is below 10 %, of hard data: without it n1 would be
+the first update. The rule, and what was measured of it: docs/protocol.md. Nothing here trains: `search_step` is given a function that does a round.
 """
 
 import math
@@ -16,6 +17,7 @@ LAST = 640  # updates of a round: how far beyond 400 the minimum lies need not b
 RECORD_RATIO = 1.19  # between a round's records
 ROUNDS = 3
 PLATEAU = 0.01  # of the selection loss
+SHARE = 0.1  # of the fall of the selection loss, where that is less
 LEARNT = 0.7  # of the first train loss: above it no minimum has come yet
 RISEN = 1.05  # of the lowest selection loss: the minimum has passed
 FOUND, LATE, DIVERGED, NO_MINIMUM, UNSETTLED = "found", "late", "diverged", "no minimum", "not in 100–300"
@@ -45,7 +47,7 @@ class Round(NamedTuple):
     Attributes:
         learning_rate: the step.
         end: `found`, `late` or `diverged`.
-        near: n1, the first record whose selection loss is within 1 % of the lowest.
+        near: n1, the first record whose selection loss is near the lowest.
         minimum: n, the record of the lowest.
         updates: updates done.
     """
@@ -84,7 +86,7 @@ class Watch:
         self.steps: list[int] = []
         self.losses: list[float] = []
         self.first_train = math.nan
-        self.reference = 0  # the last record that lowered the selection loss by 1 % of the reference before
+        self.reference = 0  # the last record that lowered the selection loss visibly below the reference before
         self.reference_loss = math.inf
 
     def look(self, step: int, train: float, selection: float) -> str | None:
@@ -106,7 +108,7 @@ class Watch:
             return DIVERGED
         self.steps.append(step)
         self.losses.append(selection)
-        if selection <= (1 - PLATEAU) * self.reference_loss:
+        if len(self.steps) == 1 or selection < self.reference_loss - self._find_tolerance(self.reference_loss):
             self.reference, self.reference_loss = step, selection
         if train < LEARNT * self.first_train:
             risen = selection > RISEN * min(self.losses) and step > 1.15 * self.reference
@@ -119,8 +121,13 @@ class Watch:
         if not self.losses:
             return Round(learning_rate, end, 0, 0, updates)
         lowest = min(self.losses)
-        near = next(step for step, loss in zip(self.steps, self.losses, strict=True) if loss <= (1 + PLATEAU) * lowest)
+        limit = lowest + self._find_tolerance(lowest)
+        near = next(step for step, loss in zip(self.steps, self.losses, strict=True) if loss <= limit)
         return Round(learning_rate, end, near, self.steps[self.losses.index(lowest)], updates)
+
+    def _find_tolerance(self, reference: float) -> float:
+        """Return by how much two selection losses must differ to count as different."""
+        return min(PLATEAU * reference, SHARE * (self.losses[0] - min(self.losses)))
 
 
 def start_adam(width: int, train_size: int) -> Start:
