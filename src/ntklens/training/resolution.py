@@ -3,7 +3,8 @@
 n is the update of the lowest selection loss, n1 the first record near it: within 1 % of it, and within a tenth of the
 fall to it. The anchor is n1: where the loss has a knee and then a plateau, as under mean squared error, n is no
 meaningful update and n1 is. The tenth counts where the whole fall is below 10 %, of hard data: without it n1 would be
-the first update. The rule, and what was measured of it: docs/protocol.md. Nothing here trains: `search_step` is given a function that does a round.
+the first update. The rule, and what was measured of it: docs/protocol.md. Nothing here trains: `search_step` is given a
+function that does a round.
 """
 
 import math
