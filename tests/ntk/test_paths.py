@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import ntklens
 from cases import CASES
@@ -138,6 +139,24 @@ def test_heads_are_found_where_no_sample_changes_the_cotangent():
     assert get_heads("residual sums before a mean") == {"t"}
     assert get_heads("attention block") == {"params/Dense_0/kernel", "params/Dense_1/kernel"}
     assert get_heads("readouts that samples change") == set()
+
+
+ELEMENTWISE = (
+    *(nn.celu, nn.elu, nn.gelu, nn.hard_swish, nn.leaky_relu, nn.log_sigmoid, nn.relu, nn.relu6, nn.selu, nn.sigmoid),
+    *(nn.silu, nn.soft_sign, nn.softplus, nn.tanh, jnp.arctan, jnp.arcsinh, jnp.cosh, jnp.sin, jnp.sinh, jnp.tan),
+    *(jnp.exp2, jnp.expm1, jnp.log1p, jnp.square, jnp.cbrt, jax.lax.erf, jax.lax.lgamma),
+)
+
+
+@pytest.mark.parametrize("act", ELEMENTWISE, ids=lambda act: act.__name__)
+def test_a_head_is_found_behind_every_activation(act):
+    """Versions of JAX differ in the primitives that derivatives are made of."""
+
+    def f(p, x):
+        return jnp.abs(act(x @ p["w"])).mean(1) @ p["v"]
+
+    found = structured.plan_ntk(f, {"w": jnp.ones((9, 8)), "v": jnp.ones((8, 3))}, jnp.ones((4, 7, 9)))
+    assert {found.names[share.leaves[0]]: share.path for share in found.shares}["w"] == plan.HEAD
 
 
 def test_a_plan_covers_every_leaf_once_and_needs_shapes_only():

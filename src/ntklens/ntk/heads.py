@@ -24,8 +24,10 @@ from ntklens.ntk.program import Equation, Program, find_dependent, run_equations
 LINEAR = {"add", "add_any", "sub", "neg", "convert_element_type", "copy", "copy_p", "mul", "div"}
 ELEMENTWISE = LINEAR | {
     *("max", "min", "clamp", "abs", "sign", "select_n", "gt", "ge", "lt", "le", "eq", "ne", "and", "or", "not"),
-    *("exp", "exp2", "log", "log1p", "expm1", "logistic", "tanh", "erf", "erfc", "erf_inv", "sin", "cos", "atan2"),
-    *("pow", "integer_pow", "square", "sqrt", "rsqrt", "cbrt", "is_finite", "stop_gradient", "name"),
+    *("exp", "exp2", "log", "log1p", "log2", "expm1", "logistic", "erf", "erfc", "erf_inv", "lgamma", "digamma"),
+    *("sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh"),
+    *("pow", "integer_pow", "square", "one_minus_square", "sqrt", "rsqrt", "cbrt", "floor", "ceil", "round", "rem"),
+    *("is_finite", "stop_gradient", "name"),
 }
 CALLS = {"custom_jvp_call", "jit", "pjit"}
 
