@@ -117,13 +117,14 @@ def leave_out_triton() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {WITHOUT_TRITON}".strip()
 
 
-def use_compilation_cache(results: Path) -> None:
+def use_compilation_cache(results: Path, begin: bool = True) -> None:
     """Keep compiled programs beside the results, so that jobs share them; one folder per kind of processor.
 
     Programs compiled for another processor would run wrongly or not at all. JAX_COMPILATION_CACHE_DIR, if set, rules.
 
     Args:
       results: the folder that collects runs.
+      begin: whether to begin a cache where there is none; not before the input is checked.
     """
     import jax
     from jax.experimental.compilation_cache import compilation_cache
@@ -134,7 +135,7 @@ def use_compilation_cache(results: Path) -> None:
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = (results / ".compilation_cache" / describe_processor()).resolve()
-    if getattr(jax.config, "jax_compilation_cache_dir", None) == str(folder):
+    if getattr(jax.config, "jax_compilation_cache_dir", None) == str(folder) or not (begin or folder.is_dir()):
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -34,7 +34,6 @@ KEYS = {
     'optimizer.learning_rate="1e-2"': "fe6af00bdc16d8ad",
     "model.bias=0": "cb5aee349d5bc588",
     "model.bias=false model.activation=tanh model.depth=3": "864c6c6eb0bd4a0a",
-    "model.activation=1": "91b354c2764bcbde",
     "model.parameterization=standard model.width=7": "3e524f80f0cfcd97",
     "optimizer.eps=1": "8812d71ab04f82fa",
     "dataset=synthetic dataset.input_dim=7 dataset.classes=3 dataset.teacher_seed=5": "1b8e5f653b393617",

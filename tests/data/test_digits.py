@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -44,3 +46,14 @@ def test_balanced_subset():
 def test_more_than_there_is():
     with pytest.raises(InputError, match=r"^dataset\.train_size=1001: digits has 1000 training images$"):
         digits.load(train_size=1001)
+
+
+def test_scikit_learns_loader_is_not_imported_where_its_file_is_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert len(digits.load().train) == 200
+
+
+def test_without_the_file_the_loader_is_asked(monkeypatch):
+    here = digits.load()
+    monkeypatch.setattr(digits, "find_spec", lambda _name: None)
+    assert digits.load().provenance == here.provenance

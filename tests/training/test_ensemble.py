@@ -125,11 +125,11 @@ def test_a_diverging_member_leaves_its_neighbours_alone(mlp_problem):
 
 def test_nothing_is_compiled_per_record_or_per_seed(mlp_problem):
     trainer, data = mlp_problem
-    before = ensemble.advance._cache_size(), ensemble._start._cache_size()
+    before = ensemble.advance._cache_size(), ensemble.start_member._cache_size()
     train(trainer, data, range(6), [0, 1, 2, 5, 9, 30])
     train(trainer, data, range(6, 12), [0, 3, 7])
     assert ensemble.advance._cache_size() == before[0] + 1
-    assert ensemble._start._cache_size() == before[1] + 1
+    assert ensemble.start_member._cache_size() == before[1] + 1
 
 
 def test_nothing_is_compiled_per_learning_rate(mlp_problem):

@@ -64,8 +64,6 @@ class NtklensSweeper(BasicSweeper):
         Raises:
           InputError: if a configuration is wrong; nothing is launched then, and nothing written.
         """
-        from ntklens.launch.planning import make_configuration
-
         assert self.hydra_context is not None
         assert self.config is not None
         assert self.launcher is not None
@@ -80,6 +78,8 @@ class NtklensSweeper(BasicSweeper):
         for cfg in composed:
             validate(cfg)
             check_metrics(cfg.metrics)
+        from ntklens.launch.planning import make_configuration  # not above: it takes longer than a wrong value may
+
         target = composed[0].task._target_
         launch = find_task(target).sweep
         if launch is None:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ntklens.config.identity import AUTO, RESOLVED, is_not_identity, is_same, list_neutral
 from ntklens.config.lines import find_key, format_override, get_words
-from ntklens.config.options import describe_unknown_key, type_groups
+from ntklens.config.options import check_choices, describe_unknown_key, type_groups
 from ntklens.config.schemas import KEPT
 from ntklens.config.task import find_task
 from ntklens.errors import InputError
@@ -228,6 +228,7 @@ def validate(cfg: DictConfig) -> None:
         ruled = key == "optimizer.learning_rate" and value == AUTO
         if value is not None and not ruled and not _holds(holds, value):
             raise InputError(f"{_show(key, value)}: {rule}")
+    check_choices(cfg)
     _check_finite(OmegaConf.to_container(cfg, resolve=True))
     _check_width(cfg)
     _check_step(cfg)

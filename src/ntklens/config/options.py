@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ntklens.config.identity import AUTO, RESOLVED
-from ntklens.config.lines import find_key, get_words
+from ntklens.config.lines import find_key, format_override, get_words
 from ntklens.config.schemas import ALIASES, Config, find_config_directory
 from ntklens.config.signatures import Arguments, read_arguments
 from ntklens.errors import InputError
@@ -22,6 +22,7 @@ GROUPS: dict[str, tuple[str, ...]] = {"model": ("classes",), "dataset": (), "opt
 # Numbers for which optax's signatures name no plain type.
 KINDS = {"optimizer.momentum": float}
 RULED = "optimizer.learning_rate"  # may be left to a rule
+CHOICES = "choices"  # of a field's metadata
 
 
 def type_groups(cfg: DictConfig) -> None:
@@ -79,11 +80,8 @@ def _type_group(cfg: DictConfig, group: str, node: DictConfig) -> None:
         raise InputError(f"{group}.{given[0]}: ntklens passes {given[0]}; remove it")
     if not arguments.others and (unknown := [name for name in names if name not in arguments.named]):
         raise InputError(_describe_unknown(group, target, unknown[0], arguments.named))
-    kinds = {name: _choose_kind(group, name, arguments) for name in names}
-    schema = make_dataclass(
-        target.rpartition(".")[2],
-        [("_target_", str, MISSING), *((name, kind, field(default=MISSING)) for name, kind in kinds.items())],
-    )
+    entries = [(name, _choose_kind(group, name, arguments), _make_field(name, arguments)) for name in names]
+    schema = make_dataclass(target.rpartition(".")[2], [("_target_", str, MISSING), *entries])
     typed = OmegaConf.structured(schema)
     typed._set_parent(cfg)
     typed._metadata.key = group
@@ -91,6 +89,28 @@ def _type_group(cfg: DictConfig, group: str, node: DictConfig) -> None:
     for name, value in values.items():
         typed[name] = value
     cfg[group] = typed
+
+
+def _make_field(name: str, arguments: Arguments) -> Any:
+    choices = arguments.named[name].choices if name in arguments.named else ()
+    return field(default=MISSING, metadata={CHOICES: choices})
+
+
+def check_choices(cfg: DictConfig) -> None:
+    """Refuse a value that is none of those which the signature of its group's target lists.
+
+    Args:
+      cfg: the composed configuration, its groups typed.
+
+    Raises:
+      InputError: naming the override to type.
+    """
+    for group in GROUPS:
+        for entry in fields(OmegaConf.get_type(cfg[group])):  # type: ignore[arg-type]
+            choices = entry.metadata.get(CHOICES)
+            if choices and (value := cfg[group][entry.name]) not in choices:
+                listed = ", ".join(map(str, choices))
+                raise InputError(f"{format_override(f'{group}.{entry.name}', value)}: must be one of {listed}")
 
 
 def find_arguments(group: str, target: str) -> Arguments:

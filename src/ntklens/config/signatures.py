@@ -15,7 +15,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Literal, Union
 
 from ntklens.errors import InputError
 
@@ -31,10 +31,12 @@ class Argument:
     Attributes:
       kind: int, float, bool, str, a list or dict of them, or Optional of one; Any where the signature does not say.
       required: whether it has no default.
+      choices: the values of a `Literal`; empty of any other type.
     """
 
     kind: Any
     required: bool
+    choices: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,11 @@ def _inspect(target: str) -> Arguments:
     for name, one in signature.parameters.items():
         if one.kind is one.VAR_KEYWORD:
             keys = _list_keys(one.annotation)
-            named |= {key: Argument(_choose_kind(kind, None), False) for key, kind in keys.items()}
+            named |= {key: _describe(kind, None, False) for key, kind in keys.items()}
             others = others or not keys
         elif one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY):
             default = None if one.default is one.empty else one.default
-            named[name] = Argument(_choose_kind(one.annotation, default), one.default is one.empty)
+            named[name] = _describe(one.annotation, default, one.default is one.empty)
     if isinstance(found, type) and any(f"{base.__module__}.{base.__name__}" in FLAX_MODULES for base in found.__mro__):
         named = {name: argument for name, argument in named.items() if name not in FLAX_FIELDS}
     return Arguments(named, others)
@@ -111,12 +113,21 @@ def _list_keys(annotation: Any) -> dict[str, Any]:
     return typing.get_type_hints(inner[0]) if inner and typing.is_typeddict(inner[0]) else {}
 
 
-def _choose_kind(annotation: Any, default: Any) -> Any:
-    """Return the type to check by: the annotation if it is a plain one, else that of the default if it is a number."""
+def _describe(annotation: Any, default: Any, required: bool) -> Argument:
+    """Return what an annotation, or its text, and a default say of an argument."""
     if isinstance(annotation, str):
         annotation = _evaluate(annotation)
+    choices = typing.get_args(annotation) if typing.get_origin(annotation) is Literal else ()
+    return Argument(_choose_kind(annotation, default, choices), required, choices)
+
+
+def _choose_kind(annotation: Any, default: Any, choices: tuple[Any, ...]) -> Any:
+    """Return the type to check by: the annotation if it is a plain one, else that of the default if it is a number."""
     if _is_plain(annotation):
         return annotation
+    if choices:
+        (kind,) = kinds if len(kinds := {type(one) for one in choices}) == 1 else (Any,)
+        return kind if kind in PLAIN else Any
     if isinstance(default, bool):
         return bool
     if isinstance(default, int):
@@ -159,7 +170,7 @@ def _read_source(module: str, name: str) -> Arguments | None:
     if found is None:
         return None
     home, node = found
-    if node.decorator_list:
+    if isinstance(node, ast.Assign) or node.decorator_list:
         return None
     if isinstance(node, ast.ClassDef):
         return _read_class(home, node)
@@ -181,7 +192,7 @@ def _read_class(home: str, node: ast.ClassDef) -> Arguments | None:
     for part in node.body:  # the fields of a dataclass
         if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
             default = None if part.value is None else _find_value(part.value)
-            named[part.target.id] = Argument(_choose_kind(ast.unparse(part.annotation), default), part.value is None)
+            named[part.target.id] = _describe(_read_annotation(home, part.annotation), default, part.value is None)
     return Arguments(named, False)
 
 
@@ -204,8 +215,9 @@ def _read_function(home: str, arguments: ast.arguments) -> Arguments | None:
     defaults: list[ast.expr | None] = [None] * (len(places) - len(arguments.defaults)) + list(arguments.defaults)
     pairs = [*zip(places, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
     named = {
-        one.arg: Argument(
-            _choose_kind(ast.unparse(one.annotation) if one.annotation else Any, default and _find_value(default)),
+        one.arg: _describe(
+            _read_annotation(home, one.annotation) if one.annotation else Any,
+            default and _find_value(default),
             default is None,
         )
         for one, default in pairs[len(arguments.posonlyargs) :]
@@ -223,8 +235,16 @@ def _read_function(home: str, arguments: ast.arguments) -> Arguments | None:
         return None
     for part in found[1].body:
         if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
-            named[part.target.id] = Argument(_choose_kind(ast.unparse(part.annotation), None), False)
+            named[part.target.id] = _describe(_read_annotation(found[0], part.annotation), None, False)
     return Arguments(named, False)
+
+
+def _read_annotation(home: str, node: ast.expr) -> str:
+    """Return an annotation as text; of a name that a module gives to a `Literal`, the latter."""
+    text = ast.unparse(node)
+    module, _, name = (_resolve(home, text) or f"{home}.{text}").rpartition(".")
+    found = _find_definition(module, name) if name.isidentifier() else None
+    return ast.unparse(found[1].value) if found and isinstance(found[1], ast.Assign) else text
 
 
 def _find_value(node: ast.expr) -> Any:
@@ -234,12 +254,14 @@ def _find_value(node: ast.expr) -> Any:
         return None
 
 
-def _find_definition(module: str, name: str) -> tuple[str, ast.FunctionDef | ast.ClassDef] | None:
+def _find_definition(module: str, name: str) -> tuple[str, ast.FunctionDef | ast.ClassDef | ast.Assign] | None:
     """Return the module and the node of a name, followed through `from … import`."""
     for _ in range(9):
         body = _parse_module(module)
         for node in reversed(body or ()):
             if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+                return module, node
+            if isinstance(node, ast.Assign) and [ast.unparse(one) for one in node.targets] == [name]:
                 return module, node
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 original = next((one.name for one in node.names if (one.asname or one.name) == name), None)

@@ -1,7 +1,7 @@
 """Modular: all pairs of a ∘ b mod p as sequences of three tokens, split at random; nothing is downloaded."""
 
 from collections.abc import Callable
-from typing import Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from ntklens.errors import InputError
 
 LARGEST = 1024  # classes; of more than 128 the kernel is that of projected outputs
 PROBE_SIZE = 32  # by default: Θ has (N C)² entries
+Operation = Literal["add", "subtract", "multiply", "divide"]
 OPERATIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "add": lambda a, b: a + b,
     "subtract": lambda a, b: a - b,
@@ -22,7 +23,7 @@ DIVIDE = "divide"
 def load(
     *,
     modulus: int = 31,
-    operation: str = "add",
+    operation: Operation = "add",
     train_fraction: float = 0.5,
     split_seed: int = 0,
     name: str = "modular",

@@ -26,6 +26,22 @@ def load_cached(node: str) -> Dataset:
     return load_checked(OmegaConf.create(json.loads(node)))
 
 
+def load_dataset_sizes(cfg: DictConfig) -> Dataset:
+    """Return a dataset of the configuration's sizes; which samples it holds (`data_seed`, `probe_seed`) may differ."""
+    plain: dict[str, Any] = OmegaConf.to_container(cfg.dataset, resolve=True)  # type: ignore[assignment]
+    return _load_sizes(json.dumps(choose_any(plain), sort_keys=True))
+
+
+def choose_any(node: dict[str, Any]) -> dict[str, Any]:
+    """Return a dataset's settings with one choice of the samples that it draws."""
+    return node | {name: 0 for name in ("data_seed", "probe_seed") if node.get(name)}
+
+
+@functools.lru_cache(maxsize=4)
+def _load_sizes(node: str) -> Dataset:
+    return load_checked(OmegaConf.create(json.loads(node)))
+
+
 def identify_dataset(cfg: DictConfig, dataset: Dataset) -> DataIdentity:
     """Return what tells a configuration's data from others."""
     node: dict[str, Any] = OmegaConf.to_container(cfg.dataset, resolve=True)  # type: ignore[assignment]

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import json
 import pydoc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,10 +17,11 @@ from ntklens.data import Dataset
 from ntklens.errors import InputError
 from ntklens.ntk.layers import call_function, mark_parameters
 from ntklens.ntk.structured import check_function
-from ntklens.training.ensemble import Params, Trainer
+from ntklens.training.ensemble import Params, Trainer, start_member
 
 Init = Callable[[jax.Array], Params]
 Apply = Callable[[Params, jax.Array], jax.Array]
+Build = Callable[[DictConfig, Dataset], Trainer]
 
 SAMPLES = 8  # on which a model is tried
 
@@ -148,7 +149,32 @@ def _draw_fixed(network: Any, sample: jax.Array, marks: Sequence[bool], node: Di
     return first
 
 
-def check_model(cfg: DictConfig, dataset: Dataset, build: Callable[[DictConfig, Dataset], Trainer]) -> None:
+def check_outputs(cfg: DictConfig, dataset: Dataset, build: Build) -> None:
+    """Trace a configuration's model, once for all its widths; nothing is compiled.
+
+    Args:
+        cfg: the configuration.
+        dataset: its data.
+        build: (configuration, data) → trainer.
+
+    Raises:
+        InputError: naming the model, where it cannot be called, does not return real outputs [N, C] of the data's C, or
+            has no parameters.
+    """  # noqa: DOC501
+    mark = _mark(cfg, dataset)
+    if mark in _traced:
+        return
+    with _naming(cfg):
+        trainer = build(cfg, dataset)
+        params = jax.eval_shape(trainer.init, jax.random.key(0))
+        if not jax.tree.leaves(params):
+            raise _refuse(cfg.model, "has no floating-point parameter, so there is nothing to train")
+        samples = _pick_samples(dataset)
+        _check_outputs(cfg.model, _evaluate_shape(trainer.apply, params, samples), len(samples), dataset.classes)
+    _traced.add(mark)
+
+
+def check_model(cfg: DictConfig, dataset: Dataset, build: Build) -> None:
     """Try a configuration's model on a few samples, once for all its widths.
 
     Args:
@@ -159,31 +185,41 @@ def check_model(cfg: DictConfig, dataset: Dataset, build: Callable[[DictConfig, 
     Raises:
         InputError: naming the model, where it cannot be called, does not return real outputs [N, C] of the data's C,
             has complex parameters or none, does not know all tokens, draws at random, or where its samples interact.
-    """  # noqa: DOC501
-    plain: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
-    family = json.dumps({name: value for name, value in plain.items() if name != "width"}, sort_keys=True)
-    inputs = dataset.probe.inputs
-    mark = (_locate(cfg.model), family, inputs.shape[1:], str(inputs.dtype), dataset.classes, cfg.precision)
+    """
+    mark = _mark(cfg, dataset)
     if mark in _checked:
         return
-    jax.config.update("jax_enable_x64", cfg.precision == "float64")
-    samples = _pick_samples(dataset)
-    try:
+    check_outputs(cfg, dataset, build)
+    with _naming(cfg):
         trainer = build(cfg, dataset)
-        params = jax.jit(trainer.init)(jax.random.key(cfg.seed))
-        if not jax.tree.leaves(params):
-            raise _refuse(cfg.model, "has no floating-point parameter, so there is nothing to train")
-        _check_outputs(cfg.model, _evaluate_shape(trainer.apply, params, samples), len(samples), dataset.classes)
+        params = start_member(trainer, jnp.uint32(cfg.seed))[0]  # by the program that a run begins with
         _check_tokens(cfg.model, trainer.apply, params, dataset)
-        check_function(trainer.apply, params, samples)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a model says when it is traced
-        raise _refuse(cfg.model, error) from error
+        check_function(trainer.apply, params, _pick_samples(dataset))
     _checked.add(mark)
 
 
+_traced: set[tuple] = set()
 _checked: set[tuple] = set()
+
+
+def _mark(cfg: DictConfig, dataset: Dataset) -> tuple:
+    """Return what a check depends on: all of the model but its width, and the form of the data."""
+    plain: dict[str, Any] = OmegaConf.to_container(cfg.model, resolve=True)  # type: ignore[assignment]
+    family = json.dumps({name: value for name, value in plain.items() if name != "width"}, sort_keys=True)
+    inputs = dataset.probe.inputs
+    return _locate(cfg.model), family, inputs.shape[1:], str(inputs.dtype), dataset.classes, cfg.precision
+
+
+@contextlib.contextmanager
+def _naming(cfg: DictConfig) -> Iterator[None]:
+    """Have JAX compute in the configuration's precision; whatever a model says when it is traced names the model."""
+    jax.config.update("jax_enable_x64", cfg.precision == "float64")
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise _refuse(cfg.model, error) from error
 
 
 def _locate(node: DictConfig) -> Any:

@@ -12,6 +12,7 @@ from ntklens.config.construct import construct
 from ntklens.config.identity import compute_key, name_run
 from ntklens.config.lines import format_command, list_continuing
 from ntklens.errors import InputError
+from ntklens.jobs.datasets import load_dataset_sizes
 from ntklens.launch.base import Launch
 from ntklens.launch.datasets import check_launch_data
 from ntklens.store.checkpoint import measure_write_rate
@@ -100,16 +101,23 @@ def make_plan(
 
 
 def _estimate_costs(configurations: Sequence[Configuration]) -> list[Cost]:
+    # One of each family is tried: the narrowest, which costs least.
+    pending = [configuration.cfg for configuration in configurations if configuration.find_pending()]
+    pending.sort(key=lambda cfg: width if isinstance(width := cfg.model.get("width"), int) else 0)
+    for cfg in pending:  # what is refused is refused before anything slow: JAX's import, then compiling
+        load_dataset_sizes(cfg)
     import jax
 
     # On the processor: a planner must not take a worker's GPU.
     jax.config.update("jax_platforms", "cpu")
+    from ntklens._compat import use_compilation_cache
     from ntklens.jobs.build import build_trainer
-    from ntklens.jobs.models import check_model
-    from ntklens.sweep.estimate import estimate_cost, load_dataset_sizes
+    from ntklens.jobs.models import check_model, check_outputs
+    from ntklens.sweep.estimate import estimate_cost
 
-    # One of each family is initialised: the narrowest, which costs least.
-    pending = [configuration.cfg for configuration in configurations if configuration.find_pending()]
-    for cfg in sorted(pending, key=lambda cfg: width if isinstance(width := cfg.model.get("width"), int) else 0):
-        check_model(cfg, load_dataset_sizes(cfg), build_trainer)
+    for results in {configuration.run.absolute().parents[1] for configuration in configurations}:
+        use_compilation_cache(results, begin=False)
+    for check in (check_outputs, check_model):
+        for cfg in pending:
+            check(cfg, load_dataset_sizes(cfg), build_trainer)
     return [estimate_cost(configuration.cfg) for configuration in configurations]

@@ -1,12 +1,14 @@
 """Pointwise nonlinearities by name."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 from flax import linen as nn
 
 from ntklens.errors import InputError
 
+Activation = Literal["relu", "tanh", "gelu", "silu", "erf", "linear"]
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
     "tanh": nn.tanh,

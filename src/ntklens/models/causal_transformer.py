@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ntklens.models.activations import Activation
 from ntklens.models.layers import Embedding
 from ntklens.models.network import READOUT_LAYER
-from ntklens.models.parameterization import INPUT, get_parameterization
+from ntklens.models.parameterization import INPUT, Parameterization, get_parameterization
 from ntklens.models.transformer import POSITIONS, Blocks
 
 TOKENS = "tokens"
@@ -42,9 +43,9 @@ class CausalTransformer(Blocks, nn.Module):
     heads: int = 4
     mlp_ratio: int = 4
     vocabulary: int | None = None
-    activation: str = "gelu"
+    activation: Activation = "gelu"
     bias: bool = True
-    parameterization: str = "standard"
+    parameterization: Parameterization = "standard"
     base_width: int = 128
     output_scale: float | None = None
     linearised: bool = False

@@ -1,11 +1,16 @@
 """Convolutional networks."""
 
+from typing import Literal
+
 import jax
 from flax import linen as nn
 
 from ntklens.errors import InputError
+from ntklens.models.activations import Activation
 from ntklens.models.network import READOUT_LAYER, Network, check_images
+from ntklens.models.parameterization import Parameterization
 
+Pooling = Literal["average", "max", "none"]
 POOLINGS = {"average": nn.avg_pool, "max": nn.max_pool, "none": None}
 WINDOW = (2, 2)
 
@@ -39,11 +44,11 @@ class CNN(Network, nn.Module):
     classes: int
     kernel_size: int = 3
     stride: int = 1
-    pooling: str = "average"
+    pooling: Pooling = "average"
     global_average: bool = True
-    activation: str = "relu"
+    activation: Activation = "relu"
     bias: bool = True
-    parameterization: str = "standard"
+    parameterization: Parameterization = "standard"
     base_width: int = 128
     output_scale: float | None = None
     linearised: bool = False

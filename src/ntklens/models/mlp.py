@@ -3,7 +3,9 @@
 import jax
 from flax import linen as nn
 
+from ntklens.models.activations import Activation
 from ntklens.models.network import READOUT_LAYER, Network
+from ntklens.models.parameterization import Parameterization
 
 
 class MLP(Network, nn.Module):
@@ -26,9 +28,9 @@ class MLP(Network, nn.Module):
     width: int
     depth: int
     classes: int
-    activation: str = "relu"
+    activation: Activation = "relu"
     bias: bool = True
-    parameterization: str = "standard"
+    parameterization: Parameterization = "standard"
     base_width: int = 128
     output_scale: float | None = None
     linearised: bool = False

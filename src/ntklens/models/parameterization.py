@@ -21,7 +21,7 @@ per layer. In the form without multipliers mup has variances 1/d, 1/m, 1/(m r), 
 biases), 1, 1/r (readout kernel), 1 (readout bias).
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from ntklens.errors import InputError
 
@@ -44,6 +44,7 @@ class Rule(NamedTuple):
 INPUT, HIDDEN, READOUT = "input kernel", "hidden kernel", "readout kernel"
 HIDDEN_BIAS, READOUT_BIAS = "hidden bias", "readout bias"
 STANDARD = "standard"
+Parameterization = Literal["standard", "ntk", "mup"]
 
 TABLE: dict[str, dict[str, Rule]] = {
     # kind of leaf:         variance  multiplier  adam

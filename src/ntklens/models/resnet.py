@@ -4,7 +4,9 @@ import jax
 from flax import linen as nn
 
 from ntklens.errors import InputError
+from ntklens.models.activations import Activation
 from ntklens.models.network import READOUT_LAYER, Network, check_images
+from ntklens.models.parameterization import Parameterization
 
 SIZE = 3  # of the filters, in pixels
 STEM, NORM, SHORTCUT = "stem", "norm", "shortcut"
@@ -38,9 +40,9 @@ class ResNet(Network, nn.Module):
     classes: int
     stages: int = 2
     groups: int = 8
-    activation: str = "relu"
+    activation: Activation = "relu"
     bias: bool = True
-    parameterization: str = "standard"
+    parameterization: Parameterization = "standard"
     base_width: int = 128
     output_scale: float | None = None
     linearised: bool = False

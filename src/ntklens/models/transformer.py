@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ntklens.errors import InputError
+from ntklens.models.activations import Activation
 from ntklens.models.layers import Embedding
 from ntklens.models.network import READOUT_LAYER, Network, check_images
-from ntklens.models.parameterization import ATTENTION, INPUT, get_parameterization
+from ntklens.models.parameterization import ATTENTION, INPUT, Parameterization, get_parameterization
 
 PATCHES, POSITIONS, NORM = "patches", "positions", "norm"
 IMAGE_POSITIONS = 0.02**2  # variance of the positions' vectors, that of Dosovitskiy et al.
@@ -85,9 +86,9 @@ class Transformer(Blocks, nn.Module):
     patch_size: int = 4
     heads: int = 4
     mlp_ratio: int = 4
-    activation: str = "gelu"
+    activation: Activation = "gelu"
     bias: bool = True
-    parameterization: str = "standard"
+    parameterization: Parameterization = "standard"
     base_width: int = 128
     output_scale: float | None = None
     linearised: bool = False

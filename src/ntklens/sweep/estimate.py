@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ntklens.config.identity import RESOLVED, STEP_RULES, find_step_rule
 from ntklens.data import Dataset
-from ntklens.data.check import load_checked
 from ntklens.errors import InputError
 from ntklens.jobs.build import build_trainer, count_member_needs, count_sizes, describe_sample, make_record_steps
+from ntklens.jobs.datasets import choose_any, load_dataset_sizes
 from ntklens.jobs.needs import Needs, Sizes
 from ntklens.recording.quantities import PREVIOUS, list_needs
 from ntklens.sweep.cost import Cost, Workload
@@ -43,7 +43,7 @@ def estimate_cost(cfg: DictConfig) -> Cost:
     rule = find_step_rule(cfg.optimizer)
     if rule is None:
         relevant["optimizer"]["learning_rate"] = 0.0
-    relevant["dataset"] = _choose_any(plain["dataset"])
+    relevant["dataset"] = choose_any(plain["dataset"])
     try:
         cost = _estimate_rounded(relevant)
         return cost._replace(pilot=_estimate_pilot(cost.workload, rule) if rule else None)
@@ -77,28 +77,12 @@ def round_up(width: int) -> int:
     return math.ceil(GRID ** math.ceil(math.log(width) / math.log(GRID) - 1e-9) - 1e-9)
 
 
-def load_dataset_sizes(cfg: DictConfig) -> Dataset:
-    """Return a dataset of the configuration's sizes; which samples it holds (`data_seed`, `probe_seed`) may differ."""
-    plain: dict[str, Any] = OmegaConf.to_container(cfg.dataset, resolve=True)  # type: ignore[assignment]
-    return _load(json.dumps(_choose_any(plain), sort_keys=True))
-
-
-def _choose_any(node: dict[str, Any]) -> dict[str, Any]:
-    """Return a dataset's settings with one choice of the samples that it draws."""
-    return node | {name: 0 for name in ("data_seed", "probe_seed") if node.get(name)}
-
-
-@functools.lru_cache(maxsize=4)
-def _load(node: str) -> Dataset:
-    return load_checked(OmegaConf.create(json.loads(node)))
-
-
 @functools.cache
 def _estimate(relevant: str) -> Cost:
     cfg = OmegaConf.create(json.loads(relevant))
     assert isinstance(cfg, DictConfig)
     jax.config.update("jax_enable_x64", cfg.precision == "float64")
-    dataset = _load(json.dumps(json.loads(relevant)["dataset"], sort_keys=True))
+    dataset = load_dataset_sizes(cfg)
     trainer = build_trainer(cfg, dataset)
     needs = _count_needs(cfg, trainer, dataset)
     steps = make_record_steps(cfg, trainer, len(dataset.train))

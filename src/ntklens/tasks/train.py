@@ -123,12 +123,14 @@ def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequenc
         while seeds:
             with ProgressBar("importing JAX, reading the data") as watcher:
                 # JAX is imported only if there is something to compute.
+                from ntklens._compat import use_compilation_cache
                 from ntklens.jobs.build import build_trainer
                 from ntklens.jobs.compute import compute_seeds
                 from ntklens.jobs.devices import check_device
                 from ntklens.jobs.models import check_model
 
                 check_device()
+                use_compilation_cache(run.absolute().parents[1], begin=False)
                 check_model(cfg, load_dataset(cfg), build_trainer)
                 outcome = compute_seeds(cfg, run, seeds, stop, watcher, replaced=replaced, command=command)
             if outcome.failed or outcome.interrupted:

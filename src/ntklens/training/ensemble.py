@@ -85,7 +85,7 @@ def initialise(trainer: Trainer, seeds: Sequence[int], learning_rate: float) -> 
     Returns:
       A state whose leaves have a leading axis of len(seeds).
     """
-    members = [_start(trainer, jnp.uint32(seed)) for seed in seeds]
+    members = [start_member(trainer, jnp.uint32(seed)) for seed in seeds]
     params, opt_state, order_key = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
     rates = jnp.full(len(seeds), learning_rate, float)
     params, opt_state, order_key, rates = shard_members((params, opt_state, order_key, rates))
@@ -110,7 +110,8 @@ def shard_members(stacked: Any) -> Any:
 
 
 @partial(jax.jit, static_argnums=0)
-def _start(trainer: Trainer, seed: jax.Array) -> tuple[Params, optax.OptState, jax.Array]:
+def start_member(trainer: Trainer, seed: jax.Array) -> tuple[Params, optax.OptState, jax.Array]:
+    """Return a member's parameters, its optimizer's state and the key of the order of its mini-batches."""
     init_key, order_key = jax.random.split(jax.random.key(seed))
     params = trainer.init(init_key)
     return params, trainer.optimizer(0.0).init(params), order_key
