@@ -436,8 +436,23 @@ def test_no_trend_is_said_only_where_a_constant_fits():
 
     texts = [_describe({"power": fit_form(samples, "power")}, "power", {}) for samples in (flat, bent)]
     assert texts[0].startswith(("shows no trend", "is constant"))
-    assert "no power law describes it" in texts[1]
+    assert texts[1].startswith("bends, and has no resolved trend: a power law is rejected (p = 0.0")
     assert "no trend" not in texts[1]
+
+
+def test_a_power_law_is_supported_only_where_the_points_do_not_bend():
+    """The exponent alone lies inside what is stated in all three; the middle one bends, the last is too short."""
+    verdicts = {}
+    for name, x, bend in (("straight", 8, 0.0), ("bent", 8, 0.03), ("short", 4, 0.0)):
+        widths = np.geomspace(32, 4096, x).round()
+        data, place = make_law(widths), np.log(widths / 360)
+        data["minimum_test_loss"] = data.minimum_test_loss * np.exp(-bend * place**2)[:, None]
+        verdicts[name] = find(judge_sweep(data), "L_min falls with width")
+    assert {name: claim.verdict for name, claim in verdicts.items()} == {
+        "straight": "supported", "bent": "inconclusive", "short": "inconclusive",
+    }  # fmt: skip
+    assert "the exponent agrees, but a power law is rejected" in verdicts["bent"].why
+    assert "4 points are too few" in verdicts["short"].why
 
 
 def list_diagnoses(data):

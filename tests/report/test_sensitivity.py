@@ -7,15 +7,18 @@ import math
 import numpy as np
 import pytest
 
-from ntklens.analysis.groups import ARM
+from ntklens.analysis.groups import ARM, arrange_samples, find_groups
 from ntklens.analysis.sensitivity import compare_settings
 from ntklens.analysis.study import analyse
+from ntklens.recording.observables import measure_observables
 from ntklens.report.chart import Forest, ForestColumn
 from ntklens.report.charts.laws import chart_laws
 from ntklens.report.charts.sensitivity import chart_sensitivity
 from ntklens.report.draw import draw_chart, make_figure
 from ntklens.report.interactive import describe_family, encode_json
 from ntklens.report.style import apply_style
+from ntklens.stats.powerlaw import Law, fit_form
+from ntklens.stats.samples import summarise
 from studies import make_data
 
 DRAW = "dataset.data_seed"
@@ -85,6 +88,28 @@ def test_a_draw_has_the_numbers_that_its_runs_have_alone(study, chart, draw, pla
         claims = read_claims(alone, **{ARM: arm})
         for name, found in read_row(chart, arm, place).items():
             assert found == pytest.approx((claims[name].value, claims[name].low, claims[name].high), rel=1e-9), name
+
+
+def test_exponents_of_points_too_few_to_test_for_a_power_law_are_hollow(chart, study, tmp_path):
+    assert len(np.unique(study.data["model.width"])) == 4
+    assert all(hollow.all() for hollow in chart.forest.hollow.values())
+    assert "Hollow: α is the mean slope alone" in chart.caption
+
+
+def test_exponents_of_points_that_bend_are_told_from_those_of_power_laws():
+    data = make_data(
+        {"model.width": 2 ** np.arange(4, 11), "training.loss": ["cross_entropy", "mse"]}, **SMALL | {"seeds": 4}
+    )
+    observables = measure_observables(data)
+    groups, laws = find_groups(observables), []
+    for group in groups:
+        for name in ("initial_trace", "minimum_effective_rank"):
+            fits = {"power": fit_form(summarise(*arrange_samples(observables, group, name)), "power")}
+            laws.append(Law(name, group.axis, group.label, fits, "power", {}, ""))
+    (found,) = compare_settings(data, observables, groups, laws, [])
+    unsure = {column.observable: [s.unsure[n] for s in found.settings] for n, column in enumerate(found.columns)}
+    assert unsure["initial_trace"] == [True, True]  # affine
+    assert unsure["minimum_effective_rank"] == [False, False]  # ∝ m^0.2
 
 
 def test_bounds_are_those_of_the_claims(chart):
@@ -192,5 +217,5 @@ def test_the_weighted_kernel_stands_beside_the_raw_one():
 def test_an_axis_of_one_value_without_interval_has_an_extent():
     values = {"a": np.array([[[0.3, np.nan, np.nan]]])}
     column = ForestColumn("loss", "α", "", np.nan, np.nan)
-    low, high = Forest(["row"], [False], [column], values, {"a": np.zeros((1, 1), bool)}).find_limits(0)
+    low, high = Forest(["row"], [False], [column], values, *[{"a": np.zeros((1, 1), bool)}] * 2).find_limits(0)
     assert low < 0.3 < high

@@ -1,13 +1,22 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize
+from scipy.stats import f as fisher
 from scipy.stats import linregress
 from scipy.stats import t as student
 
 from laws import CURVES, TRUTH, WIDTHS, draw_quiet_values, draw_values
 from ntklens.errors import InputError
 from ntklens.stats.forms import FORMS
-from ntklens.stats.powerlaw import CANDIDATES, bootstrap_exponent, check_fit, choose_form, fit_form, fit_law
+from ntklens.stats.powerlaw import (
+    CANDIDATES,
+    bootstrap_exponent,
+    check_fit,
+    choose_form,
+    fit_form,
+    fit_law,
+    judge_course,
+)
 from ntklens.stats.samples import summarise
 from ntklens.stats.transition import find_transition
 
@@ -187,6 +196,52 @@ def test_the_true_form_is_preferred(form):
     assert chosen.count(form) >= 12
     if form != "power":
         assert "power" not in chosen
+
+
+def test_the_test_of_a_power_law_is_the_f_test_of_its_curvature():
+    rng = np.random.default_rng(0)
+    for curve in ("power", "plateau_power"):
+        y = CURVES[curve](WIDTHS) * np.exp(0.05 * rng.standard_normal(7))
+        logs = np.log(WIDTHS), np.log(y)
+        straight, bent = (np.sum((np.polyval(np.polyfit(*logs, n), logs[0]) - logs[1]) ** 2) for n in (1, 2))
+        course = judge_course({"power": fit_form(summarise(WIDTHS, y), "power")})
+        least = straight / 5 / 4  # a quarter of the variance that the power law leaves: its weights are 1 / that
+        assert course.p == pytest.approx(fisher.sf((straight - bent) / max(bent / 4, least), 1, 4), rel=1e-4)
+        assert course.is_straight == (curve == "power")
+
+
+def test_a_true_power_law_is_rejected_in_one_of_twenty():
+    rejected = 0
+    for repeat in range(60):
+        y = draw_values(CURVES["power"](WIDTHS[:5]), np.random.default_rng(repeat), 5, 0.03)[:, 0]
+        samples = summarise(WIDTHS[:5], y)
+        rejected += judge_course(
+            {form: fit_form(samples, form) for form in ("power", "affine", "plateau_power")}
+        ).is_rejected
+    assert rejected <= 8  # of 60 at 5 %, exceeded once in two hundred times
+
+
+def test_a_power_law_is_named_only_where_it_is_tested_and_holds():
+    rng, few = np.random.default_rng(2), WIDTHS[2:]
+    cases = {
+        "falls as a power law, α = -0.": (WIDTHS, "power", CANDIDATES),
+        "falls, with mean slope α = -0.": (WIDTHS[:4], "power", CANDIDATES),  # too few points for a test
+        "grows, with mean slope α = 0.": (few, "power_plateau", CANDIDATES),  # the others have no hold-out to win by
+        "falls, with mean slope α = -0.2": (WIDTHS, "plateau_power", ("power",)),
+    }
+    for start, (x, curve, forms) in cases.items():
+        samples = summarise(x, draw_values(CURVES[curve](x), rng, 5, noise=0.01)[:, 0])
+        law = fit_law(samples, "minimum_loss", "model.width", forms=forms)
+        assert law.preferred == "power"
+        assert law.fits["power"].r2 >= 0.9
+        assert law.finding.startswith(start), law.finding
+        assert ("as a power law" in law.finding) == law.course.is_straight
+        assert law.is_described_by("power") != law.course.is_bent
+        assert ("and bends: a power law is rejected (" in law.finding) == (curve != "power")
+    assert (
+        "4 points are too few to test for a power law, which takes 5"
+        in fit_law(summarise(few[:4], CURVES["power"](few[:4])), "minimum_loss", "model.width").finding
+    )
 
 
 def test_a_scale_far_outside_has_no_bound():

@@ -75,7 +75,7 @@ def describe_layers(group: Group, laws: Sequence[Law], transitions: Sequence[Tra
         listed = ", ".join(
             f"{layer} {one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]" for layer, one in found.items()
         )
-        sentences.append(f"Exponent of β_l of each layer: {listed}.")
+        sentences.append(f"Mean slope α of β_l of each layer: {listed}.")
     own = [one for one in transitions if (one.axis, one.group) == (group.axis, group.label)]
     within = sorted((one for one in own if one.within), key=lambda one: one.scale.value)
     if within:

@@ -12,7 +12,7 @@ from ntklens.analysis.claims.paper import Exponent, Paper, restrict
 from ntklens.analysis.groups import RANDOM, Group, arrange_samples, normalise
 from ntklens.errors import InputError
 from ntklens.recording.observables import OBSERVABLES, list_observables
-from ntklens.stats.powerlaw import NOTHING, Fit, Interval, Law, fit_form
+from ntklens.stats.powerlaw import NOTHING, Fit, Interval, Law, fit_form, judge_course
 from ntklens.stats.samples import summarise
 
 MOST_SETTINGS = 60  # groups and draws, beyond which draws are only pooled
@@ -49,12 +49,15 @@ class Setting:
         draw: one draw of what is random (`draw 1`, `first samples`); empty for all draws together.
         exponents: one for each column; NaN where no power law could be fitted.
         opposite: for each column, whether the observable has the other sign than is stated.
+        unsure: for each column, whether the exponent is a mean slope alone: the points bend about the power law, or
+            are too few to tell.
     """
 
     group: str
     draw: str
     exponents: tuple[Interval, ...]
     opposite: tuple[bool, ...]
+    unsure: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def _name_draw(key: str, value: object) -> str:
 
 
 def _read_group(group: Group, columns: Sequence[Column], laws: Sequence[Law], claims: Sequence[Claim]) -> Setting:
-    exponents, opposite = [], []
+    exponents, opposite, unsure = [], [], []
     for column in columns:
         law = next(
             (
@@ -176,17 +179,19 @@ def _read_group(group: Group, columns: Sequence[Column], laws: Sequence[Law], cl
         )
         exponents.append(claim.measured if claim else fit.exponent if fit else NOTHING)
         opposite.append(_is_opposite(fit, column))
-    return Setting(group.label, "", tuple(exponents), tuple(opposite))
+        unsure.append(law is not None and fit is not None and not law.course.is_straight)
+    return Setting(group.label, "", tuple(exponents), tuple(opposite), tuple(unsure))
 
 
 def _fit_draw(data: xr.Dataset, observables: xr.Dataset, part: Group, columns: Sequence[Column], draw: str) -> Setting:
     papers = {paper.name: paper for paper in find_papers()}
-    exponents, opposite = [], []
+    exponents, opposite, unsure = [], [], []
     for column in columns:
         fit = _fit_power(data, observables, part, column.observable, papers.get(column.paper))
         exponents.append(fit.exponent if fit else NOTHING)
         opposite.append(_is_opposite(fit, column))
-    return Setting(part.label, draw, tuple(exponents), tuple(opposite))
+        unsure.append(fit is not None and not judge_course({"power": fit}).is_straight)
+    return Setting(part.label, draw, tuple(exponents), tuple(opposite), tuple(unsure))
 
 
 def _fit_power(data: xr.Dataset, observables: xr.Dataset, group: Group, name: str, paper: Paper | None) -> Fit | None:

@@ -127,6 +127,7 @@ class Forest:
       columns: what stands side by side.
       values: key → value and ends of the interval, shape [rows, columns, 3], NaN where there is nothing.
       hollow: key → whether a mark is to be read with care, shape [rows, columns].
+      crossed: key → whether a mark is not what is stated something of, shape [rows, columns].
     """
 
     rows: list[str]
@@ -134,6 +135,7 @@ class Forest:
     columns: list[ForestColumn]
     values: dict[str, np.ndarray]
     hollow: dict[str, np.ndarray]
+    crossed: dict[str, np.ndarray]
 
     def find_limits(self, column: int) -> tuple[float, float]:
         """Return the extent of a column's axis: values and bounds, and intervals as far as they do not dwarf these."""
@@ -270,11 +272,13 @@ def _list_forest(forest: Forest, labels: dict[str, str]) -> list[dict[str, objec
     for place, (row, part) in enumerate(zip(forest.rows, forest.parts, strict=True)):
         whole = whole if part else row
         for key, values in forest.values.items():
-            for column, (value, low, high) in zip(forest.columns, values[place].tolist(), strict=True):
+            found = zip(forest.columns, values[place].tolist(), forest.hollow[key][place].tolist(), strict=True)
+            for column, (value, low, high), hollow in found:
                 rows.append(
                     {
                         "panel": column.name, "setting": whole, "part": row if part else "", "series": labels[key],
                         "value": value, "low": low, "high": high, "stated_low": column.low, "stated_high": column.high,
+                        "slope_only": hollow,
                     }
                 )  # fmt: skip
     return rows

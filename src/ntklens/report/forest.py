@@ -15,6 +15,7 @@ GAP, EDGE = 0.13, 0.05  # inches: between columns, around the figure
 MOST_COLUMNS = 6  # side by side; more are set below
 SPREAD = 0.42  # of a row, that the marks of its keys take
 BOUND = "0.45"
+CROSS = "x"
 MARGIN, MOST_TICKS = 0.08, 3  # share of an axis at its ends that has no tick; ticks of a column
 
 
@@ -107,8 +108,9 @@ def _draw_column(axes: Any, chart: Chart, forest: Forest, number: int, places: n
             for edge, limit, arrow in ((start, low, "<"), (end, high, ">")):
                 if (edge < limit) if arrow == "<" else (edge > limit):
                     axes.plot([limit], [y], arrow, color=colour, ms=3, mew=0, clip_on=False, zorder=3)
-            axes.plot([value], [y], marker, color=colour, ms=2.6 if part else 4, zorder=4, mew=0.7,
-                      mfc="white" if forest.hollow[key.name][row, number] else colour)  # fmt: skip
+            crossed = forest.crossed[key.name][row, number]
+            axes.plot([value], [y], CROSS if crossed else marker, color=colour, ms=2.6 if part else 4, zorder=4,
+                      mew=0.7, mfc="white" if forest.hollow[key.name][row, number] else colour)  # fmt: skip
     axes.set_title(to_math(column.label), fontsize=9, pad=13)
     if column.stated:
         axes.text(0.5, 1.0, column.stated, ha="center", va="bottom", fontsize=6.5, color="0.35",

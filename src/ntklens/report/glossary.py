@@ -53,7 +53,10 @@ TERMS = (
     ),
     Term(
         "exponent", "α", "y = A x^α",
-        "The exponent of a power law, with its 95 % interval in brackets: the slope of ln y against ln x.", r"α",
+        "The exponent of the fitted power law, with its 95 % interval in brackets: the mean slope of ln y against "
+        "ln x. Points follow a power law only where that is stated; where they bend, α is how steep they are on the "
+        "whole.",
+        r"α",
     ),
     Term(
         "scatter", "intrinsic scatter", "",

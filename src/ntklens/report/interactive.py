@@ -135,6 +135,7 @@ def _describe_forest(forest: Forest) -> dict[str, Any]:
                     "limits": _round(np.array(forest.find_limits(number))),
                     "values": {key: [_round(row) for row in array[:, number]] for key, array in forest.values.items()},
                     "hollow": {key: array[:, number].tolist() for key, array in forest.hollow.items()},
+                    "crossed": {key: array[:, number].tolist() for key, array in forest.crossed.items()},
                 }
                 for number, column in enumerate(forest.columns)
             ],

@@ -166,7 +166,7 @@
         traces.push({ type: "scatter", mode: "markers", showlegend: false, name: strip(key.label), meta: { key: key.name },
           xaxis: c ? `x${c + 1}` : "x", yaxis: "y", x: rows.map(([v]) => v[0]), y: rows.map(([, i]) => i + shift),
           error_x: { type: "data", symmetric: false, array: rows.map(([v]) => end(v, 2)), arrayminus: rows.map(([v]) => end(v, 1)), thickness: 1.5, width: 0, color: colour },
-          marker: { color: colour, symbol: rows.map(([, i]) => colours.markers[key.number % colours.markers.length] + (column.hollow[key.name][i] ? "-open" : "")), size: rows.map(([, i]) => (forest.parts[i] ? 6 : 9)) },
+          marker: { color: colour, symbol: rows.map(([, i]) => (column.crossed[key.name][i] ? "x-thin" : colours.markers[key.number % colours.markers.length]) + (column.crossed[key.name][i] || column.hollow[key.name][i] ? "-open" : "")), size: rows.map(([, i]) => (forest.parts[i] ? 6 : 9)) },
           customdata: rows.map(([v, i]) => [forest.rows[i], v[1] === null ? "−∞" : short(v[1]), v[2] === null ? "∞" : short(v[2])]),
           hovertemplate: `<b>%{customdata[0]}</b>${all > 1 ? `, ${key.label}` : ""}<br>${column.label}: α = %{x:.3f} [%{customdata[1]}, %{customdata[2]}]${column.stated ? `<br>stated: ${column.stated}` : ""}<extra></extra>` });
       }));

@@ -19,7 +19,7 @@ from ntklens.store.files import write_atomically
 FIT_COLUMNS = ("observable", "axis", "group", "form", "exponent", "low", "high", "n")
 CHECK_COLUMNS = (
     "misfit", "r2", "log_likelihood", "aicc", "holdout", "exponent_without_top", "exponent_without_bottom",
-    "bootstrap_low", "bootstrap_high", "x_min", "x_max", "seeds", "preferred", "note",
+    "bootstrap_low", "bootstrap_high", "x_min", "x_max", "seeds", "preferred", "power_p", "note",
 )  # fmt: skip
 PARAMETER_COLUMNS = ("amplitude", "offset", "intercept", "slope", "scale")  # first, and always there
 CLAIM_COLUMNS = (
@@ -28,7 +28,18 @@ CLAIM_COLUMNS = (
 )  # fmt: skip
 LINE_COLUMNS = ("panel", "series", "role", "seed", "x", "y", "low", "high", "detail")
 CELL_COLUMNS = ("panel", "x", "y", "value")
-FOREST_COLUMNS = ("panel", "setting", "part", "series", "value", "low", "high", "stated_low", "stated_high")
+FOREST_COLUMNS = (
+    "panel",
+    "setting",
+    "part",
+    "series",
+    "value",
+    "low",
+    "high",
+    "stated_low",
+    "stated_high",
+    "slope_only",
+)
 
 
 def write_observables(path: Path, study: Study) -> None:
@@ -89,7 +100,7 @@ def list_fits(law: Law) -> list[dict[str, object]]:
             "exponent_without_bottom": fit.without_bottom.value, "bootstrap_low": fit.bootstrap.low,
             "bootstrap_high": fit.bootstrap.high, "x_min": float(np.min(fit.x)), "x_max": float(np.max(fit.x)),
             "seeds": int(np.sum(fit.count)), "preferred": form == law.preferred,
-            "note": "of −y" if fit.sign < 0 else "",
+            "power_p": law.course.p if form == "power" else math.nan, "note": "of −y" if fit.sign < 0 else "",
         }  # fmt: skip
         for name, interval in fit.parameters.items():
             if name != "exponent":

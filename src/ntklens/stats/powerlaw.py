@@ -2,12 +2,14 @@
 
 import contextlib
 import difflib
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import chi2
+from scipy.stats import f as fisher
 
 from ntklens.errors import InputError
 from ntklens.stats.forms import FORMS, Form
@@ -24,8 +26,10 @@ EVEN = (
 ROUNDS = 30  # of weights and fit in turns
 EXPLAINED = 0.9  # of the variance of ln y along the axis: a curve that explains less does not describe the points
 CLEAR = 2.0  # by how much AICc must fall before a richer form is preferred
+DECIDED = 4.0  # by how much it must be higher for a power law to be rejected: of true ones 0 to 5 % are, measured
 CONSTANT = 0.05  # exponents within ± this are no trend (SCIENCE: verdict rules)
 STEEPEST = 20.0  # an exponent beyond is that of a regime outside the sweep: no bound
+EXACT = 1e-6  # residuals of ln y that are rounding of float32, and no departure
 CANDIDATES = ("power", "affine", "offset_power", "plateau_power", "power_plateau", "crossover")
 
 
@@ -153,6 +157,59 @@ class Fit:
         return np.exp(low), np.exp(high)
 
 
+@dataclass(frozen=True)
+class Course:
+    """Whether means follow a power law or bend about it.
+
+    Attributes:
+      points: means along the axis.
+      p: p-value of the power law against a parabola in ln x, ln y; NaN where points are too few for a test.
+      rival: the form whose AICc is the lowest, if it is lower than the power law's by more than 2; else empty.
+      gain: by how much it is lower.
+    """
+
+    points: int = 0
+    p: float = math.nan
+    rival: str = ""
+    gain: float = 0.0
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether there are points enough for the test."""
+        return not math.isnan(self.p)
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the power law is rejected: by the test at 5 %, or by an AICc that is higher by more than 4."""
+        return self.p < 1 - LEVEL or self.gain > DECIDED
+
+    @property
+    def is_bent(self) -> bool:
+        """Whether the power law is rejected, or another form describes the means better."""
+        return self.is_rejected or bool(self.rival)
+
+    @property
+    def is_straight(self) -> bool:
+        """Whether the means may be said to follow a power law: it was tested, and nothing speaks against it."""
+        return self.is_tested and not self.is_bent
+
+    def __str__(self) -> str:
+        """Return what keeps the means from being a power law, in words; empty if nothing does."""
+        better = f"the AICc of {FORMS[self.rival].formula} is lower by {self.gain:.0f}" if self.rival else ""
+        if self.is_rejected:
+            p = f"p = {self.p:.3f}" if self.p < 1 - LEVEL else ""
+            return f"a power law is rejected ({', '.join(filter(None, (p, better)))})"
+        if better:
+            return f"whether as a power law is open: {better}"
+        if not self.is_tested:
+            return f"{self.points} points are too few to test for a power law, which takes {_find_least_tested()}"
+        return ""
+
+
+def _find_least_tested() -> int:
+    return FORMS["parabola"].least_points
+
+
 @dataclass(frozen=True, repr=False)
 class Law:
     """All forms fitted to one observable along one axis.
@@ -174,6 +231,15 @@ class Law:
     preferred: str | None
     refusals: dict[str, str]
     finding: str
+
+    @functools.cached_property
+    def course(self) -> Course:
+        """Whether the means follow a power law, or bend about it."""
+        return judge_course(self.fits)
+
+    def is_described_by(self, form: str) -> bool:
+        """Return whether a form describes the points; a power law that they bend about does not."""
+        return self.fits[form].is_describing and not (form == "power" and self.course.is_bent)
 
     def __repr__(self) -> str:
         """Return one line; the attributes hold the rest."""
@@ -440,6 +506,39 @@ def choose_form(fits: dict[str, Fit]) -> str | None:
     return best
 
 
+def judge_course(fits: Mapping[str, Fit]) -> Course:
+    """Test whether means follow a power law: by their curvature, and by the other forms that were fitted.
+
+        F = (S_power − S_parabola) / max(S_parabola / (K − 3), ¼) ~ F(1, K − 3),  S = min Σ w (ln y − ln f)²
+
+    with the weights of the power law, τ among them, and the least scale of all intervals: a few means may lie much
+    closer to a parabola than their own errors, by chance.
+
+    Args:
+      fits: form → fit; without a power law nothing is tested.
+
+    Returns:
+      The p-value of the test, and the form that describes the means better, if one does.
+    """
+    power = fits.get("power")
+    if power is None:
+        return Course()
+    aicc = {form: fit.aicc for form, fit in fits.items() if fit.aicc < power.aicc - CLEAR}
+    rival = min(aicc, key=lambda form: aicc[form], default="")
+    gain = power.aicc - aicc[rival] if rival else 0.0
+    samples, parabola = power.samples, FORMS["parabola"]
+    if len(samples.x) < parabola.least_points:
+        return Course(len(samples.x), math.nan, rival, gain)
+    if float(np.max(np.abs(power.profile.residuals))) < EXACT:
+        return Course(len(samples.x), 1.0)
+    weights = 1 / floor_variance(samples.variance + power.misfit**2)
+    straight, bent = (profile(form, samples.x, np.log(samples.mean), weights) for form in (FORMS["power"], parabola))
+    assert straight is not None
+    assert bent is not None
+    gained = float(straight.loss[straight.best] - bent.loss[bent.best])
+    return Course(len(samples.x), float(fisher.sf(gained / bent.scale, 1, bent.degrees)), rival, gain)
+
+
 def fit_law(
     samples: Samples,
     observable: str = "",
@@ -483,9 +582,11 @@ def _describe(fits: dict[str, Fit], preferred: str | None, refusals: dict[str, s
         return f"no fit: {refusals['power']}"
     fit, power = fits[preferred], fits.get("power")
     if preferred == "power":
-        return _describe_exponent(fit)
+        return _describe_exponent(fit, judge_course(fits))
     if power is not None and power.exponent.is_inside(-CONSTANT, CONSTANT):
-        return f"{_describe_exponent(power)} (though {FORMS[preferred].formula} describes it better)"
+        return (
+            f"{_describe_exponent(power, judge_course(fits))} (though {FORMS[preferred].formula} describes it better)"
+        )
     text = f"{'grows' if fit.mean[-1] > fit.mean[0] else 'falls'} as {FORMS[preferred].formula}"
     if "exponent" in fit.parameters:
         text += f" with {_say_exponent(fit.exponent)}"
@@ -519,19 +620,28 @@ def is_constant(samples: Samples) -> bool:
     return float(chi2.sf(np.sum(weights * (logs - mean) ** 2), len(logs) - 1)) >= 1 - LEVEL
 
 
-def _describe_exponent(fit: Fit) -> str:
+def _describe_exponent(fit: Fit, course: Course) -> str:
     alpha, value = fit.exponent, _say_exponent(fit.exponent)
     if alpha.is_inside(-CONSTANT, CONSTANT):
         return f"is constant within ±{CONSTANT}: {value}"
     if alpha.low <= 0 <= alpha.high:
         if is_constant(fit.samples):
             return f"shows no trend: {value} holds 0, and a constant describes the points within their errors"
+        if course.is_rejected:
+            return f"bends, and has no resolved trend: {course}, and mean slope {value} holds 0"
         if fit.is_describing:
-            return f"has no resolved trend: a power law describes the points, and {value} holds 0"
+            why = f" ({course})" if str(course) else ", and a power law describes the points"
+            return f"has no resolved trend: mean slope {value} holds 0{why}"
         if fit.samples.count.min() < 2:
             return f"has no resolved trend: no power law describes it, {value} holds 0, and one seed has no error"
         return (
             f"is not constant, and no power law describes it: {value} holds 0 (intrinsic scatter about the power law "
             f"{fit.misfit:.1%}, standard error of the means {fit.samples.typical_error:.1%})"
         )
-    return f"{'grows' if alpha.value > 0 else 'falls'} as a power law, {value}{_say_course(fit)}"
+    verb = "grows" if alpha.value > 0 else "falls"
+    if course.is_straight and fit.is_describing:
+        return f"{verb} as a power law, {value}"
+    if course.is_rejected:
+        return f"{verb}, with mean slope {value}, and bends: {course}"
+    text = f"{verb}, with mean slope {value}{f'; {course}' if str(course) else ''}"
+    return text if fit.is_describing else f"{text}; a power law explains only {fit.r2:.0%} of the variance of ln y"

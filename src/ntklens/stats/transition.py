@@ -19,14 +19,13 @@ import numpy as np
 from ntklens.errors import InputError
 from ntklens.stats.forms import FORMS, SMOOTH
 from ntklens.stats.overview import describe_transition
-from ntklens.stats.powerlaw import NOTHING, Fit, Interval, fit_form
+from ntklens.stats.powerlaw import EXACT, NOTHING, Fit, Interval, fit_form
 from ntklens.stats.profile import solve_many, thin
 from ntklens.stats.samples import Samples, check_names, check_samples, floor_variance
 
 ALTERNATIVES = {"plateau_power": "plateau → power", "power_plateau": "power → plateau"}
 ERROR = 0.05  # of the first kind
 REPLICATES = 599
-EXACT = 1e-6  # residuals of ln y that are rounding of float32, and no departure
 THIN = 25  # values of ψ where each needs its own iteration
 
 

@@ -1,7 +1,7 @@
 """Beyond Scaling Curves: Internal Dynamics of Neural Networks Through the NTK Lens (Nikolaou et al. 2025).
 
 Rules fixed before looking. "constant": the interval of α within ±0.05; "≈ 0.5": −α in 0.4 … 0.6; "∝ m": 0.9 … 1.1;
-"−0.7 … −0.8": −0.9 … −0.6; "grows", "falls": wholly beyond ±0.05.
+"−0.7 … −0.8": −0.9 … −0.6; "grows", "falls": wholly beyond ±0.05. "as a power law": the points must not bend either.
 """
 
 import math
@@ -19,19 +19,20 @@ PAPER = Paper(
     name="arXiv 2507.05035",
     statements=(
         Exponent(
-            "L_min falls with width as a power law, exponent ≈ 0.5", WIDTH, "minimum_loss", -0.6, -0.4, compare=ENOUGH
+            "L_min falls with width as a power law, exponent ≈ 0.5", WIDTH, "minimum_loss", -0.6, -0.4, compare=ENOUGH,
+            power=True,
         ),
         Exponent("Tr Θ_0 grows in proportion to the width", WIDTH, "initial_trace", 0.9, 1.1),
         Exponent("χ is constant in the width", WIDTH, "adaptation_rate", -CONSTANT, CONSTANT, sign=-1),
         Exponent("Γ(Θ_min) grows with the width", WIDTH, RANK, CONSTANT, math.inf),
-        Exponent("β falls with width as a power law, exponent −0.7 … −0.8", WIDTH, BETA, -0.9, -0.6),
+        Exponent("β falls with width as a power law, exponent −0.7 … −0.8", WIDTH, BETA, -0.9, -0.6, power=True),
         Saturation("Γ(Θ_min) saturates with width", WIDTH, RANK),
         Scale("the transition width read from β lies at 500–1000", WIDTH, BETA, *LIMITS),
         Scale("the transition width read from Γ lies at 500–1000", WIDTH, RANK, *LIMITS),
         Agreement(
             "β and Γ agree on the transition for deeper networks, and differ for shallow ones", WIDTH, BETA, RANK, DEEP
         ),
-        Exponent("L_min falls with data as a power law, exponent ≈ 0.5", DATA, "minimum_loss", -0.6, -0.4),
+        Exponent("L_min falls with data as a power law, exponent ≈ 0.5", DATA, "minimum_loss", -0.6, -0.4, power=True),
         Exponent("Tr Θ_0 is constant in the amount of data", DATA, "initial_trace", -CONSTANT, CONSTANT),
         Exponent("χ grows in magnitude with the amount of data", DATA, "adaptation_rate", CONSTANT, math.inf, sign=-1),
         Exponent("Γ(Θ_min) falls with the amount of data", DATA, RANK, -math.inf, -CONSTANT),

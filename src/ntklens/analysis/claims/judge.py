@@ -223,7 +223,7 @@ def _explain(
         part = PARTS[finding.agrees]
         return f"{coverage:.0%} (in log) of {span[0]:g} … {span[1]:g} was swept: that part {part}"
     if verdict == INCONCLUSIVE and math.isfinite(finding.measured.value):
-        return "the interval reaches beyond what is stated"
+        return finding.why or "the interval reaches beyond what is stated"
     return ""
 
 

@@ -14,7 +14,7 @@ from ntklens.analysis.transitions import compare_transitions
 from ntklens.errors import InputError
 from ntklens.recording.observables import OBSERVABLES
 from ntklens.stats.forms import FORMS
-from ntklens.stats.powerlaw import NOTHING, Fit, Interval, Law, fit_form
+from ntklens.stats.powerlaw import NOTHING, Fit, Interval, Law, fit_form, judge_course
 from ntklens.stats.profile import LEVEL
 from ntklens.stats.transition import Transition
 
@@ -97,6 +97,7 @@ class Finding:
       low, high: the values of the axis that it is read from.
       advice: what would narrow it.
       number: the number, in words; empty where the text holds it.
+      why: what leaves it open though the interval lies inside; empty if nothing does.
     """
 
     measured: Interval
@@ -106,6 +107,7 @@ class Finding:
     high: float
     advice: str = ""
     number: str = ""
+    why: str = ""
 
 
 class Statement(Protocol):
@@ -187,6 +189,7 @@ class Exponent:
       low, high: what is stated of it.
       sign: of the observable; with the other sign the statement means nothing.
       compare: training samples that show, where the exponent is smaller than stated, whether data are what limits it.
+      power: whether it is also stated that y is a power law: the exponent alone does not support that.
     """
 
     text: str
@@ -196,6 +199,7 @@ class Exponent:
     high: float
     sign: int = 1
     compare: int = 0
+    power: bool = False
 
     def measure(self, evidence: Evidence, span: tuple[float, float] | None, level: float = LEVEL) -> Finding:
         """Return the exponent of the power law over the values within the span, if there are enough of them."""
@@ -224,8 +228,12 @@ class Exponent:
         if slower and agrees is not True and sizes and max(sizes) < self.compare:
             text += f"; with {join_values(sizes)} training samples data may be the limit, not the width"
             advice = "; ".join(filter(None, [advice, f"compare dataset.train_size={self.compare}"]))
+        course = judge_course({"power": fit}) if cut else law.course
+        why = f"the exponent agrees, but {course}" if self.power and agrees and not course.is_straight else ""
+        if why and not course.is_bent:
+            advice = f"sweep more values of {self.axis}"
         advice = "; ".join(filter(None, [evidence.advise_training(self.observable), advice]))
-        return Finding(measured, agrees, text, low, high, advice, number)
+        return Finding(measured, None if why else agrees, text, low, high, advice, number, why)
 
 
 @dataclass(frozen=True)

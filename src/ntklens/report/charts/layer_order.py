@@ -30,11 +30,11 @@ def chart_layer_order(study: Study, group: Members) -> Chart:
     for name in EXPONENTS:
         found = {layer: laws[name, layer].fits.get("power") for layer in layers if (name, layer) in laws}
         points = [
-            _draw_interval(layer, places[layer], fit.parameters["exponent"], "exponent of a power law, 95 % interval")
+            _draw_interval(layer, places[layer], fit.parameters["exponent"], "mean slope in ln-ln, 95 % interval")
             for layer, fit in found.items()
             if fit is not None
         ]
-        label = f"exponent of {LAYER_OBSERVABLES[name]}"
+        label = f"slope α of {LAYER_OBSERVABLES[name]}"
         panels.append(Panel(name, "layer, numbered as in the legend", label, points, False, x_ticks=ticks))
     within = [
         _draw_interval(layer, places[layer], one.scale, "crossover of β_l, 95 % interval")
@@ -48,8 +48,9 @@ def chart_layer_order(study: Study, group: Members) -> Chart:
                             x_ticks=ticks))  # fmt: skip
     caption = (
         "Which layers stop moving first: β of each layer's share of Θ, relative to its mean at the smallest value; the"
-        " exponents of power laws of β_l, ΔTr_l and Γ_l; and, where a pure power law of β_l is rejected and its"
-        " crossover lies within the sweep, the width of that. Layers are numbered from the inputs to the outputs."
+        " mean slopes α (exponents of fitted power laws) of β_l, ΔTr_l and Γ_l; and, where a pure power law of β_l is"
+        " rejected and its crossover lies within the sweep, the width of that. Layers are numbered from the inputs to"
+        " the outputs."
         f" {describe_setup(study, group.runs)}"
     )
     return Chart(

@@ -27,16 +27,17 @@ def chart_sensitivity(study: Study) -> Iterator[Chart]:
         places = {row: number for number, row in enumerate(rows)}
         shape = (len(rows), len(found.columns))
         values = {arm: np.full((*shape, 3), np.nan) for arm in arms or [ALL]}
-        opposite = {arm: np.zeros(shape, bool) for arm in arms or [ALL]}
+        opposite, unsure = ({arm: np.zeros(shape, bool) for arm in arms or [ALL]} for _ in range(2))
         for setting in found.settings:
             key, place = _read_arm(setting.group) if arms else ALL, places[_name_row(setting, arms)]
             values[key][place] = [(one.value, one.low, one.high) for one in setting.exponents]
-            opposite[key][place] = setting.opposite
+            opposite[key][place], unsure[key][place] = setting.opposite, setting.unsure
         forest = Forest(
             [draw or label for label, draw in rows],
             [bool(draw) for _, draw in rows],
             [_describe_column(column) for column in found.columns],
             values,
+            unsure,
             opposite,
         )
         symbol = find_symbol(found.axis)
@@ -57,7 +58,11 @@ def _write_caption(study: Study, found: Sensitivity, symbol: str) -> str:
     if papers:
         words.append(f"Shaded, with lines at the bounds: what {', '.join(papers)} states.")
     if any(any(setting.opposite) for setting in found.settings):
-        words.append("Hollow: the observable has the other sign than is stated.")
+        words.append("Crossed: the observable has the other sign than is stated.")
+    if any(any(setting.unsure) for setting in found.settings):
+        words.append(
+            "Hollow: α is the mean slope alone; the points bend about the power law, or are too few to test for one."
+        )
     if any(not math.isfinite(one.value) for setting in found.settings for one in setting.exponents):
         words.append("No mark: no power law could be fitted; the table of fits says why.")
     words += explain_weighted(column.observable for column in found.columns)

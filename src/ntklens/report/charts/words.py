@@ -22,12 +22,16 @@ FORMS: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
         (("exponent", "α"), ("exponent_above", "α′"), ("scale", "{m}*")),
     ),
 }  # fmt: skip
+SLOPE, BENT = "mean slope", "bends, mean slope"  # of a power law that is not tested, and of one that is rejected
 UNBOUNDED = {"affine": (("intercept", "a"), ("slope", "b"))}  # numbers where those of `FORMS` have no bounds
 
 
 def select_curves(law: Law) -> tuple[str | None, str | None]:
-    """Return the forms to draw: the preferred one and its closest rival by AICc, each if it describes the points."""
-    preferred = law.preferred if law.preferred and law.fits[law.preferred].is_describing else None
+    """Return the forms to draw: the preferred one and its closest rival by AICc, each if it describes the points.
+
+    A power law that the points bend about is not drawn as the law that they follow.
+    """
+    preferred = law.preferred if law.preferred and law.is_described_by(law.preferred) else None
     rivals = [
         form for form, fit in law.fits.items() if form != law.preferred and not fit.is_degenerate and fit.is_describing
     ]
@@ -40,15 +44,21 @@ def describe_law(law: Law) -> str:
         return ""
     preferred, rival = select_curves(law)
     if preferred is not None:
-        return describe_fit(law.fits[preferred], law.axis)
-    if rival is None:
-        return "no law describes the points"
-    return f"dashed: {describe_fit(law.fits[rival], law.axis)}"
+        return describe_fit(law.fits[preferred], law.axis, _name_form(law, preferred))
+    words = [describe_fit(law.fits["power"], law.axis, BENT)] if law.preferred == "power" and law.course.is_bent else []
+    if rival is not None:
+        words.append(f"dashed: {describe_fit(law.fits[rival], law.axis)}")
+    return "; ".join(words) or "no law describes the points"
 
 
-def describe_fit(fit: Fit, axis: str) -> str:
-    """Return a form's name and its numbers with their intervals; no line break divides one of them."""
-    name, _, numbers = FORMS[fit.form]
+def _name_form(law: Law, form: str) -> str:
+    """Return what a form is called: a power law that was not tested is a slope."""
+    return SLOPE if form == "power" and not law.course.is_tested else FORMS[form][0]
+
+
+def describe_fit(fit: Fit, axis: str, name: str = "") -> str:
+    """Return a form's name, or another, and its numbers with their intervals; no line break divides one of them."""
+    own, _, numbers = FORMS[fit.form]
     found = [fit.parameters[key] for key, _ in numbers if key in fit.parameters]
     if fit.form in UNBOUNDED and all(np.isinf(i.low) and np.isinf(i.high) for i in found):
         numbers = UNBOUNDED[fit.form]
@@ -58,7 +68,7 @@ def describe_fit(fit: Fit, axis: str) -> str:
         for key, label in numbers
         if (interval := fit.parameters.get(key)) is not None
     ]
-    return ", ".join([name, *listed])
+    return ", ".join([name or own, *listed])
 
 
 def describe_refusals(laws: Sequence[Law], symbols: Mapping[str, str]) -> list[str]:
@@ -85,14 +95,20 @@ def describe_forms(laws: Sequence[Law]) -> str:
 
 def describe_many(laws: Sequence[Law]) -> str:
     """Return in a line what laws of many groups have in common: how often which form, and between which exponents."""
-    chosen = [(law, form) for law in laws if (form := select_curves(law)[0])]
+    chosen = [(law, form, _name_form(law, form)) for law in laws if (form := select_curves(law)[0])]
+    chosen += [
+        (law, "power", BENT)
+        for law in laws
+        if law.preferred == "power" and law.course.is_bent and not select_curves(law)[0]
+    ]
     parts = []
-    for form, count in Counter(form for _, form in chosen).most_common():
+    for name, count in Counter(name for _, _, name in chosen).most_common():
+        form = next(one for _, one, own in chosen if own == name)
         key, label = FORMS[form][2][0]
-        values = [law.fits[form].parameters[key].value for law, one in chosen if one == form]
+        values = [law.fits[form].parameters[key].value for law, _, own in chosen if own == name]
         span = glue(" … ".join(dict.fromkeys((format_number(min(values)), format_number(max(values))))))
         label = label.format(m=find_symbol(laws[0].axis))
-        parts.append(f"{FORMS[form][0]} in {count} of {len(laws)}, {glue(f'{label} = {span}')}")
+        parts.append(f"{name} in {count} of {len(laws)}, {glue(f'{label} = {span}')}")
     if len(chosen) < len(laws):
         parts.append(f"none in {len(laws) - len(chosen)}")
     return "; ".join(parts)
