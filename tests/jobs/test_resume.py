@@ -4,7 +4,10 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from commands import TOY, run_ntklens
+from commands import TOY
 from ntklens.config.identity import compute_key
 from ntklens.config.schemas import find_config_directory, register_schemas
 from ntklens.errors import InputError
@@ -410,16 +413,41 @@ def test_compiled_programs_lie_beside_the_runs_wherever_a_job_works(tmp_path, mo
     assert seen == [tmp_path / "results"]
 
 
+ON_FOUR = """
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+import test_resume
+
+assert len(jax.local_devices()) == 4
+test_resume.ensemble.PIECE_SECONDS, test_resume.pack.WORTH_SECONDS = 1e-9, 0.0
+folder = Path(sys.argv[1])
+assert not test_resume.run_four(folder / "four", after=60)
+shutil.copytree(folder / "four", folder / "fewer")
+assert test_resume.run_four(folder / "four")
+assert test_resume.run_four(folder / "more")
+"""
+
+
+def run_four(folder, after=10**9):
+    return run(folder, "ensemble=4", seeds=range(4), after=after)[0]
+
+
 @pytest.mark.slow
-def test_a_run_on_several_devices_is_equal_to_rounding(tmp_path):
-    words = (*WORDS, "ensemble=4", "tracking=none")
+def test_a_run_continued_on_several_devices_or_another_number_is_equal_to_rounding(tmp_path):
+    assert run_four(tmp_path / "one")
+    assert not run_four(tmp_path / "more", after=60)
+    paths = os.pathsep.join(str(path) for path in Path(__file__).parents[:2])
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
-    assert run_ntklens(*words, "name=one", cwd=tmp_path).returncode == 0
-    assert run_ntklens(*words, "name=four", cwd=tmp_path, XLA_FLAGS=flags).returncode == 0
-    (one,), (four,) = ([path.parent for path in tmp_path.glob(f"multirun/{name}/*/config.yaml")]
-                       for name in ("one", "four"))  # fmt: skip
-    for seed in range(4):
-        first, second = read(one, seed), read(four, seed)
-        early = (first.epoch <= 10).values
-        for name in ("train_loss", "test_loss", "trace", "effective_rank"):
-            np.testing.assert_allclose(second[name][early], first[name][early], rtol=1e-5, err_msg=name)
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": paths}
+    subprocess.run([sys.executable, "-c", ON_FOUR, str(tmp_path)], env=environment, check=True)
+    assert run_four(tmp_path / "fewer")
+    for name in ("four", "more", "fewer"):
+        for seed in range(4):
+            first, second = read(tmp_path / "one", seed), read(tmp_path / name, seed)
+            assert second.attrs["continued_from_step"] > 0
+            early = (first.epoch <= 100).values
+            for quantity in ("train_loss", "test_loss", "trace", "effective_rank"):
+                np.testing.assert_allclose(second[quantity][early], first[quantity][early], rtol=1e-4, err_msg=name)
