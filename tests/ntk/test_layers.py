@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import ntklens
+from ntklens.errors import InputError
 from ntklens.ntk import structured
 from ntklens.ntk.layers import find_parameters, mark_parameters
 from references import compute_layer_kernels
@@ -184,8 +186,30 @@ def test_arguments_in_another_order_and_a_class_are_named():
     for params in (variables, list(jax.tree.leaves(variables))):
         with pytest.raises(ValueError, match=r"x must be one array .*params and x swapped\? The order is f, params, x"):
             structured.kernel(Normalised(), x, params)
+    with pytest.raises(ValueError, match=r"^f\(params, x\) fails .*params and x swapped\? The order is f, params, x"):
+        structured.kernel(lambda p, x: x @ p["w"], x, {"w": jnp.ones((5, 3))})
     with pytest.raises(ValueError, match=r"^f is the class Normalised: pass an instance of it, Normalised\(\.\.\.\)"):
         structured.kernel(Normalised, variables, x)
+
+
+TAKE_A_FUNCTION = ("ntk", "kernel", "ntk_by_layer", "layer_kernels", "ntk_trace", "layer_traces", "explain_ntk")
+
+
+@pytest.mark.parametrize("name", TAKE_A_FUNCTION)
+def test_a_function_in_another_place_is_answered_with_the_order(name):
+    call, params, x = getattr(ntklens, name), {"w": jnp.ones((5, 3))}, jnp.ones((2, 5))
+    for f in (lambda p, x: x @ p["w"], nn.Dense(3)):
+        kind = type(f).__name__
+        for place, given in (("params", (params, f, x)), ("params", (x, f, params)), ("x", (params, x, f))):
+            with pytest.raises(ValueError, match=rf"^{place} is of type {kind}, .*the order is f, params, x$"):
+                call(*given)
+    with pytest.raises(ValueError, match=r"^f is of type dict, not a function .*the order is f, params, x$"):
+        call(params, x, params)
+
+
+def test_a_recorder_names_the_order_too():
+    with pytest.raises(InputError, match=r"^Recorder\(apply, params, probe=…\): params is of type function"):
+        ntklens.Recorder({"w": jnp.ones((5, 3))}, lambda p, x: x @ p["w"], probe=jnp.ones((2, 5)), config={})
 
 
 def test_arguments_of_another_kind_are_named():

@@ -140,7 +140,11 @@ def test_nothing_is_asked_and_nothing_is_written_elsewhere(finished):
     folder, result = finished
     assert result.stderr == ""
     lines = [line for line in result.stdout.splitlines() if "wandb" in line]
-    assert lines == [f"wandb    4 runs are on this disk only; to upload: wandb sync multirun/{NAME}/wandb"]
+    assert lines == [
+        f"wandb    no credentials: runs are kept in multirun/{NAME}/wandb for a later upload (or tracking=none)",
+        f"wandb    4 runs are on this disk only; to upload: wandb sync multirun/{NAME}/wandb",
+    ]
+    assert result.stdout.startswith(lines[0])  # before anything is computed
     assert list_files(folder.parent / "home") == []
     assert {path.name for path in folder.iterdir()} == {"multirun"}
 

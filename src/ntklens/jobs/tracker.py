@@ -31,6 +31,10 @@ class Tracker:
           InputError: naming what to type.
         """
 
+    def announce(self, sweep: Path) -> str:
+        """Return a line for what will be written unasked to a sweep's folder; empty where nothing is, or was before."""
+        return ""
+
     def start(self, run: Path, config: dict[str, Any], key: str) -> None:
         """Begin.
 

@@ -222,6 +222,7 @@ def plan_ntk(f: Function, params: Any, x1: Any, x2: Any = None) -> KernelPlan:
     Raises:
         ValueError: as `ntk_by_layer`, but for samples that interact.
     """
+    _refuse_order(f, params, x1, x2)
     plans = []
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     names = {number: jax.tree_util.keystr(path, simple=True, separator="/") for number, path in enumerate(paths)}
@@ -495,6 +496,7 @@ def _is_traced(*trees: Any) -> bool:
 
 def _as_arrays(f: Function, params: Any, x: Any, x2: Any) -> tuple[Function, Any, Array, Array | None]:
     """Return the arguments of a kernel as arrays; inputs of several arrays as numbers of samples, which f looks up."""
+    _refuse_order(f, params, x, x2)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -508,7 +510,7 @@ def _as_arrays(f: Function, params: Any, x: Any, x2: Any) -> tuple[Function, Any
             raise ValueError(f"x2 holds samples {_describe_samples(x2)}, x others: {_describe_samples(x)}")
         table = x if x2 is None else jax.tree.map(lambda *parts: jnp.concatenate(parts), x, x2)
         x2 = None if x2 is None else jnp.arange(sizes[0], sum(sizes))
-        return _look_up(f, table), params, jnp.arange(sizes[0]), x2
+        return _look_up(f, table, order), params, jnp.arange(sizes[0]), x2
     if not isinstance(x, Array) or x.ndim == 0:
         kind = "a single number" if isinstance(x, Array) else type(x).__name__
         raise ValueError(f"x must be one array [N, ...], not {kind}{order}")
@@ -517,11 +519,33 @@ def _as_arrays(f: Function, params: Any, x: Any, x2: Any) -> tuple[Function, Any
     return f, params, x, x2
 
 
-def _look_up(f: Function, table: Any) -> Function:
+def _refuse_order(f: Any, params: Any, x: Any, x2: Any) -> None:
+    """Raise a ValueError that names the order where f is no function, or another argument is one."""
+    for name, value in (("params", params), ("x", x), ("x2", x2)):
+        if _is_function(value):
+            raise ValueError(f"{name} is of type {type(value).__name__}, which is called; the order is f, params, x")
+    if not callable(f) and not hasattr(f, "apply"):
+        raise ValueError(
+            f"f is of type {type(f).__name__}, not a function f(params, x) or a flax.linen.Module; "
+            "the order is f, params, x"
+        )
+
+
+def _is_function(value: Any) -> bool:
+    """Whether a value is a function or a module that holds no arrays; modules that do may be parameters."""
+    return callable(value) and not hasattr(value, "shape") and all(leaf is value for leaf in jax.tree.leaves(value))
+
+
+def _look_up(f: Function, table: Any, order: str) -> Function:
     """Return f as a function of samples' numbers in a pytree of arrays [N, ...]."""
 
     def function(params: Any, numbers: Array) -> Array:
-        return call_function(f, params, jax.tree.map(lambda leaf: leaf[numbers], table))
+        try:
+            return call_function(f, params, jax.tree.map(lambda leaf: leaf[numbers], table))
+        except Exception as error:
+            if not order:
+                raise
+            raise ValueError(f"{error}{order}") from error
 
     function.__wrapped__ = f  # type: ignore[attr-defined]  # what the parameters of a Module are stays known
     return function

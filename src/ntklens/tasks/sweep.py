@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ntklens.config.construct import construct
 from ntklens.config.lines import format_task
 from ntklens.errors import InputError
 from ntklens.jobs.finish import finish_late
@@ -69,6 +70,8 @@ def sweep(
     _store(plans)
     for plan in plans:
         _invalidate(plan, console)
+        if count_pending(plan) and (line := construct(plan.configurations[0].cfg.tracking).announce(plan.folder)):
+            console.print(line)
         print_plan_summary(plan, console)
     statuses, handed_over = [], []
     with stop_on_signals() if launch else nullcontext() as stop:

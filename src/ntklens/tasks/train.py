@@ -72,7 +72,10 @@ def train(cfg: DictConfig) -> int:
         there = []
     pending = sorted({*select_pending(units, cfg.retry), *replaced})
     if pending:
-        construct(cfg.tracking).check()
+        tracker = construct(cfg.tracking)
+        tracker.check()
+        if line := tracker.announce(run.parent):
+            console.print(line)
     if pending and there:
         console.print(f"{len(there)} of {count(len(seeds), 'seed')} {'is' if len(there) == 1 else 'are'} there already")
     elif len(there) == len(seeds):

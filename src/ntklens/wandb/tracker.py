@@ -57,6 +57,7 @@ class WandbTracker(Tracker):
         artifacts: bool,
     ) -> None:
         self.mode = runs.choose_mode(mode)
+        self.unasked = mode == "auto" and self.mode == "offline" and not os.environ.get("WANDB_MODE")
         self.per_seed, self.interval = per_seed, interval
         self.settings = {
             "mode": self.mode, "project": project, "entity": entity, "interval": interval, "patience": patience,
@@ -69,6 +70,13 @@ class WandbTracker(Tracker):
     def check(self) -> None:
         """Refuse to go online without credentials, or to an address that is none."""
         runs.check_credentials(self.mode)
+
+    def announce(self, sweep: Path) -> str:
+        """Say where runs go without credentials, once per sweep."""
+        folder = sweep / runs.FOLDER
+        if not self.unasked or folder.exists():
+            return ""
+        return f"wandb    no credentials: runs are kept in {folder} for a later upload (or tracking=none)"
 
     def start(self, run: Path, config: dict[str, Any], key: str) -> None:
         """Begin: the writer starts while the first program is compiled."""
