@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 import sys
 
 import numpy as np
 import pytest
 import xarray as xr
 from hydra import compose, initialize_config_dir
+from scipy.stats import linregress, t
 
 from laws import configure, make_sweep
 from ntklens.analysis import claims as package
@@ -24,6 +26,7 @@ from ntklens.analysis.claims.judge import list_missing, measure_coverage
 from ntklens.analysis.claims.paper import widen
 from ntklens.analysis.diagnostics import diagnose
 from ntklens.analysis.groups import arrange_samples, find_groups
+from ntklens.analysis.ratio import measure_slope
 from ntklens.analysis.settings import describe_differences
 from ntklens.config.schemas import find_config_directory, register_schemas
 from ntklens.errors import InputError
@@ -466,11 +469,48 @@ def test_a_ratio_that_does_not_fall_is_no_fault_under_mup():
     (own,) = [one for one in list_diagnoses(data) if "β does not fall" in one.sentence]
     assert own.severity == "note"
     assert "model.parameterization=mup" in own.sentence
-    standard = make_law()
-    standard["minimum_trace"] = standard.trace[..., 0] * 3
-    (own,) = [one for one in list_diagnoses(standard) if "β does not fall" in one.sentence]
-    assert own.severity == "warning"
-    assert own.advice == "Sweep model.width beyond 8192."
+
+
+def find_ratio(initial, change):
+    """The diagnoses of β where Tr Θ_0 and ΔTr have these values."""
+    data = make_law()
+    start = np.asarray(initial)[:, None] * np.exp(0.02 * np.random.default_rng(4).standard_normal((9, 8)))
+    data["trace"] = data.trace - data.trace.isel(record=0) + start[..., None]
+    data["minimum_trace"] = data.trace.isel(record=0) + np.asarray(change)[:, None]
+    return [one for one in list_diagnoses(data) if re.search("β (falls|does not fall)", one.sentence)]
+
+
+def test_why_beta_does_not_fall_is_read_from_the_split_of_its_slope():
+    grown, flat = 40 * (300 + WHOLE), np.full(9, 2e4)
+    (both,) = find_ratio(grown, 3 * grown)  # Tr Θ_0 grows, and is no reason for β to fall
+    assert both.severity == "note"
+    assert "β does not fall" in both.sentence
+    assert "Tr Θ_0 grows, and ΔTr with it: the sweep is not too narrow" in both.sentence
+    assert re.search(r"\+0\.\d\d \[\+.* by ΔTr and -0\.\d\d \[-.* by Tr Θ_0 alone", both.sentence)
+    (narrow,) = find_ratio(flat, 3 * flat)
+    assert narrow.severity == "warning"
+    assert "Tr Θ_0 does not grow over 32 … 8192" in narrow.sentence
+    assert narrow.advice == "Sweep model.width beyond 8192."
+
+
+def test_a_fall_of_beta_is_put_down_to_the_trace_before_training_only_where_the_split_shows_it():
+    grown, flat = 40 * (300 + WHOLE), np.full(9, 2e4)
+    (found,) = find_ratio(grown, flat)
+    assert found.severity == "note"
+    assert "β falls because Tr Θ_0 grows" in found.sentence
+    assert not find_ratio(flat, 1e7 / WHOLE)  # by ΔTr alone
+    assert not find_ratio(grown, 1e7 / WHOLE)  # by both
+
+
+def test_slopes_have_the_intervals_of_linear_regression_and_of_seeds():
+    rng = np.random.default_rng(0)
+    logs = np.log(3 * WHOLE**-0.5) + 0.05 * rng.standard_normal(9)
+    line = linregress(np.log(WHOLE), logs)
+    half = t.ppf(0.975, 7) * line.stderr
+    by_scatter, by_seeds = (measure_slope(WHOLE, logs, np.full(9, v)) for v in (1e-6, 1.0))
+    assert [by_scatter.value, by_scatter.low] == pytest.approx([line.slope, line.slope - half], rel=1e-9)
+    place = np.log(WHOLE) - np.log(WHOLE).mean()
+    assert by_seeds.high - by_seeds.value == pytest.approx(t.ppf(0.975, 7) / math.sqrt(np.sum(place**2)))
 
 
 @pytest.mark.parametrize("size", [128, 48])

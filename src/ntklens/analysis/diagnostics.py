@@ -10,6 +10,7 @@ import xarray as xr
 
 from ntklens.analysis.convergence import LIMIT, Change
 from ntklens.analysis.groups import RANDOM, Group, describe_value, list_swept, select_good
+from ntklens.analysis.ratio import Split, describe_slope, split_ratio
 from ntklens.analysis.settings import advise_smaller_step, is_ours, list_values, read_configs
 from ntklens.analysis.transitions import compare_transitions
 from ntklens.recording.observables import OBSERVABLES, STRAIGHT, UNRESOLVED_STEPS
@@ -22,6 +23,7 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 FEW_SEEDS, FEW_PAIRS = 5, 3
 NEGATIVE = 1e-5  # of Tr Θ: eigenvalues below zero by so much together are rounding that Γ may feel
 LAZY = 0.01  # |β| below which a kernel has not left initialisation
+ALPHA = 0.05  # below which p says that a curve is no power law
 UNSEEN = 0.5  # share of seeds that makes a remark of a few seeds one of the whole
 
 
@@ -312,15 +314,24 @@ def _check_group(
     by_name = {transition.observable: transition for transition in own}
     rank, gamma = powers.get("minimum_effective_rank"), by_name.get("minimum_effective_rank")
     if rank is not None and gamma is not None and rank.low > CONSTANT and not gamma.within:
+        found = "rises without saturating", "the kernel regime is not reached"
+        if gamma.power_p < ALPHA:
+            found = "rises and bends, with no crossover that the sweep bounds", "whether it saturates is open"
         yield Diagnosis(
-            WARNING, f"{where} Γ_min rises without saturating (α = {rank.value:.2f}): the kernel regime is not "
-            f"reached.",
+            WARNING, f"{where} Γ_min {found[0]} (mean slope α = {rank.value:.2f}): {found[1]}.",
             f"Sweep model.width beyond {group.x.max():g}"
             f"{' or raise model.depth' if _has(data, 'model.depth') else ''}.",
         )  # fmt: skip
     beta = powers.get("trace_ratio")
+    split = split_ratio(group, laws)
     if beta is not None and not beta.high < -CONSTANT:
-        yield _explain_ratio(data, group, where, beta)
+        yield _explain_ratio(data, group, where, beta, split)
+    elif beta is not None and split is not None and split.is_normalised and not split.change.high < -CONSTANT:
+        yield Diagnosis(
+            NOTE, f"{where} β falls because Tr Θ_0 grows: its slope {describe_slope(split.ratio)} is "
+            f"{split.describe()}.",
+            "Compare ΔTr, Γ and the losses between widths, not β, which is divided by Tr Θ_0.",
+        )  # fmt: skip
     if len(own) == 2 and all(t.within for t in own) and own[0].scale.is_outside(own[1].scale.low, own[1].scale.high):
         yield Diagnosis(
             WARNING, f"{where} the transition read from β and from Γ_min is not the same: {compare_transitions(*own)}.",
@@ -328,8 +339,14 @@ def _check_group(
         )  # fmt: skip
 
 
-def _explain_ratio(data: xr.Dataset, group: Group, where: str, beta: Interval) -> Diagnosis:
-    """Say that β does not fall, and why: under another parameterisation than the standard one it need not."""
+def _explain_ratio(data: xr.Dataset, group: Group, where: str, beta: Interval, split: Split | None) -> Diagnosis:
+    """Say that β does not fall, and why, as far as the split of its slope shows it.
+
+    Under another parameterisation than the standard one it need not fall.
+
+    Returns:
+        A note where nothing is amiss, else a warning.
+    """
     known = "β does not fall" if beta.low > -CONSTANT else "whether β falls is not resolved"
     text = f"{where} {known} (α = {beta.value:.2f} [{beta.low:.2f}, {beta.high:.2f}])"
     kinds = list_values(read_configs(data, group.runs), "model.parameterization")
@@ -341,10 +358,28 @@ def _explain_ratio(data: xr.Dataset, group: Group, where: str, beta: Interval) -
             "Compare ΔTr, Γ and the losses, which tell of learning there; raw traces of two parameterisations are "
             "not comparable.",
         )  # fmt: skip
+    wider, span = f"Sweep model.width beyond {group.x.max():g}.", f"{group.x.min():g} … {group.x.max():g}"
+    if split is None:
+        return Diagnosis(
+            WARNING, f"{text}. What its slope is made of is not known: it takes ΔTr and Tr Θ_0 at four widths of the "
+            f"sweep, {span}.",
+            wider,
+        )  # fmt: skip
+    text = f"{text}: its slope is {split.describe()}"
+    if split.is_not_normalised:
+        return Diagnosis(
+            WARNING, f"{text}. Tr Θ_0 does not grow over {span}, so that nothing there makes β fall by itself; at "
+            "widths at which it grows β falls unless ΔTr grows as well.",
+            wider,
+        )  # fmt: skip
+    if split.is_normalised and split.change.low > CONSTANT:
+        return Diagnosis(
+            NOTE, f"{text}. Tr Θ_0 grows, and ΔTr with it: the sweep is not too narrow for β to fall.",
+            "Read ΔTr, Γ and the losses: ΔTr grows with the width.",
+        )  # fmt: skip
     return Diagnosis(
-        WARNING, f"{text}. The sweep, {group.x.min():g} … {group.x.max():g}, may be too narrow: β falls where Tr Θ_0 "
-        f"grows with the width.",
-        f"Sweep model.width beyond {group.x.max():g}.",
+        WARNING, f"{text}: the sweep does not resolve the two parts.",
+        f"Ask for more seeds, or {wider[0].lower()}{wider[1:]}",
     )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -27,11 +26,12 @@ from ntklens.analysis.groups import (
 )
 from ntklens.analysis.layers import describe_layers, study_layers
 from ntklens.analysis.overview import describe_study, describe_study_html
+from ntklens.analysis.ratio import explain_trace_ratio
 from ntklens.analysis.transitions import compare_transitions
 from ntklens.errors import InputError
 from ntklens.recording.observables import OBSERVABLES, UNRESOLVED_STEPS, list_observables, measure_observables
 from ntklens.stats.forms import FORMS
-from ntklens.stats.powerlaw import NOTHING, Fit, Law, fit_law
+from ntklens.stats.powerlaw import Law, fit_law
 from ntklens.stats.samples import summarise
 from ntklens.stats.surface import FORMS as SURFACE_FORMS
 from ntklens.stats.surface import Surface, describe_surface, fit_surface
@@ -260,41 +260,3 @@ def name_law(law: Law) -> str:
     """Return the symbol of what a law is of: that of an observable, with a minus sign if it is negative."""
     negative = any(fit.sign < 0 for fit in law.fits.values())
     return f"{'−' if negative else ''}{OBSERVABLES[law.observable].symbol}"
-
-
-def explain_trace_ratio(group: Group, laws: Sequence[Law]) -> list[str]:
-    """Say how much of β's slope is Tr Θ_0 growing: β = ΔTr / Tr Θ_0, so that α_β = α_ΔTr − α_Tr0.
-
-    β alone is not feature learning: were ΔTr the same at every width, β would fall all the same.
-
-    Returns:
-        Sentences; none where the three laws are not there.
-    """
-    own = {law.observable: law.fits for law in laws if (law.axis, law.group) == (group.axis, group.label)}
-    fits = [own.get(name, {}).get("power") for name in ("trace_ratio", "trace_change", "initial_trace")]
-    ratio, change, initial = fits
-    if ratio is None or change is None or initial is None:
-        return []
-    x = np.array([one for one in ratio.x if one in change.x and one in initial.x])
-    if ratio.sign < 0 or len(x) < FORMS["power"].least_points:
-        return []
-    grown, started = (_find_slope(x, fit) for fit in (change, initial))
-    text = (
-        f"Over {x[0]:g} … {x[-1]:g} mean ΔTr / mean Tr Θ_0 has the slope {grown - started:+.2f}: "
-        f"{grown:+.2f} by ΔTr and {-started:+.2f} by Tr Θ_0 alone"
-    )
-    affine = own["initial_trace"].get("affine")
-    scale = affine.parameters["scale"] if affine is not None else NOTHING
-    if affine is not None and group.axis == WIDTH and scale.is_inside(0, math.inf) and math.isfinite(scale.high):
-        text += (
-            f"; the affine law Tr Θ_0 = a + b m (intrinsic scatter {affine.misfit:.1%}, the "
-            f"power law's {initial.misfit:.1%}) "
-            f"has its crossover at a/b = {scale.value:.0f} [{scale.low:.0f}, {scale.high:.0f}]"
-        )
-    return [f"{text}."]
-
-
-def _find_slope(x: np.ndarray, fit: Fit) -> float:
-    """Return the least-squares slope of ln mean against ln x, every point weighing the same."""
-    means = fit.mean[np.isin(fit.x, x)]
-    return float(np.polyfit(np.log(x), np.log(means), 1)[0])

@@ -108,7 +108,7 @@ def chart_ratio_split(study: Study) -> Iterator[Chart]:
             f" the axis / Tr Θ_0. {describe_setup(study, [run for group in groups for run in group.runs])}"
         )
         yield Chart(
-            "ratio_split", _name_axis(axis), f"ratio-split-{make_stem(axis)}", "What makes β fall", caption,
+            "ratio_split", _name_axis(axis), f"ratio-split-{make_stem(axis)}", "What makes the slope of β", caption,
             make_group_keys(groups), "", [panel],
         )  # fmt: skip
 
