@@ -1,6 +1,7 @@
 """From configurations to tasks."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,16 @@ from omegaconf import OmegaConf
 from ntklens.config.schemas import GIB
 from ntklens.errors import InputError
 from ntklens.jobs.process import PROCESS_BYTES
+from ntklens.launch.planning import count_networks
+from ntklens.report.sweep_table import describe_plan
 from ntklens.store.units import Unit
-from ntklens.sweep.cost import TRAINING_RATE, Cost, Workload, split_evenly
+from ntklens.sweep.cost import COMPILE_SECONDS, PROCESS_SECONDS, TRAINING_RATE, Cost, Workload, split_evenly
 from ntklens.sweep.cutting import SHORTEST_TASK, TASKS_PER_WORKER, calibrate, check_checkpoints, make_tasks
 from ntklens.sweep.plan import (
     Calibration,
     Capacity,
     Configuration,
+    Plan,
     Slice,
     Task,
     decode_ranges,
@@ -121,6 +125,25 @@ def test_estimates_are_corrected_by_what_was_measured():
     assert calibration.factor == pytest.approx(3.15, rel=0.01)
     assert 1.04 < calibration.error < 1.1
     assert calibrate([make_configuration()], [cost], 2) == Calibration(1.0, 3.0, 0)
+
+
+def test_the_plan_states_what_starting_and_compiling_take():
+    """Once per network that no finished configuration ran; workers share the compiling."""
+    names, costs = ("done", "alike", "first", "second", "third"), []
+    for programs in ("a", "a", "b", "c", "c"):
+        costs.append(make_cost()._replace(programs=programs))
+    configurations = [make_configuration(name, states=["done" if name == "done" else "queued"] * 4) for name in names]
+    networks = count_networks(configurations, costs)
+    assert networks == 2
+    plan = Plan(Path("multirun/name"), "", tuple(configurations), (Task([Slice(1, [0], 5.0)], 5.0, GIB),))
+    assert plan.start_seconds == PROCESS_SECONDS
+    for workers, rounds in ((1, 2), (2, 1)):
+        started = replace(plan, networks=networks, workers=workers).start_seconds
+        assert started == PROCESS_SECONDS + rounds * COMPILE_SECONDS
+    assert replace(plan, tasks=()).start_seconds == 0
+    configurations[0].cfg.training = {"stop_after": None}
+    line = describe_plan(replace(plan, configurations=(configurations[0],), networks=2, available=2 * GIB))[-1]
+    assert "about 5 s (× or ÷ 1, from counted operations alone) beside 15 s to start and compile 2 networks" in line
 
 
 def test_a_checkpoint_too_large_to_write_in_time_is_refused():

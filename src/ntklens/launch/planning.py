@@ -16,6 +16,7 @@ from ntklens.jobs.datasets import load_dataset_sizes
 from ntklens.launch.base import Launch
 from ntklens.launch.datasets import check_launch_data
 from ntklens.store.checkpoint import measure_write_rate
+from ntklens.store.units import FINISHED
 from ntklens.sweep.cost import Cost
 from ntklens.sweep.cutting import calibrate, check_checkpoints, make_tasks
 from ntklens.sweep.plan import Configuration, Plan, look_up_units, merge_configurations
@@ -96,8 +97,17 @@ def make_plan(
     available = 0 if launch.detached else int(capacity.largest)
     return Plan(
         folder, command, tuple(configurations), tuple(tasks), calibration, workers, available, capacity.process,
-        launch.detached, submitted,
+        launch.detached, submitted, count_networks(configurations, costs),
     )  # fmt: skip
+
+
+def count_networks(configurations: Sequence[Configuration], costs: Sequence[Cost]) -> int:
+    """Return how many networks are to be compiled: those of pending configurations, but for what finished ones ran."""
+    ran = [
+        (any(unit.state in FINISHED for unit in c.units), bool(c.find_pending()), cost.programs)
+        for c, cost in zip(configurations, costs, strict=True)
+    ]
+    return len({name for _, pending, name in ran if pending} - {name for finished, _, name in ran if finished})
 
 
 def _estimate_costs(configurations: Sequence[Configuration]) -> list[Cost]:

@@ -210,7 +210,8 @@ def describe_plan(plan: Plan) -> list[str]:
         early = any(configuration.cfg.training.stop_after for configuration in plan.configurations)
         about = "at most about" if early and not packs else "about"
         time = f"{about} {format_seconds(plan.seconds)}"
-        trust = f"(× or ÷ {plan.calibration.error:.2g}, {basis})"
+        trust = f"(× or ÷ {plan.calibration.error:.2g}, {basis}) beside {format_seconds(plan.start_seconds)} to start"
+        trust += f" and compile {count(plan.networks, 'network')}" if plan.networks else ""
         if plan.detached:
             each = max(task.memory for task in plan.tasks)
             aside = f" if {plan.workers} run side by side" if plan.workers > 1 else ""

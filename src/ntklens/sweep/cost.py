@@ -15,7 +15,9 @@ if TYPE_CHECKING:  # its module imports JAX, which telling the state of a sweep 
 # Operations per second of one core, float32, and seconds per call: round figures that benchmarks/estimates.py checks.
 TRAINING_RATE, KERNEL_RATE, SPECTRUM_RATE = 70e9, 60e9, 45e9
 UPDATE_SECONDS, RECORD_SECONDS = 6e-5, 2e-3
-START_SECONDS = 1.5  # of a configuration: tracing, compiling or reading the cache, publishing
+START_SECONDS = 1.5  # of a configuration: tracing, reading compiled programs, publishing
+# Beside the work, of one core: a process's imports; compiling a network's programs where none are kept.
+PROCESS_SECONDS, COMPILE_SECONDS = 3.0, 6.0
 
 
 class Workload(NamedTuple):
@@ -42,6 +44,7 @@ class Cost(NamedTuple):
       pack: members that train together at most for speed's sake; None: as many as fit.
       checkpoint: bytes of one seed's checkpoint.
       pilot: what is done before training to choose the step, once for the configuration; None: the step is given.
+      programs: equal for configurations that run the same compiled programs.
     """
 
     workload: Workload
@@ -49,6 +52,7 @@ class Cost(NamedTuple):
     pack: int | None
     checkpoint: int
     pilot: Workload | None = None
+    programs: str = ""
 
     def estimate_seconds(self, members: int, cores: int) -> float:
         """Return the seconds of `members` seeds in a row of packs on `cores` cores."""

@@ -46,11 +46,18 @@ def estimate_cost(cfg: DictConfig) -> Cost:
     relevant["dataset"] = choose_any(plain["dataset"])
     try:
         cost = _estimate_rounded(relevant)
-        return cost._replace(pilot=_estimate_pilot(cost.workload, rule) if rule else None)
+        pilot = _estimate_pilot(cost.workload, rule) if rule else None
+        return cost._replace(pilot=pilot, programs=_name_programs(relevant))
     except InputError:
         raise
     except Exception as error:  # whatever a model says when it is traced
         raise InputError(f"model._target_={cfg.model._target_}: {type(error).__name__}: {error}") from error
+
+
+def _name_programs(relevant: dict[str, Any]) -> str:
+    """Return a name of what is compiled: steps, rates and numbers of updates are no part of a program."""
+    training = {name: relevant["training"][name] for name in ("loss", "batch_size")}
+    return json.dumps([training, relevant["dataset"], *(relevant[name] for name in COUNTED)], sort_keys=True)
 
 
 def _estimate_rounded(relevant: dict[str, Any]) -> Cost:

@@ -13,6 +13,7 @@ from ntklens.errors import InputError
 from ntklens.jobs.process import PROCESS_BYTES
 from ntklens.store.files import write_atomically
 from ntklens.store.units import FINISHED, STATES, Unit, find_units, select_pending
+from ntklens.sweep.cost import COMPILE_SECONDS, PROCESS_SECONDS
 
 PLAN_NAME = "plan.json"
 PLAN_VERSION = 1
@@ -119,6 +120,7 @@ class Plan:
       process: bytes of each worker before its first array.
       detached: whether tasks are handed over, and nobody waits for them.
       submitted: (run, seed) that SLURM has already, or a process outside of it computes.
+      networks: how many networks are still to be compiled.
     """
 
     folder: Path
@@ -131,6 +133,7 @@ class Plan:
     process: int = PROCESS_BYTES
     detached: bool = False
     submitted: frozenset[tuple[str, int]] = frozenset()
+    networks: int = 0
 
     @property
     def name(self) -> str:
@@ -142,6 +145,11 @@ class Plan:
         """The estimated wall time: of the longest task, or of all of them over the workers."""
         seconds = [task.seconds for task in self.tasks]
         return max(max(seconds, default=0.0), sum(seconds) / self.workers)
+
+    @property
+    def start_seconds(self) -> float:
+        """The estimated wall time beside it: a process's imports, and compiling, which the workers share."""
+        return PROCESS_SECONDS + COMPILE_SECONDS * -(-self.networks // self.workers) if self.tasks else 0.0
 
     @property
     def memory(self) -> int:
@@ -193,6 +201,7 @@ class Plan:
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "states": self.count_states(),
             "estimated_seconds": round(self.seconds, 1),
+            "estimated_start_seconds": round(self.start_seconds, 1),
             "estimated_memory_bytes": self.memory,
             "estimate_error_factor": round(self.calibration.error, 2),
             "measured_packs": self.calibration.packs,
