@@ -10,6 +10,7 @@ from ntklens.errors import InputError
 from ntklens.stats.forms import FORMS
 from ntklens.stats.powerlaw import (
     CANDIDATES,
+    Course,
     bootstrap_exponent,
     check_fit,
     choose_form,
@@ -242,6 +243,16 @@ def test_a_power_law_is_named_only_where_it_is_tested_and_holds():
         "4 points are too few to test for a power law, which takes 5"
         in fit_law(summarise(few[:4], CURVES["power"](few[:4])), "minimum_loss", "model.width").finding
     )
+
+
+def test_how_far_another_form_speaks_against_a_power_law():
+    alike, better, far = (Course(6, 0.4, "affine", gain) for gain in (1.5, 3.0, 5.0))
+    assert [one.is_bent for one in (alike, better, far)] == [False, True, True]
+    assert [one.is_rejected for one in (alike, better, far)] == [False, False, True]
+    assert str(alike) == "a power law and y = a + b x describe the points alike (AICc)"
+    assert str(better) == "whether as a power law is open: the AICc of y = a + b x is lower by 3"
+    assert str(far) == "a power law is rejected (the AICc of y = a + b x is lower by 5)"
+    assert str(Course(6, 0.4)) == ""
 
 
 def test_a_scale_far_outside_has_no_bound():

@@ -18,6 +18,7 @@ def find(curve, repeat, name="trace_ratio", **options):
     return find_transition(draw(curve, repeat, **options), name, "model.width", rng=np.random.default_rng(repeat))
 
 
+BENT = ("plateau_power", "power_plateau")
 BROKEN = np.where(WIDTHS < 128, WIDTHS**-0.05, 128**-0.05 * (WIDTHS / 128) ** -1.0)
 SMOOTH = 20 * WIDTHS**-0.1 * (1 + WIDTHS / 200) ** -0.8
 
@@ -85,19 +86,18 @@ def test_a_maximum_inside_is_found_and_a_plateau_is_none():
     assert sum(np.isfinite(one.value) for one in flat) <= 1
 
 
-@pytest.mark.slow
-def test_p_values_of_a_true_form_are_uniform():
-    p = [
-        reject_form(
-            fit_form(draw(CURVES["power"](WIDTHS), repeat), "power"),
-            "plateau_power",
-            np.random.default_rng(repeat),
-            99,
-        )
-        for repeat in range(100)
-    ]
+@pytest.mark.parametrize("points", [7, pytest.param(5, marks=pytest.mark.slow)])
+def test_p_values_of_a_true_form_are_uniform_also_against_two_curves(points):
+    """The twin: the better curve, chosen after looking, rejects more often than it says."""
+    p, chosen = [], []
+    for repeat in range(40 if points == 7 else 200):
+        values = draw_values(CURVES["power"](WIDTHS[:points]), np.random.default_rng(repeat), 5, 0.03)[:, 0]
+        null = fit_form(summarise(WIDTHS[:points], values), "power")
+        p.append(reject_form(null, BENT, np.random.default_rng(repeat), 49))
+        chosen.append(min(reject_form(null, (one,), np.random.default_rng(repeat), 49) for one in BENT))
     assert np.mean(np.array(p) < 0.05) <= 0.12
-    assert np.mean(p) == pytest.approx(0.5, abs=0.1)
+    assert np.mean(p) == pytest.approx(0.5, abs=0.13)
+    assert np.mean(chosen) < np.mean(p) - 0.1
 
 
 def test_least_squares_for_many_data_are_those_for_each():

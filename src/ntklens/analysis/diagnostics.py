@@ -315,7 +315,11 @@ def _check_group(
     rank, gamma = powers.get("minimum_effective_rank"), by_name.get("minimum_effective_rank")
     if rank is not None and gamma is not None and rank.low > CONSTANT and not gamma.within:
         found = "rises without saturating", "the kernel regime is not reached"
-        if gamma.power_p < ALPHA:
+        if gamma.power_p < ALPHA or any(
+            law.course.is_rejected
+            for law in laws
+            if (law.observable, law.axis, law.group) == ("minimum_effective_rank", group.axis, group.label)
+        ):
             found = "rises and bends, with no crossover that the sweep bounds", "whether it saturates is open"
         yield Diagnosis(
             WARNING, f"{where} Γ_min {found[0]} (mean slope α = {rank.value:.2f}): {found[1]}.",

@@ -164,8 +164,8 @@ class Course:
     Attributes:
       points: means along the axis.
       p: p-value of the power law against a parabola in ln x, ln y; NaN where points are too few for a test.
-      rival: the form whose AICc is the lowest, if it is lower than the power law's by more than 2; else empty.
-      gain: by how much it is lower.
+      rival: the form whose AICc is the lowest, if it is lower than the power law's; else empty.
+      gain: by how much it is lower: up to 2 says nothing, beyond 4 rejects the power law.
     """
 
     points: int = 0
@@ -186,7 +186,7 @@ class Course:
     @property
     def is_bent(self) -> bool:
         """Whether the power law is rejected, or another form describes the means better."""
-        return self.is_rejected or bool(self.rival)
+        return self.is_rejected or self.gain > CLEAR
 
     @property
     def is_straight(self) -> bool:
@@ -195,7 +195,8 @@ class Course:
 
     def __str__(self) -> str:
         """Return what keeps the means from being a power law, in words; empty if nothing does."""
-        better = f"the AICc of {FORMS[self.rival].formula} is lower by {self.gain:.0f}" if self.rival else ""
+        formula = FORMS[self.rival].formula if self.rival else ""
+        better = f"the AICc of {formula} is lower by {self.gain:.0f}" if self.gain > CLEAR else ""
         if self.is_rejected:
             p = f"p = {self.p:.3f}" if self.p < 1 - LEVEL else ""
             return f"a power law is rejected ({', '.join(filter(None, (p, better)))})"
@@ -203,7 +204,7 @@ class Course:
             return f"whether as a power law is open: {better}"
         if not self.is_tested:
             return f"{self.points} points are too few to test for a power law, which takes {_find_least_tested()}"
-        return ""
+        return f"a power law and {formula} describe the points alike (AICc)" if self.rival else ""
 
 
 def _find_least_tested() -> int:
@@ -523,7 +524,7 @@ def judge_course(fits: Mapping[str, Fit]) -> Course:
     power = fits.get("power")
     if power is None:
         return Course()
-    aicc = {form: fit.aicc for form, fit in fits.items() if fit.aicc < power.aicc - CLEAR}
+    aicc = {form: fit.aicc for form, fit in fits.items() if fit.aicc < power.aicc}
     rival = min(aicc, key=lambda form: aicc[form], default="")
     gain = power.aicc - aicc[rival] if rival else 0.0
     samples, parabola = power.samples, FORMS["parabola"]
@@ -639,7 +640,7 @@ def _describe_exponent(fit: Fit, course: Course) -> str:
             f"{fit.misfit:.1%}, standard error of the means {fit.samples.typical_error:.1%})"
         )
     verb = "grows" if alpha.value > 0 else "falls"
-    if course.is_straight and fit.is_describing:
+    if course.is_straight and not course.rival and fit.is_describing:
         return f"{verb} as a power law, {value}"
     if course.is_rejected:
         return f"{verb}, with mean slope {value}, and bends: {course}"

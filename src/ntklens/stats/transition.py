@@ -91,7 +91,7 @@ def find_transition(
         sentence = f"too few points: a crossover needs {needed} along the axis, there are {len(samples.x)}"
         return Transition(observable, axis, group, NOTHING, False, "", math.nan, NOTHING, NOTHING, math.nan, sentence)
     best = min(ALTERNATIVES, key=lambda form: fits[form].aicc)
-    power_p = reject_form(fits["power"], best, rng)
+    power_p = reject_form(fits["power"], tuple(ALTERNATIVES), rng)
     scale = fits[best].parameters["scale"]
     bounded = scale.low > 0 and math.isfinite(scale.high) and samples.x[0] <= scale.value <= samples.x[-1]
     within = power_p < ERROR and bounded
@@ -148,22 +148,26 @@ def check_break(samples: Samples, rng: np.random.Generator) -> tuple[Interval, f
         return NOTHING, math.nan
     worst = 0.0
     for rival in sorted(rivals.values(), key=lambda fit: -fit.log_likelihood):
-        worst = max(worst, reject_form(rival, "broken_power", rng))
+        worst = max(worst, reject_form(rival, ("broken_power",), rng))
         if worst >= ERROR:
             break
     return broken.parameters["scale"], worst
 
 
-def reject_form(null: Fit, alternative: str, rng: np.random.Generator, replicates: int = REPLICATES) -> float:
-    """Return the p-value of a form against another, by a parametric bootstrap.
+def reject_form(
+    null: Fit, alternatives: Sequence[str], rng: np.random.Generator, replicates: int = REPLICATES
+) -> float:
+    """Return the p-value of a form against others, by a parametric bootstrap.
 
         T = (S_null − S_alternative) / S_alternative,  S = min Σ w (ln y − ln f)²
 
     is compared with its values for data made by the null's curve, its intrinsic scatter and the noise of the means.
+    S_alternative is the least of all alternatives, in the made data as well: one chosen after looking would reject too
+    much.
 
     Args:
       null: the fitted form that is to be rejected.
-      alternative: the form against it.
+      alternatives: the forms against it.
       rng: the random numbers.
       replicates: data made.
 
@@ -177,8 +181,9 @@ def reject_form(null: Fit, alternative: str, rng: np.random.Generator, replicate
     curve = null.profile.predict_logs(samples.x)
     noise = np.sqrt(variance) * rng.standard_normal((replicates, len(samples.x)))
     logs = np.concatenate([np.log(samples.mean)[None], curve + noise])
-    least = {form: measure_least(form, samples.x, logs, 1 / variance) for form in (null.form, alternative)}
-    statistic = (least[null.form] - least[alternative]) / np.maximum(least[alternative], 1e-300)
+    least = measure_least(null.form, samples.x, logs, 1 / variance)
+    bent = np.min([measure_least(form, samples.x, logs, 1 / variance) for form in alternatives], axis=0)
+    statistic = (least - bent) / np.maximum(bent, 1e-300)
     return float((1 + np.sum(statistic[1:] >= statistic[0])) / (1 + replicates))
 
 
