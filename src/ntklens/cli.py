@@ -17,11 +17,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ntklens.config.checks import validate
+from ntklens.config.checks import list_all_choices, validate
 from ntklens.config.hints import describe
 from ntklens.config.lines import current, drop_words, format_command, get_words, hold_back, order_words, quote_word
 from ntklens.config.options import suggest_key
-from ntklens.config.schemas import register_schemas
+from ntklens.config.schemas import find_config_directory, register_schemas
 from ntklens.config.task import find_task
 from ntklens.errors import InputError
 from ntklens.jobs.tracker import begin_tracking
@@ -112,6 +112,8 @@ def _run_command(hydra_main: Callable[[], None], raises: bool) -> int:
     except SystemExit as end:  # Hydra's own, after --help say
         if isinstance(end.code, str):
             raise
+        if {"--help", "-h"} & set(current.words or ()):
+            print_choices()
         return end.code or 0
     except KeyboardInterrupt:
         line = format_command(drop_words(get_words(), "retry", "replace"))
@@ -153,6 +155,15 @@ def run_task(cfg: DictConfig) -> None:
         print(f"error: {describe(error)}", file=sys.stderr)
         status = EXIT_BAD_INPUT
     note_status(status)
+
+
+def print_choices() -> None:
+    """Print what Hydra's help leaves out: the values of every setting that takes one of a few."""
+    print("== Choices ==")
+    for key, listed in list_all_choices().items():
+        print(f"{key}: {listed}")
+    launchers = sorted(path.stem for path in (find_config_directory() / "hydra" / "launcher").glob("*.yaml"))
+    print(f"hydra/launcher: {', '.join(['local', 'basic', *launchers])}")
 
 
 def note_status(status: int) -> None:

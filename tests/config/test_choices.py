@@ -1,11 +1,13 @@
 """Values that can be checked from the composed configuration are refused before data are loaded and JAX compiles."""
 
 import typing
+from pathlib import Path
 
 import pytest
 
 from commands import call_ntklens
 from ntklens.config import signatures
+from ntklens.config.checks import list_all_choices
 from ntklens.config.signatures import read_arguments
 from ntklens.data import modular
 from ntklens.jobs import datasets, models
@@ -80,3 +82,14 @@ def test_a_choice_of_ones_own_is_read_from_the_source_and_the_object(tmp_path, m
     assert {name: (one.kind, one.choices) for name, one in read.named.items()} == {
         "shape": (str, ("round", "flat")), "size": (int, (1, 2)), "other": (str, ()),
     }  # fmt: skip
+
+
+def test_help_and_the_page_of_settings_list_every_choice(tmp_path):
+    result = call_ntklens("--help", cwd=tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
+    choices = list_all_choices()
+    assert {"model.activation", "model.pooling", "dataset.operation", "training.loss", "ntk.engine"} < set(choices)
+    for key, listed in choices.items():
+        assert f"\n{key}: {listed}\n" in result.stdout
+        quoted = ", ".join(f"`{one}`" for one in listed.split(", "))
+        assert f"| `{key}` | {quoted}" in page

@@ -164,6 +164,7 @@ def test_a_status_is_sorted_by_the_swept_values_whatever_is_complete():
         RunStatus(str(width), {"model.width": width}, ready if width < 100 else waiting) for width in (128, 16, 64, 32)
     ]
     text = render(build_status_table(SweepStatus(Path("multirun/wide"), "", runs, 0)), 100)
+    assert all(f" *-{width} " in text for width in (16, 32, 64, 128))  # the end of each folder's name
     assert [row[0] for row in read_rows(text)] == ["16", "32", "64", "128"]
     one = SweepStatus(Path("multirun/wide"), "", runs[:1], 0)
     assert describe_status(one)[0] == "1 queued of 1 seed"

@@ -47,6 +47,15 @@ def copy(finished, tmp_path):
 
 
 @pytest.mark.slow
+def test_logs_and_status_tell_the_folders_apart_by_what_is_swept(copy):
+    logs = "".join(log.read_text() for log in (copy / "multirun" / NAME / "logs").glob("*.log"))
+    table = call_ntklens("task=status", f"name={NAME}", cwd=copy).stdout
+    for width in (3, 5, 8):
+        (run,) = (copy / "multirun" / NAME).glob(f"*-w{width}-*")
+        assert f" {run.name}: model.width={width}\n" in logs
+        assert f" *-{run.name[-8:]} " in table
+
+
 def test_says_what_it_will_do_and_what_it_found(finished):
     folder, result = finished
     assert result.stderr == ""

@@ -17,6 +17,7 @@ from commands import ALONE, TOY, call_ntklens, list_files, run_ntklens, start_nt
 from ntklens.config.identity import SCHEMA_VERSION
 from ntklens.jobs.compute import Outcome
 from ntklens.jobs.watcher import Watcher
+from ntklens.report import run_summary
 from ntklens.signals import Stop
 from ntklens.store.trajectory import read_trajectory
 
@@ -102,6 +103,17 @@ def test_a_second_launch_computes_nothing_and_says_so(copy):
     assert result.returncode == 0
     assert result.stdout.splitlines()[0] == "all 2 seeds are there already: nothing to compute"
     assert {name: (run / name).stat().st_mtime_ns for name in list_files(run)} == before
+
+
+def test_the_figures_title_has_what_was_typed(copy, monkeypatch):
+    titles = []
+    monkeypatch.setattr(run_summary, "draw_run", lambda _trajectories, title, _figure: titles.append(title))
+    (find_run(copy) / "trajectory.png").unlink()
+    assert call_ntklens(*TOY, "tracking=none", cwd=copy).returncode == 0
+    (title,) = titles
+    assert title.startswith(f"{find_run(copy).name}: 2 seeds (dataset=synthetic dataset.train_size=24 ")
+    assert "tracking" not in title
+    assert len(title) <= run_summary.MOST_TITLE
 
 
 def test_double_precision_starts_from_the_same_function(finished, tmp_path):

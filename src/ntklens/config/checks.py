@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ntklens.config.identity import AUTO, RESOLVED, is_not_identity, is_same, list_neutral
 from ntklens.config.lines import find_key, format_override, get_words
-from ntklens.config.options import check_choices, describe_unknown_key, type_groups
+from ntklens.config.options import check_choices, describe_unknown_key, list_choices, type_groups
 from ntklens.config.schemas import KEPT
 from ntklens.config.task import find_task
 from ntklens.errors import InputError
@@ -31,8 +31,11 @@ def _number_from(low: float) -> tuple[Callable[[Any], bool], str]:
     return lambda value: low <= value < math.inf, f"must be a number, {low:g} or more"
 
 
+ONE_OF = "must be one of "
+
+
 def _one_of(*options: str) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: value in options, f"must be one of {', '.join(options)}"
+    return lambda value: value in options, f"{ONE_OF}{', '.join(options)}"
 
 
 def list_names(name: Any) -> list[str]:
@@ -186,6 +189,12 @@ def _check_finite(node: Any, key: str = "") -> None:
             _check_finite(value, key)
     elif isinstance(node, float) and not math.isfinite(node) and not is_not_identity(key):
         raise InputError(f"{key}={node}: must be a finite number")
+
+
+def list_all_choices() -> dict[str, str]:
+    """Return {override's name: its values, separated by commas} of every setting that takes one of a few."""
+    checked = {key: rule.removeprefix(ONE_OF) for key, (_, rule) in CHECKS.items() if rule.startswith(ONE_OF)}
+    return dict(sorted((checked | list_choices()).items()))
 
 
 def validate(cfg: DictConfig) -> None:

@@ -113,6 +113,17 @@ def check_choices(cfg: DictConfig) -> None:
                 raise InputError(f"{format_override(f'{group}.{entry.name}', value)}: must be one of {listed}")
 
 
+def list_choices() -> dict[str, str]:
+    """Return {override's name: its values, separated by commas} of what the signatures of all options list."""
+    choices = {}
+    for group in GROUPS:
+        for node in list_options(group).values():
+            for name, argument in find_arguments(group, str(node.get("_target_"))).named.items():
+                if argument.choices and name in node:
+                    choices[f"{group}.{name}"] = ", ".join(map(str, argument.choices))
+    return choices
+
+
 def find_arguments(group: str, target: str) -> Arguments:
     """Return what a group's target takes, without what the program gives it.
 

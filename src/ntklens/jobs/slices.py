@@ -19,7 +19,7 @@ def compute_slice(piece: dict[str, Any], memory: float | None, stop: Stop, watch
     """Compute seeds of one configuration; whatever goes wrong becomes a state.
 
     Args:
-      piece: `config`, `run` and `seeds`.
+      piece: `config`, `run` and `seeds`; of a sweep `label`, the swept settings, for the log.
       memory: bytes that arrays may use; None: what the device has.
       stop: says when to end.
       watcher: receives the progress.
@@ -37,6 +37,8 @@ def compute_slice(piece: dict[str, Any], memory: float | None, stop: Stop, watch
     from ntklens.store.units import write_unfinished
 
     run, seeds, cfg = Path(piece["run"]), piece["seeds"], OmegaConf.create(piece["config"])
+    if label := piece.get("label"):
+        watcher.say(f"{run.name}: {label}")
     try:
         return compute.compute_seeds(cfg, run, seeds, stop, watcher, memory)
     except Exception as error:  # before anything was trained: input that only this process could check

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 
 import xarray as xr
 from hydra.core.hydra_config import HydraConfig
@@ -29,6 +30,18 @@ from ntklens.words import count
 FIGURE_NAME = "trajectory.png"
 
 
+# What of a command line changes no network.
+ASIDE = ("seed", "ensemble", "name", "paths.", "tracking", "tracking.", "launch.", "checkpoint.", "keep", "metrics")
+MOST_TITLE = 140
+
+
+def _describe(run: Path, seeds: Sequence[int]) -> str:
+    """Return the title of a run's figure, with what was typed: not every setting is part of the folder's name."""
+    words = drop_words(list_continuing(HydraConfig.get().overrides.task), *ASIDE)
+    typed = f" ({' '.join(words)})".replace("$", r"\$") if words else ""  # for matplotlib: no formula
+    return shorten(f"{run.name}: {count(len(seeds), 'seed')}{typed}", MOST_TITLE, placeholder=" …")
+
+
 def print_run(
     cfg: DictConfig,
     run: Path,
@@ -44,7 +57,7 @@ def print_run(
     if redraw or not figure.exists():  # of the seeds just asked for
         try:
             with ProgressBar("drawing the figure"):
-                draw_run(trajectories, f"{run.name}: {count(len(seeds), 'seed')}", figure)
+                draw_run(trajectories, _describe(run, seeds), figure)
         except OSError as error:
             print(f"{figure} cannot be written ({error.strerror})", file=sys.stderr)
     for own in _separate_data(trajectories):

@@ -104,7 +104,7 @@ def build_status_table(status: SweepStatus) -> FittedTable:
     states = [state for state, number in status.count_states().items() if number]
     order = sorted(status.runs, key=lambda run: all(unit.state in FINISHED for unit in run.units))
     shown = sorted(order[:MOST_ROWS], key=lambda run: [_rank(value) for value in run.axes.values()])
-    columns = _list_keys([run.axes for run in shown], [run.run for run in shown])
+    columns = _list_keys([run.axes for run in shown], [run.run for run in shown], folders=True)
     columns += _list_steps([run.step for run in shown])
     for state in states:
         counts = [sum(unit.state == state for unit in run.units) for run in shown]
@@ -120,12 +120,19 @@ def _rank(value: Any) -> tuple[bool, float, str]:
     return not number, float(value) if number else 0.0, "" if number else str(value)
 
 
-def _list_keys(axes: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> list[Column]:
-    """Return the columns that name a configuration: the swept values, or the run where nothing is swept."""
+def _list_keys(axes: Sequence[Mapping[str, Any]], runs: Sequence[str], folders: bool = False) -> list[Column]:
+    """Return the columns that name a configuration: the swept values, or the run where nothing is swept.
+
+    Args:
+      axes: of each configuration.
+      runs: the name of each one's folder.
+      folders: whether the end of that name stands beside swept values, by which a folder is found.
+    """
     names = list(dict.fromkeys(name for one in axes for name in one))
     if not names:
         return [Column("run", runs, key=True, left=True)]
-    return [Column(name, [format_value(one.get(name)) for one in axes], key=True) for name in names]
+    columns = [Column(name, [format_value(one.get(name)) for one in axes], key=True) for name in names]
+    return columns + ([Column("folder", [f"*-{run.rpartition('-')[2]}" for run in runs])] if folders else [])
 
 
 def _list_steps(steps: Sequence[float | str | None]) -> list[Column]:
@@ -171,7 +178,7 @@ def build_plan_table(plan: Plan) -> FittedTable:
                 f"{format_gib(memory)} GiB" if pieces else "",
             )
         )
-    keys = _list_keys([c.axes for c in shown], [c.run.name for c in shown])
+    keys = _list_keys([c.axes for c in shown], [c.run.name for c in shown], folders=True)
     ruled = [find_step_rule(c.cfg.get("optimizer") or {}) is not None for c in shown]
     steps = [find_chosen_step(c.run) for c in shown]
     if any(ruled):

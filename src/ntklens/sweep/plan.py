@@ -46,6 +46,11 @@ class Configuration:
     invalidated: bool = False  # what `replace` asks for has been done
 
     @property
+    def label(self) -> str:
+        """The swept settings, as typed, by which people tell configurations apart."""
+        return " ".join(f"{key}={'null' if value is None else value}" for key, value in self.axes.items())
+
+    @property
     def replaces(self) -> bool:
         """Whether finished seeds are still to be invalidated."""
         return bool(self.cfg.replace) and not self.invalidated
@@ -168,6 +173,7 @@ class Plan:
                 "configuration": piece.configuration,
                 "config": OmegaConf.to_container(self.configurations[piece.configuration].cfg, resolve=True),
                 "run": str(self.configurations[piece.configuration].run.absolute()),
+                "label": self.configurations[piece.configuration].label,
                 "seeds": piece.seeds,
                 "seconds": piece.seconds,
             }

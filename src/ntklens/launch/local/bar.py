@@ -72,8 +72,7 @@ class SweepBar:
             number = event["configuration"]
             mean = max((s for (c, _), s in self.pieces.items() if c == number), default=0.0)
             self.partial[slot] = min(1.0, event["share"]) * mean
-            axes = self.plan.configurations[number].axes
-            place = ", ".join(f"{key}={value}" for key, value in axes.items())
+            place = self.plan.configurations[number].label
             self.progress.update(self.bar, note=f"{place}: {event['note']}" if place else event["note"])
         elif event["event"] == "slice":
             self.partial.pop(slot, None)
