@@ -27,7 +27,7 @@ def render(bar, width):
 
 def make_bar(width, tasks=200, seconds=3600.0):
     pieces = [Task([Slice(k, list(range(20)), seconds)], seconds, 0) for k in range(tasks)]
-    cfg = SimpleNamespace(axes={"model.width": 28124})
+    cfg = SimpleNamespace(label="model.width=28124")
     plan = SimpleNamespace(name=NAME, tasks=pieces, seconds=tasks * seconds / 2, configurations=[cfg] * tasks)
     return SweepBar(plan, Console(width=width, file=io.StringIO(), force_terminal=True))
 
