@@ -134,33 +134,60 @@ def transitions(sweep: str, axis: str) -> Iterator[str]:
         yield f"| {shorten(group)} | " + " | ".join(cells) + " |"
 
 
-def matched(sweep: str) -> Iterator[str]:
-    """Yield a table of the exponents of ΔTr in width where the train loss first crosses 1, 0.3 and 0.1.
+def slope(rows: list[dict[str, str]], value: Callable[[dict[str, str]], float]) -> tuple[list[float], str]:
+    """Return the mean over seeds at each width, and the slope of its logarithm.
 
-    Slopes of ln(mean over seeds) by ordinary least squares, with Student's intervals.
+    By ordinary least squares, with Student's interval.
     """
+    widths = sorted({float(row[WIDTH]) for row in rows})
+    means = [float(np.nanmean([value(row) for row in rows if float(row[WIDTH]) == width])) for width in widths]
+    line = linregress(np.log(widths), np.log(means))
+    half = t.ppf(0.975, len(widths) - 2) * line.stderr
+    return means, f"{number(line.slope)} [{number(line.slope - half)}, {number(line.slope + half)}]"
+
+
+def get(row: dict[str, str], name: str) -> float:
+    """Return a number of observables.csv; NaN where it has none."""
+    return float(row[name] or "nan")
+
+
+def matched(sweep: str) -> Iterator[str]:
+    """Yield a table of the exponents of ΔTr in width where the train loss first crosses 1, 0.3 and 0.1."""
     rows = read(sweep, "observables.csv")
     yield "| | " + " | ".join(f"L_train = {level}" for level in LEVELS) + " |"
     yield "|---" * (len(LEVELS) + 1) + "|"
     for arm in ARMS:
         own = [row for row in rows if row["protocol.arm"] == arm]
-        widths = sorted({float(row[WIDTH]) for row in own})
-        cells = []
-        for level in LEVELS:
-            changes = [
-                np.nanmean(
-                    [
-                        float(row[f"crossing_trace_{level}"] or "nan") - float(row["initial_trace"] or "nan")
-                        for row in own
-                        if float(row[WIDTH]) == width
-                    ]
-                )
-                for width in widths
-            ]
-            line = linregress(np.log(widths), np.log(changes))
-            half = t.ppf(0.975, len(widths) - 2) * line.stderr
-            cells.append(f"{number(line.slope)} [{number(line.slope - half)}, {number(line.slope + half)}]")
-        yield f"| {arm} | " + " | ".join(cells) + " |"
+        changes = [
+            lambda row, end=f"crossing_trace_{level}": get(row, end) - get(row, "initial_trace") for level in LEVELS
+        ]
+        yield f"| {arm} | " + " | ".join(slope(own, change)[1] for change in changes) + " |"
+
+
+def turned(sweep: str) -> Iterator[str]:
+    """Yield a table of how far the kernel turns and grows, by width, with exponents."""
+    rows = read(sweep, "observables.csv")
+    kinds: dict[str, Callable[[dict[str, str]], float]] = {
+        "1 − cos(Θ, Θ_0) where L_train = 1": lambda row: get(row, "crossing_kernel_distance_1"),
+        "1 − cos(Θ, Θ_0) at the minimum": lambda row: get(row, "minimum_kernel_distance"),
+        "β": lambda row: get(row, "trace_ratio"),
+        "Tr Θ from L_train = 1 to the minimum, ratio": lambda row: (
+            get(row, "minimum_trace") / get(row, "crossing_trace_1")
+        ),
+        "the same of Adam's preconditioned Θ": lambda row: (
+            get(row, "minimum_trace_preconditioned") / get(row, "crossing_trace_preconditioned_1")
+        ),
+    }
+    widths = sorted({int(row[WIDTH]) for row in rows})
+    yield "| | " + " | ".join(f"{width}" for width in widths) + " | exponent |"
+    yield "|---" * (len(widths) + 2) + "|"
+    for name, value in kinds.items():
+        means, exponent = slope(rows, value)
+        yield (
+            f"| {name} | "
+            + " | ".join(f"{mean:.2g}" if mean < 1 else f"{mean:.1f}" for mean in means)
+            + f" | {exponent} |"
+        )
 
 
 def divided() -> Iterator[str]:
@@ -190,6 +217,7 @@ TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "transitions": lambda: transitions("mnist_width", WIDTH),
     "matched": lambda: matched("mnist_width"),
     "divided": divided,
+    "turned": lambda: turned("kernel_change"),
     "sensitivity": lambda: exponents("sensitivity", LAWS, WIDTH),
     "layers": lambda: exponents("mnist_width", LAYERS, WIDTH),
     "layers of parameterisations": lambda: exponents("parameterization_small", BETAS, WIDTH, "resolved"),
@@ -217,6 +245,7 @@ FIGURES = {
     "parameterization_small": ("sensitivity-model.width",),
     "cifar10_transition_small": ("trace-law-model.width",),
     "cnn_width_small": ("laws-model.width",),
+    "kernel_change": (),
 }
 
 
