@@ -513,6 +513,24 @@ def test_slopes_have_the_intervals_of_linear_regression_and_of_seeds():
     assert by_seeds.high - by_seeds.value == pytest.approx(t.ppf(0.975, 7) / math.sqrt(np.sum(place**2)))
 
 
+def test_groups_that_are_trained_by_different_amounts_are_said():
+    def train(steps, arms=("paper", "paper")):
+        parts = []
+        for loss, arm, step in zip(("cross_entropy", "mse"), arms, steps, strict=True):
+            part = make_law(WHOLE[:4]).assign_coords(
+                {"training.loss": ("run", [loss] * 4), "protocol.arm": ("run", [arm] * 4)}
+            )
+            part["minimum_step"][:] = np.array([200, 200, 200, step])[:, None]
+            parts.append(part)
+        return [one for one in list_diagnoses(combine(*parts)) if "amounts of training" in one.sentence]
+
+    (found,) = train((40, 160))
+    assert "by a factor of up to 4, at model.width=256 between 40 (training.loss=cross_entropy" in found.sentence
+    assert "protocol=resolved" in found.advice
+    assert not train((80, 160))
+    assert not train((40, 160), ("paper", "resolved"))  # arms differ in the step by design
+
+
 @pytest.mark.parametrize("size", [128, 48])
 def test_another_probe_is_advised_where_one_can_be_drawn(size):
     own = configure(dataset___target_="own_data.load")

@@ -2,18 +2,22 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ntklens.analysis.settings import _describe_optimiser
 from ntklens.analysis.study import analyse
+from ntklens.recording.observables import measure_observables
 from ntklens.report.chart import Chart, Key, Panel, Series
 from ntklens.report.charts import build_charts
-from ntklens.report.charts.members import average, choose_ticks, list_groups
+from ntklens.report.charts.laws import _chart_observable
+from ntklens.report.charts.members import Members, average, choose_ticks, list_groups
 from ntklens.report.charts.slopes import differentiate, measure_slopes
 from ntklens.report.charts.theory import predict_initial_trace
-from ntklens.report.charts.words import describe_fit, describe_law, select_curves
-from ntklens.report.draw import draw_chart, make_figure, to_latex, write_latex
+from ntklens.report.charts.words import describe_fit, describe_law, describe_many, select_curves
+from ntklens.report.draw import draw_chart, make_figure, style_series, to_latex, write_latex
 from ntklens.report.style import apply_style, label_axis, label_group
 from ntklens.stats.powerlaw import fit_form, fit_law
 from ntklens.stats.samples import summarise
@@ -146,6 +150,33 @@ def test_a_law_that_does_not_describe_the_points_is_not_drawn():
     assert "power law, α\u00a0=\u00a0" in describe_law(flat)
 
 
+def test_text_figure_and_numbers_choose_the_same_form():
+    """A power law that the points bend about, or that was not tested, is no law in any of them."""
+    x, rng = 2.0 ** np.arange(5, 10), np.random.default_rng(1)
+    curve = (x / (1 + x / 100)) ** 0.4
+    for points, drawn, words in ((5, None, "bends, mean slope, α"), (4, "power", "mean slope, α")):
+        samples = summarise(x[:points], curve[:points, None] * (1 + 0.01 * rng.standard_normal((points, 5))))
+        law = fit_law(samples, "minimum_effective_rank", "model.width", forms=("power", "power_plateau"))
+        assert law.preferred == "power"
+        assert select_curves(law)[0] == drawn
+        assert describe_law(law).startswith(words)
+        assert describe_many([law]).startswith(words.replace(", α", " in 1 of 1, α"))
+        assert "with mean slope" in law.finding
+
+
+def test_means_of_unresolved_seeds_are_hollow_also_where_no_law_is_fitted():
+    data = make_data({"model.width": [16, 32, 64, 128]}, records=12, modes=4)
+    data["minimum_step"][:2] = 3
+    study = SimpleNamespace(data=data, observables=measure_observables(data), laws=[])
+    runs = [str(run) for run in data.run.values]
+    group = Members("model.width", "", runs, runs, "width", data["model.width"].values.astype(float))
+    for name, hollow in (("minimum_loss", [16, 32]), ("minimum_accuracy", [16, 32]), ("initial_trace", [])):
+        means = [s for s in _chart_observable(study, name, "model.width", [group]).series if s.role == "mean"]
+        drawn = {bool(s.hollow): s.x.tolist() for s in means}
+        assert drawn.get(True, []) == hollow
+        assert drawn[False] == [w for w in (16, 32, 64, 128) if w not in hollow]
+
+
 def test_every_form_is_described_with_numbers():
     x = np.geomspace(8, 1024, 8)
     seeds = (100 + x)[:, None] * (1 + 0.01 * np.random.default_rng(1).standard_normal((8, 5)))
@@ -200,6 +231,9 @@ def test_theory_is_drawn_only_for_networks_that_it_holds_for(change, trace, rank
         (line,) = lines["initial_trace"]
         expected = 24 * predict_initial_trace(line.x, 2, True, 64.0, 9.0)
         np.testing.assert_allclose(line.y, expected)
+        (other,) = lines["initial_effective_rank"]
+        assert [style_series(one, "black", "o")["ls"] for one in (line, other)] == [":", "-."]
+        assert "infinite" not in other.meaning
 
 
 @pytest.mark.slow
@@ -247,7 +281,26 @@ def test_words_for_settings():
         label_group("dataset._target_=ntklens.data.mnist.load, model._target_=ntklens.models.mlp.MLP") == "mnist, MLP"
     )
     assert label_axis("model.output_scale") == "output scale"
+    for full, name in ((True, "GD"), (False, "SGD")):
+        assert label_group("optimizer._target_=optax.sgd", full) == name
+        assert label_group("optimizer._target_=optax.adam", full) == "Adam"
+        config = {"optimizer._target_": "optax.sgd", "training.batch_size": None if full else 32}
+        assert _describe_optimiser([config]) == name
     assert label_group("") == ""
+
+
+@pytest.mark.parametrize("label", ["d ln(Γ_min (weighted)) / d ln input dim of it", "accuracy " * 9])
+def test_no_label_of_an_axis_is_cut_off(label):
+    series = Series("a", "mean", np.array([8.0, 16.0]), np.array([1.0, 2.0]), points=True)
+    panels = [Panel(str(n), "width m", label, [series]) for n in range(2)]
+    with apply_style():
+        figure = make_figure(Chart("slopes", "", "one", "t", "c", [Key("a", "a", None, 0)], "", panels))
+        figure.canvas.draw()
+    for axes in figure.axes:
+        box = axes.yaxis.label.get_window_extent(figure.canvas.get_renderer())
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.y1 <= figure.bbox.height
 
 
 def test_a_long_number_is_written_without_the_power_that_the_label_names(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,9 @@ def read(path):
 
 def test_observables_have_a_row_for_every_run_and_seed_and_empty_fields_for_what_is_missing(tmp_path):
     study = make_study(diverged=[(0, 1)], missing=[(1, 2)])
+    write_observables(tmp_path / "observables.csv", study)
+    assert len(read(tmp_path / "observables.csv")) == 5 * 3 - 1  # nobody asked for the seed that is not there
+    study = replace(study, asked=frozenset({(str(study.data.run.values[1]), 2)}))
     write_observables(tmp_path / "observables.csv", study)
     rows = read(tmp_path / "observables.csv")
     assert len(rows) == 5 * 3

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ntklens.analysis.convergence import LIMIT, Change
-from ntklens.analysis.groups import RANDOM, Group, describe_value, list_swept, select_good
+from ntklens.analysis.groups import ARM, RANDOM, Group, describe_value, list_swept, select_good
 from ntklens.analysis.ratio import Split, describe_slope, split_ratio
 from ntklens.analysis.settings import advise_smaller_step, is_ours, list_values, read_configs
 from ntklens.analysis.transitions import compare_transitions
@@ -24,6 +24,7 @@ FEW_SEEDS, FEW_PAIRS = 5, 3
 NEGATIVE = 1e-5  # of Tr Θ: eigenvalues below zero by so much together are rounding that Γ may feel
 LAZY = 0.01  # |β| below which a kernel has not left initialisation
 ALPHA = 0.05  # below which p says that a curve is no power law
+UNEQUAL = 3.0  # ratio of the updates of the minimum beyond which groups are trained by different amounts
 UNSEEN = 0.5  # share of seeds that makes a remark of a few seeds one of the whole
 
 
@@ -73,6 +74,7 @@ def diagnose(
         *_check_seeds(observables, laws),
         *_check_precision(data),
         *(d for group in groups for d in _check_group(data, observables, group, laws, transitions)),
+        *_check_updates(observables, groups),
         *_check_random(data, observables, groups),
     ]
     return sorted(dict.fromkeys(found), key=lambda one: (ERROR, WARNING, NOTE).index(one.severity))
@@ -402,6 +404,59 @@ def _has(data: xr.Dataset, key: str) -> bool:
 def _is_of_ours(data: xr.Dataset) -> bool:
     """Return whether the data are of a loader of ntklens, whose samples `SplitOptions` choose."""
     return any(is_ours(config.get("dataset._target_")) for config in read_configs(data))
+
+
+def _check_updates(observables: xr.Dataset, groups: Sequence[Group]) -> Iterator[Diagnosis]:
+    """Say where groups are compared whose minima come after very different numbers of updates, at the same x.
+
+    Arms of the protocol are not compared: that they differ in the step is what they are for.
+
+    Yields:
+        A warning for each axis and arm in which they do.
+    """
+    if "minimum_step" not in observables:
+        return
+    good = observables["state"].values == "done"
+    if "at_last_record" in observables:
+        good &= ~(observables["at_last_record"].values > 0)  # the minimum may lie beyond
+    steps = np.where(good, observables["minimum_step"].values, np.nan)
+    for axis, arm in dict.fromkeys((group.axis, _find_arm(observables, group)) for group in groups):
+        own = [group for group in groups if (group.axis, _find_arm(observables, group)) == (axis, arm)]
+        found = [(place, _find_medians(steps, observables, own, place)) for place in np.unique([g.x for g in own])]
+        compared = [(place, medians) for place, medians in found if len(medians) > 1]
+        if not compared:
+            continue
+        place, medians = max(compared, key=lambda one: max(one[1].values()) / min(one[1].values()))
+        first, last = (choice(medians, key=lambda label: medians[label]) for choice in (min, max))
+        factor = medians[last] / medians[first]
+        if factor < UNEQUAL:
+            continue
+        advice = "Compare groups at equal n or at equal train loss (crossing_… columns of observables.csv)"
+        also = "" if arm == "resolved" else "; protocol=resolved chooses for each a step that brings n to 100–300"
+        yield Diagnosis(
+            WARNING, f"Along {axis} groups are compared after different amounts of training: the update n of the "
+            f"minimum differs by a factor of up to {factor:.2g}, at {axis}={place:g} between {medians[first]:.0f} "
+            f"({first or 'no label'}) and {medians[last]:.0f} ({last}), medians over seeds.",
+            f"{advice}{also}.",
+        )  # fmt: skip
+
+
+def _find_arm(observables: xr.Dataset, group: Group) -> str:
+    if ARM not in observables.coords:
+        return ""
+    return "|".join(dict.fromkeys(map(str, observables[ARM].values[group.find_rows(observables)])))
+
+
+def _find_medians(
+    steps: np.ndarray, observables: xr.Dataset, groups: Sequence[Group], place: float
+) -> dict[str, float]:
+    """Return group → median update of the minimum at one value of the axis, of the groups that have seeds there."""
+    found = {}
+    for group in groups:
+        own = steps[group.find_rows(observables)[group.x == place]]
+        if (own > 0).any():
+            found[group.label] = float(np.nanmedian(own))
+    return found
 
 
 def _check_random(data: xr.Dataset, observables: xr.Dataset, groups: Sequence[Group]) -> Iterator[Diagnosis]:

@@ -15,6 +15,7 @@ from ntklens.store.stack import flatten_config
 FINISHED = ("done", "diverged")
 MANY = 5  # values, beyond which numbers are given by their ends
 LOSSES = {"cross_entropy": "cross-entropy", "mse": "mean squared error"}
+OPTIMISERS = {"adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
 DENSE = "MLP"
 DESCRIBED = {  # settings of a model that its description holds already, or that need no word where they have this value
     "model": {"_target_", "width", "depth", "activation", "parameterization", "classes"},
@@ -80,6 +81,21 @@ def name_target(target: object) -> str:
 def is_ours(target: object) -> bool:
     """Return whether a `_target_` belongs to ntklens."""
     return str(target).startswith("ntklens.")
+
+
+def name_optimiser(name: str, full_batch: bool) -> str:
+    """Return an optimizer's name in words: `sgd` is gradient descent, GD, where every batch is the whole training set.
+
+    Args:
+      name: the last part of its `_target_`.
+      full_batch: whether batches are the whole training set.
+    """
+    return OPTIMISERS.get(name, name) if name != "sgd" or not full_batch else "GD"
+
+
+def is_full_batch(configs: Sequence[Mapping[str, object]]) -> bool:
+    """Return whether every run is known to take its steps on the whole training set."""
+    return list_values(configs, "training.batch_size") == [None]
 
 
 def join_values(values: Sequence[object]) -> str:
@@ -180,7 +196,7 @@ def _describe_initialisation(configs: Sequence[Mapping[str, object]]) -> str:
 
 def _describe_optimiser(configs: Sequence[Mapping[str, object]]) -> str:
     targets = [name_target(one) for one in list_values(configs, "optimizer._target_")]
-    parts = [join_values([{"adam": "Adam", "sgd": "SGD", "adamw": "AdamW"}.get(one, one) for one in targets])]
+    parts = [join_values([name_optimiser(one, is_full_batch(configs)) for one in targets])]
     if steps := list_values(configs, "optimizer.learning_rate"):
         given = [step for step in steps if isinstance(step, int | float)]
         parts += [f"η = {join_values(given)}"] if given else []

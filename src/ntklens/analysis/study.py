@@ -58,6 +58,7 @@ class Study:
       steps: how observables change where the step is divided.
       layer_laws: of each layer in every group; their observable is `<name>.<layer>`.
       layer_transitions: of β of each layer in every group along the width.
+      asked: (run, seed) that sweeps were launched for, as far as it is known.
     """
 
     names: list[str]
@@ -74,6 +75,7 @@ class Study:
     steps: list[Change] = field(default_factory=list)
     layer_laws: list[Law] = field(default_factory=list)
     layer_transitions: list[Transition] = field(default_factory=list)
+    asked: frozenset[tuple[str, int]] = frozenset()
 
     def __repr__(self) -> str:
         """Return a short table; the attributes hold the rest."""

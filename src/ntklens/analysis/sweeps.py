@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,9 @@ def study_sweeps(results: Path, names: list[str], statuses: list[SweepStatus]) -
     failures = [
         str(unit.details.get("error", "unknown")) for status in statuses for _, unit in status.list_units("failed")
     ]
-    return analyse(data, names, count_states(data, statuses), list(dict.fromkeys(failures)))
+    study = analyse(data, names, count_states(data, statuses), list(dict.fromkeys(failures)))
+    units = ((run.run, unit.seed) for status in statuses for run in status.runs for unit in run.units)
+    return replace(study, asked=frozenset(units))
 
 
 def count_states(data: xr.Dataset, statuses: list[SweepStatus]) -> dict[str, int]:

@@ -36,7 +36,7 @@ class Series:
       low, high: ends of a band or of error bars, shape [K]; None if there are none.
       seeds: seed of each point, shape [K], for the role seed.
       points: drawn as points, not as a line.
-      dashed: drawn so beside a solid line of the same colour.
+      dashed: drawn so beside a solid line of the same colour; of the role reference dash-dotted beside a dotted one.
       hollow: points that are shown, but were left out of a fit.
       detail: what a hover says beside the numbers.
       start: whether the first point is the start of training, which a logarithmic axis puts beside its first tick.

@@ -16,19 +16,23 @@ def make_console() -> Console:
 
     It prints what it is given: a name such as `[x]` or `:a:` is no markup.
     """
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else FILE_WIDTH
+    width = None if sys.stdout.isatty() or _is_width_given() else FILE_WIDTH
     return Console(soft_wrap=True, width=width, markup=False, highlight=False, emoji=False)
 
 
+def _is_width_given() -> bool:
+    return os.environ.get("COLUMNS", "").isdigit()
+
+
 def print_sentence(console: Console, text: str, indent: int = 0) -> None:
-    """Print text, on a terminal in lines that end between words; what holds a command stays whole, to be pasted.
+    """Print text, where the width is known in lines that end between words; what holds a command stays whole.
 
     Args:
       console: of `make_console`.
       text: a sentence or several.
       indent: of all lines but the first.
     """
-    if console.is_terminal and COMMAND not in text:
+    if (console.is_terminal or _is_width_given()) and COMMAND not in text:
         hanging = " " * indent
         lines = textwrap.wrap(
             text, console.width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False

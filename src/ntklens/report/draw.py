@@ -29,6 +29,7 @@ MOST_KEYS = 8  # in a legend; more along an axis get a colour bar
 MOST_NAMES = 14  # in a legend of keys without order
 MOST_NOTES = 3  # on laws, above a panel
 PANEL_HEIGHT = 1.55  # inches, without labels
+REACH, LEAST_LABEL = 0.1, 6.5  # inches that the label of a y axis may be longer than its panel; its least size
 GAP, EDGE = 0.12, 0.04  # inches: between panels, around the figure
 BAR = 0.1  # inches: width of a colour bar
 LETTERS, NOTE = 26.0, 6.2  # of a note, on an inch; its size in points
@@ -208,7 +209,8 @@ def style_series(series: Series, colour: str, marker: str) -> dict[str, Any]:
     if series.points:
         face = "white" if series.hollow else colour
         return {"ls": "", "marker": marker, "ms": 3.8, "color": colour, "mfc": face, "zorder": 4}
-    style = ":" if series.role == "reference" else "--" if series.dashed else "-"
+    styles = (":", "-.") if series.role == "reference" else ("-", "--")
+    style = styles[series.dashed]
     own = marker if series.role == "mean" and len(series.x) <= 12 else None
     return {"ls": style, "color": colour, "lw": 0.9 if series.role in FIT_ROLES else 1.1, "marker": own, "ms": 3.5}
 
@@ -312,6 +314,8 @@ def _arrange(figure: Any, places: Sequence[Any], columns: int, chart: Chart) -> 
     renderer, dpi = figure.canvas.get_renderer(), figure.dpi
     width, rows = float(figure.get_figwidth()), math.ceil(len(places) / columns)
     bar = _add_colour_bar(figure, chart) if _has_colour_bar(chart) else None
+    for axes in places:
+        _fit_label(axes.yaxis.label, renderer, dpi)
     labels = []
     left, right = np.zeros(columns), np.zeros(columns)
     above, below = np.zeros(rows), np.zeros(rows)
@@ -374,6 +378,21 @@ def _arrange(figure: Any, places: Sequence[Any], columns: int, chart: Chart) -> 
     for legend, (_, tall) in zip(legends, sizes, strict=True):
         legend.set_bbox_to_anchor((side, top / height), figure.transFigure)
         top -= tall
+
+
+def _fit_label(label: Any, renderer: Any, dpi: float) -> None:
+    """Shrink the label of a y axis that is longer than its panel is high, and divide it if that is not enough."""
+    room = PANEL_HEIGHT + REACH
+    for _ in range(2):
+        length = label.get_window_extent(renderer).height / dpi
+        if length > room:
+            label.set_fontsize(max(LEAST_LABEL, label.get_fontsize() * room / length))
+        if label.get_window_extent(renderer).height / dpi <= room:
+            return
+        text = label.get_text()
+        spaces = [place for place, letter in enumerate(text) if letter == " "] or [len(text)]
+        middle = min(spaces, key=lambda place: abs(place - len(text) / 2))
+        label.set_text(f"{text[:middle]}\n{text[middle + 1 :]}")
 
 
 def _measure_titles(axes: Any, renderer: Any) -> float:

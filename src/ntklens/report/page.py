@@ -24,7 +24,7 @@ from ntklens.analysis.claims import (
     find_papers,
 )
 from ntklens.analysis.groups import Group, name_swept
-from ntklens.analysis.settings import describe_differences, describe_runs, join_values
+from ntklens.analysis.settings import describe_differences, describe_runs, is_full_batch, join_values, read_configs
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, group_families
 from ntklens.report.charts import MOST_GROUPS
@@ -282,7 +282,8 @@ def _pivot_axis(study: Study, axis: str, groups: Sequence[Group], claims: Sequen
         unmet = next((claim.why for claim in own if claim.why.startswith("no verdict")), "")
         columns.append(
             {
-                "label": group.label, "title": _name_column(group), "words": describe_column(study.data, group),
+                "label": group.label, "title": _name_column(study.data, group),
+                "words": describe_column(study.data, group),
                 "departures": ", ".join(filter(None, (unmet.partition(": ")[2], own[0].protocol.partition(", ")[2]))),
                 "range": own[0].range, "unmet": unmet, "swept": _find_swept(own),
                 "advice": list(dict.fromkeys(part for claim in own for part in claim.advice.split("; ") if part)),
@@ -335,9 +336,9 @@ def _explain_outside(claims: Sequence[Claim], columns: Sequence[Mapping[str, Any
     )
 
 
-def _name_column(group: Group) -> str:
+def _name_column(data: xr.Dataset, group: Group) -> str:
     """Return a column's title: what tells its group from the others."""
-    return label_group(group.label) or "these runs"
+    return label_group(group.label, is_full_batch(read_configs(data, group.runs))) or "these runs"
 
 
 def _list_fit_rows(study: Study) -> list[dict[str, Any]]:

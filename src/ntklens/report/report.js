@@ -139,7 +139,7 @@
         const error = (i) => (s.low && s.low[i] !== null && s.role === "mean" ? ` ± ${short((s.high[i] - s.low[i]) / 2)}` : "");
         const custom = s.x.map((v, i) => [v === null ? "" : short(v), error(i), s.seeds ? `<br>seed ${s.seeds[i]}` : ""]);
         const trace = { type: "scatter", x, y: s.y, customdata: custom, name: strip(key.label), meta: { key: s.key, role: s.role }, showlegend: false,
-          connectgaps: false, line: { color: colour, width: s.role === "seed" ? 1 : 2, dash: s.role === "reference" ? "dot" : s.dashed ? "dash" : "solid" },
+          connectgaps: false, line: { color: colour, width: s.role === "seed" ? 1 : 2, dash: s.role === "reference" ? (s.dashed ? "dashdot" : "dot") : s.dashed ? "dash" : "solid" },
           hovertemplate: `${head}${values}%{customdata[1]}%{customdata[2]}${s.detail && s.role !== "mean" ? "<br>" + s.detail : ""}<extra>${s.role === "mean" ? (s.points ? "" : s.detail) : s.role}</extra>` };
         if (s.points) {
           trace.mode = "markers";
@@ -229,7 +229,7 @@
     for (const m of marks) {
       const item = document.createElement("span");
       item.setAttribute("role", "listitem");
-      const dash = m.role === "reference" ? "1 3" : m.dashed ? "5 3" : "none", faint = m.role === "seed" ? 0.4 : 1;
+      const dash = m.role === "reference" ? (m.dashed ? "6 3 1 3" : "1 3") : m.dashed ? "5 3" : "none", faint = m.role === "seed" ? 0.4 : 1;
       const band = m.band && !m.points ? '<rect x="0" y="3" width="26" height="8" fill="currentColor" opacity=".2"/>' : "";
       const bar = m.band && m.points ? '<path d="M13 1v12" stroke="currentColor"/>' : "";
       const drawn = m.points ? `${bar}<circle cx="13" cy="7" r="${m.role === "seed" ? 2 : 3.5}" fill="${m.hollow ? "none" : "currentColor"}" stroke="currentColor" opacity="${faint}"/>`

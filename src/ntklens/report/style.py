@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ntklens.analysis.settings import name_optimiser
+
 COLUMN, TWO_COLUMNS = 3.35, 7.0  # inches: widths of figures in a paper of two columns
 # Okabe & Ito's palette, distinct to colour-blind readers; neighbours differ in grey. Yellow is left out, white paper
 # swallows it. On dark ground black gives way to white.
@@ -34,7 +36,7 @@ SETTINGS = {
     "dataset.probe_size": ("probe size N", "N = {}", "N"),
 }
 VALUES = {  # of settings, in words
-    "cross_entropy": "cross-entropy", "mse": "mean squared error", "adam": "Adam", "adamw": "AdamW", "sgd": "SGD",
+    "cross_entropy": "cross-entropy", "mse": "mean squared error",
 }  # fmt: skip
 SPEAKING = ("name", "sweep", "_target_", "activation")  # last words of settings whose value says what it is of
 PARAMETERS = {
@@ -120,17 +122,24 @@ def find_symbol(axis: str) -> str:
 SETTING = re.compile(r"(?:^|(?<=, ))([A-Za-z_][\w.]*)=((?:(?!, [A-Za-z_][\w.]*=).)*)", re.DOTALL)
 
 
-def label_group(label: str) -> str:
-    """Return the label of a group in words: `depth 2, D = 64` of `model.depth=2, dataset.train_size=64`."""
-    return SETTING.sub(lambda m: label_setting(m[1], m[2]), label)
+def label_group(label: str, full_batch: bool = False) -> str:
+    """Return the label of a group in words: `depth 2, D = 64` of `model.depth=2, dataset.train_size=64`.
+
+    Args:
+      label: `key=value`, joined by commas.
+      full_batch: whether its runs take their steps on the whole training set, so that SGD is gradient descent.
+    """
+    return SETTING.sub(lambda m: label_setting(m[1], m[2], full_batch), label)
 
 
-def label_setting(setting: str, value: str) -> str:
+def label_setting(setting: str, value: str, full_batch: bool = False) -> str:
     """Return a setting with its value in words: `depth 2`."""
     last = setting.rpartition(".")[2]
     if last == "_target_":
         value = value.removesuffix(".load").rpartition(".")[2]
     value = VALUES.get(value, value)
+    if setting.startswith("optimizer"):
+        value = name_optimiser(value, full_batch)
     if setting in SETTINGS:
         return SETTINGS[setting][1].format(value)
     if last in SPEAKING:

@@ -43,7 +43,10 @@ FOREST_COLUMNS = (
 
 
 def write_observables(path: Path, study: Study) -> None:
-    """Write one row per run and seed: what was swept, then every observable; NaN is an empty field."""
+    """Write one row per run and seed: what was swept, then every observable; NaN is an empty field.
+
+    A seed that is missing has a row only if it was asked for, and not for another configuration's larger ensemble.
+    """
     swept = name_swept(study.data)
     names = [str(name) for name, variable in study.observables.data_vars.items() if variable.dims == ("run", "seed")]
     sweeps = ["sweep"] if "sweep" in study.data.coords else []
@@ -53,6 +56,9 @@ def write_observables(path: Path, study: Study) -> None:
     resolutions = find_resolution(study.data)
     rows = []
     for (row, column), state in np.ndenumerate(states):
+        unit = str(study.data.run.values[row]).rpartition("/")[2], int(study.data.seed.values[column])
+        if state == "missing" and unit not in study.asked:
+            continue
         about = {"run": study.data.run.values[row], "seed": study.data.seed.values[column], "state": state}
         about |= {name: study.data[name].values[row] for name in (*sweeps, *swept)}
         about["resolution"] = str(resolutions[row, column])

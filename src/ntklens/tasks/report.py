@@ -3,17 +3,15 @@
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
-from ntklens.analysis.diagnostics import Diagnosis
-from ntklens.analysis.study import Study
 from ntklens.analysis.sweeps import study_sweeps
 from ntklens.config.checks import list_names
 from ntklens.config.construct import construct
 from ntklens.config.task import task
 from ntklens.errors import InputError
 from ntklens.jobs.tracker import end_tracking
-from ntklens.report.console import make_console, print_sentence
+from ntklens.report.console import make_console
+from ntklens.report.terminal import print_summary
 from ntklens.report.write import write_report
 from ntklens.store.layout import find_seed_directory
 from ntklens.store.units import FINISHED
@@ -58,15 +56,3 @@ def _list_finished(status: SweepStatus) -> list[Path]:
         for unit in run.units
         if unit.state in FINISHED
     ]
-
-
-def print_summary(study: Study, console: Console) -> None:
-    """Print what was found, and what to mind."""
-    for sentence in study.summary:
-        print_sentence(console, sentence, indent=2)
-    for diagnosis in study.diagnoses:
-        print_sentence(console, _say(diagnosis), indent=9)
-
-
-def _say(diagnosis: Diagnosis) -> str:
-    return f"{diagnosis.severity:<8} {diagnosis.sentence} {diagnosis.advice}"

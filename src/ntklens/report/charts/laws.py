@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ntklens.analysis.groups import select_good
 from ntklens.analysis.study import Study
 from ntklens.recording.observables import OBSERVABLES, list_observables
 from ntklens.report.chart import Chart, Key, Panel, Series, make_keys
@@ -30,7 +31,7 @@ MOST_COLOURS = 4  # groups that are distinguished without an order
 NUMBER = re.compile(r"[^=,]+=[-+.e0-9]+")
 LEAST_POINTS = 3  # of an axis, to speak of a slope
 MOST_DOTS = 3000  # single seeds in a panel
-MEAN, SEEDS, LEFT_OUT = "mean over seeds ± s.e.m.", "single seeds", "left out of the fit"
+MEAN, SEEDS, LEFT_OUT = "mean over seeds ± s.e.m.", "single seeds", "left out of fits: unresolved or dead"
 PREFERRED, RIVAL = "preferred law, 95 % band", "closest rival"
 
 
@@ -161,6 +162,12 @@ def select_values(study: Study, name: str, runs: list[str]) -> np.ndarray:
     return np.where(done, study.observables[name].values[rows], np.nan)
 
 
+def select_usable(study: Study, name: str, runs: list[str]) -> np.ndarray:
+    """Return which seeds a fit of an observable may use, shape [R, S]: done, alive, and resolved where that matters."""
+    rows = [int(np.flatnonzero(study.data.run.values == run)[0]) for run in runs]
+    return select_good(study.observables, name in OBSERVABLES and OBSERVABLES[name].trained)[rows]
+
+
 def split_axes(study: Study) -> dict[str, list[Members]]:
     """Return axis → the groups that are drawn together along it."""
     axes: dict[str, list[Members]] = {}
@@ -206,7 +213,7 @@ def _chart_observable(
         law = laws[group.label]
         values = sign * scale * select_values(study, name, group.runs)
         fit = next(iter(law.fits.values()), None) if law is not None else None
-        series += _draw_points(_place(group), values, group, study, fit, scale)
+        series += _draw_points(_place(group), values, group, study, select_usable(study, name, group.runs), fit, scale)
         if name == "initial_trace":
             series += draw_initial_trace(study, group, scale)
         if name == "initial_effective_rank" and "initial_effective_rank_traced" in study.observables:
@@ -250,9 +257,20 @@ def _find_sign(study: Study, name: str, groups: list[Members], laws: dict[str, L
 
 
 def _draw_points(
-    x: np.ndarray, values: np.ndarray, group: Members, study: Study, fit: Fit | None = None, scale: float = 1.0
-) -> list[Series]:
-    """Return the seeds, the means as they were fitted, and hollow the means of what was left out of the fits."""
+    x: np.ndarray, values: np.ndarray, group: Members, study: Study, usable: np.ndarray, fit: Fit | None = None,
+    scale: float = 1.0,
+) -> list[Series]:  # fmt: skip
+    """Return the seeds, the means as they were fitted, and hollow the means of what no fit may use.
+
+    Args:
+      x: place of each run, shape [R].
+      values: of each run and seed, shape [R, S].
+      group: the runs.
+      study: what was found.
+      usable: which of them a fit may use, shape [R, S].
+      fit: whose means are drawn; None: there is none, or too few points for one.
+      scale: of the fit's means.
+    """
     seeds = np.broadcast_to(study.data.seed.values[None, :], values.shape)
     places = np.broadcast_to(x[:, None], values.shape)
     there = np.isfinite(values)
@@ -273,29 +291,27 @@ def _draw_points(
                 group.label, "mean", fitted, mean, mean - error, mean + error, points=True, detail=counts, meaning=MEAN
             )
         )
-    unique = np.setdiff1d(np.unique(x[there.any(axis=1)]), fitted)
+    good = usable & there & ~np.isin(x, fitted)[:, None]
+    series += _draw_means(x, np.where(good, values, np.nan), group, MEAN)
+    left_out = there & ~np.isin(x, [*fitted, *x[good.any(axis=1)]])[:, None]
+    return series + _draw_means(x, np.where(left_out, values, np.nan), group, LEFT_OUT)
+
+
+def _draw_means(x: np.ndarray, values: np.ndarray, group: Members, meaning: str) -> list[Series]:
+    """Return the means at each place where there are values, hollow if no fit may use them; nothing without values."""
+    unique = np.unique(x[np.isfinite(values).any(axis=1)])
     if not len(unique):
-        return series
+        return []
     together = [average(values[x == place].ravel()) for place in unique]
     mean, error = (np.array([part[number] for part in together], float) for number in (0, 1))
     error = np.nan_to_num(error)
     counts = ", ".join(f"{part[2]}" for part in together) if len(together) <= 12 else ""
-    left_out = fit is not None
-    series.append(
+    return [
         Series(
-            group.label,
-            "mean",
-            unique,
-            mean,
-            mean - error,
-            mean + error,
-            points=True,
-            hollow=left_out,
-            detail=counts,
-            meaning=LEFT_OUT if left_out else MEAN,
+            group.label, "mean", unique, mean, mean - error, mean + error, points=True, hollow=meaning == LEFT_OUT,
+            detail=counts, meaning=meaning,
         )
-    )
-    return series
+    ]  # fmt: skip
 
 
 def _draw_fits(law: Law, form: str | None, scale: float) -> list[Series]:
@@ -321,7 +337,8 @@ def _split_ratio(study: Study, group: Members) -> list[Series]:
     beta, change, initial = (
         select_values(study, name, group.runs) for name in ("trace_ratio", "trace_change", "initial_trace")
     )
-    points = [s for s in _draw_points(_place(group), beta, group, study) if s.role == "mean"]
+    usable = select_usable(study, "trace_ratio", group.runs)
+    points = [s for s in _draw_points(_place(group), beta, group, study, usable) if s.role == "mean"]
     if len(np.unique(group.x)) < LEAST_POINTS or not np.isfinite(change).any():
         return []
     unique = np.unique(group.x)

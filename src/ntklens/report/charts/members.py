@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from ntklens.analysis.groups import name_swept
+from ntklens.analysis.settings import is_full_batch, read_configs
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Key, make_keys
 from ntklens.report.style import CATEGORIES, label_axis, label_group, name_setting
@@ -27,6 +28,7 @@ class Members:
       labels: a label for each.
       title: what the labels are values of.
       x: values of the axis, shape [R]; NaN where there is none.
+      full_batch: whether they take their steps on the whole training set.
     """
 
     axis: str
@@ -35,11 +37,12 @@ class Members:
     labels: list[str]
     title: str
     x: np.ndarray
+    full_batch: bool = False
 
     @property
     def words(self) -> str:
         """The label in words: `depth 2`."""
-        return label_group(self.label)
+        return label_group(self.label, self.full_batch)
 
     @property
     def variant(self) -> str:
@@ -64,7 +67,15 @@ def list_groups(study: Study) -> list[Members]:
     Groups along an axis of two values are left out if longer ones hold all their runs: they would show the same again.
     """
     groups = [
-        Members(g.axis, g.label, list(g.runs), [f"{x:g}" for x in g.x], label_axis(g.axis), np.asarray(g.x, float))
+        Members(
+            g.axis,
+            g.label,
+            list(g.runs),
+            [f"{x:g}" for x in g.x],
+            label_axis(g.axis),
+            np.asarray(g.x, float),
+            is_full_batch(read_configs(study.data, g.runs)),
+        )
         for g in study.groups
         if len(g.runs)
     ]

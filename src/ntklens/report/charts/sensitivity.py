@@ -7,6 +7,7 @@ import numpy as np
 
 from ntklens.analysis.groups import ARM
 from ntklens.analysis.sensitivity import Column, Sensitivity, Setting, compare_settings, rank_draw
+from ntklens.analysis.settings import is_full_batch, read_configs
 from ntklens.analysis.study import Study
 from ntklens.recording.observables import OBSERVABLES
 from ntklens.report.chart import Chart, Forest, ForestColumn, make_keys
@@ -21,15 +22,17 @@ def chart_sensitivity(study: Study) -> Iterator[Chart]:
     """Chart the exponents of each axis under every setting that was swept beside it, with their intervals."""
     for found in compare_settings(study.data, study.observables, study.groups, study.laws, study.claims):
         arms = _find_arms(found)
-        named = dict.fromkeys(_name_row(setting, arms) for setting in found.settings)
+        full = {g.label: is_full_batch(read_configs(study.data, g.runs)) for g in study.groups if g.axis == found.axis}
+        names = [_name_row(setting, arms, full.get(setting.group, False)) for setting in found.settings]
+        named = dict.fromkeys(names)
         labels = list(dict.fromkeys(label for label, _ in named))
         rows = sorted(named, key=lambda row: (labels.index(row[0]), rank_draw(row[1])))  # arms may have other draws
         places = {row: number for number, row in enumerate(rows)}
         shape = (len(rows), len(found.columns))
         values = {arm: np.full((*shape, 3), np.nan) for arm in arms or [ALL]}
         opposite, unsure = ({arm: np.zeros(shape, bool) for arm in arms or [ALL]} for _ in range(2))
-        for setting in found.settings:
-            key, place = _read_arm(setting.group) if arms else ALL, places[_name_row(setting, arms)]
+        for setting, name in zip(found.settings, names, strict=True):
+            key, place = _read_arm(setting.group) if arms else ALL, places[name]
             values[key][place] = [(one.value, one.low, one.high) for one in setting.exponents]
             opposite[key][place], unsure[key][place] = setting.opposite, setting.unsure
         forest = Forest(
@@ -98,6 +101,6 @@ def _drop_arm(label: str) -> str:
     return ", ".join(f"{name}={value}" for name, value in SETTING.findall(label) if name != ARM)
 
 
-def _name_row(setting: Setting, arms: list[str]) -> tuple[str, str]:
-    label = label_group(_drop_arm(setting.group) if arms else setting.group)
+def _name_row(setting: Setting, arms: list[str], full_batch: bool) -> tuple[str, str]:
+    label = label_group(_drop_arm(setting.group) if arms else setting.group, full_batch)
     return label or "all runs", setting.draw

@@ -12,11 +12,12 @@ from ntklens.store.stack import flatten_config
 
 DENSE = "ntklens.models.mlp.MLP"
 TRACE = "theory of Tr Θ_0: wide network"
-RANK = "C Γ(K): Γ_0 at infinite width"
+RANK = "C Γ(K), K: Θ averaged over outputs"
 POINTS = 60
 REFERENCES = {  # for captions
     TRACE: "Dotted, at Tr Θ_0: the affine law of wide dense ReLU networks, from the inputs alone.",
-    RANK: "Dotted, at Γ_0: C Γ(K) with K = (1/C) Σ_c Θ_cc as measured, equal to Γ_0 in the limit of infinite width.",
+    RANK: "Dash-dotted, at Γ_0: C Γ(K) with K = (1/C) Σ_c Θ_cc, measured on the same networks of finite width; Γ_0 and"
+    " C Γ(K) are equal in the limit of infinite width alone.",
 }
 
 
@@ -86,7 +87,7 @@ def _read_network(study: Study, run: str) -> Network | None:
 
 
 def draw_initial_rank(study: Study, group: Members, traced: np.ndarray) -> list[Series]:
-    """Return C Γ of the kernel averaged over outputs: what Γ_0 is in the limit of infinite width, where Θ = K ⊗ I_C.
+    """Return C Γ of the kernel averaged over outputs, equal to Γ_0 in the limit of infinite width, where Θ = K ⊗ I_C.
 
     Args:
       study: what was found.
@@ -100,7 +101,8 @@ def draw_initial_rank(study: Study, group: Members, traced: np.ndarray) -> list[
     y = np.array([average(values[group.x == place].ravel())[0] for place in x], float)
     if not np.isfinite(y).any():
         return []
-    return [Series(group.label, "reference", x, y, detail="C Γ of the kernel averaged over outputs", meaning=RANK)]
+    detail = "C Γ of the kernel averaged over outputs"
+    return [Series(group.label, "reference", x, y, dashed=True, detail=detail, meaning=RANK)]
 
 
 def is_dense(config: dict[str, object]) -> bool:

@@ -1,0 +1,78 @@
+"""What a report prints: one screen, whatever the number of groups; reasons once; verdicts where there are any."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ntklens.analysis.claims import Claim
+from ntklens.analysis.diagnostics import NOTE, WARNING, Diagnosis
+from ntklens.analysis.groups import find_groups
+from ntklens.recording.observables import list_observables, measure_observables
+from ntklens.report.console import make_console
+from ntklens.report.terminal import print_summary
+from ntklens.stats.powerlaw import NOTHING, Law, fit_law
+from ntklens.stats.samples import summarise
+from ntklens.stats.transition import Transition
+from studies import make_data
+
+REASON = "needs 4 points along the axis, there are 2; 3 of 5 are unresolved (minimum before update 30)"
+CLAIM = Claim("χ is constant", "model.width", "", "paper", NOTHING, "outside", "", "Someone 2030")
+
+
+@pytest.fixture(scope="module")
+def study():
+    data = make_data({"model.width": [8, 16, 32, 64, 128], "model.depth": [1, 2, 3]}, seeds=2, records=6, modes=2)
+    observables, x = measure_observables(data), np.array([8.0, 16, 32, 64, 128])
+    groups = [group for group in find_groups(observables) if group.axis == "model.width"]
+    rng, laws, transitions = np.random.default_rng(0), [], []
+    names = [name for name in list_observables("summarised") if name in observables]
+    for number, group in enumerate(groups):
+        for name in names:
+            samples = summarise(x, (100 + x * (name == "initial_trace"))[:, None] * (1 + 0.01 * rng.random((5, 3))))
+            law = fit_law(samples, name, group.axis, group.label, forms=("power", "affine"))
+            if number and name == "minimum_loss":
+                law = Law(name, group.axis, group.label, {}, None, {"power": REASON}, f"no fit: {REASON}")
+            laws.append(law)
+        for name in ("trace_ratio", "minimum_effective_rank"):
+            transitions.append(
+                Transition(name, group.axis, group.label, NOTHING, False, "", 0.5, NOTHING, NOTHING, 0.5, "none")
+            )
+    return SimpleNamespace(
+        data=data, observables=observables, groups=groups, laws=laws, transitions=transitions, claims=[CLAIM],
+        summary=["15 configurations, 30 of 30 seeds done.", "Statements of Someone 2030: 1 outside.", "Along x:", "…"],
+        diagnoses=[Diagnosis(WARNING, "Something is amiss " * 8, "Do this."), Diagnosis(NOTE, "Known.", "")],
+    )  # fmt: skip
+
+
+def read(study, capsys):
+    print_summary(study, make_console())
+    return capsys.readouterr().out
+
+
+def test_three_groups_take_one_screen_of_80_columns_also_in_a_pipe(study, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = read(study, capsys).splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 80
+    text = " ".join(" ".join(lines).split())
+    assert text.count(REASON) == 1
+    assert f"No law of L_min at depth 2; depth 3: {REASON}." in text
+    assert "No crossover of β, Γ_min within the sweep." in text
+    assert "1 note" in text
+    (row,) = [line for line in lines if "Tr Θ_0" in line and "│" in line]
+    assert row.count("~") == 3  # affine
+
+
+def test_verdicts_are_printed_where_there_is_one(study, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "Someone 2030" not in read(study, capsys)
+    decided = SimpleNamespace(**vars(study) | {"claims": [CLAIM, replace(CLAIM, verdict="supported")]})
+    assert "Statements of Someone 2030" in read(decided, capsys)
+
+
+def test_without_a_width_lines_of_a_pipe_are_whole(study, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert any(line.startswith("warning  Something is amiss") and "Do this." in line
+               for line in read(study, capsys).splitlines())  # fmt: skip
