@@ -147,7 +147,8 @@ def test_a_law_that_does_not_describe_the_points_is_not_drawn():
     constant = summarise(x, 1 + 0.01 * rng.standard_normal((8, 5)))
     assert fit_form(constant, "power").is_describing
     flat = fit_law(constant, "adaptation_rate", "model.width")
-    assert "power law, α\u00a0=\u00a0" in describe_law(flat)
+    assert "mean slope, α\u00a0=\u00a0" in describe_law(flat)  # a constant is affine as well
+    assert "power law, α\u00a0=\u00a0−0.5" in describe_law(fit_law(exact, "minimum_loss", "model.width"))
 
 
 def test_text_figure_and_numbers_choose_the_same_form():

@@ -384,7 +384,7 @@ def _explain_ratio(data: xr.Dataset, group: Group, where: str, beta: Interval, s
             "Read ΔTr, Γ and the losses: ΔTr grows with the width.",
         )  # fmt: skip
     return Diagnosis(
-        WARNING, f"{text}: the sweep does not resolve the two parts.",
+        WARNING, f"{text}: the sweep does not resolve {split.name_unresolved()}.",
         f"Ask for more seeds, or {wider[0].lower()}{wider[1:]}",
     )  # fmt: skip
 

@@ -40,10 +40,12 @@ class Split:
         """Whether Tr Θ_0 does not grow, so that no fall of β comes from it."""
         return self.initial.high < CONSTANT
 
-    @property
-    def is_moving(self) -> bool:
-        """Whether ΔTr changes along the axis, beyond what `CONSTANT` allows."""
-        return self.change.is_outside(-CONSTANT, CONSTANT)
+    def name_unresolved(self) -> str:
+        """Return which parts lie neither within ± `CONSTANT` nor beyond: `ΔTr`, or their sum."""
+        parts = {"the slope of ΔTr": self.change, "that of Tr Θ_0": self.initial}
+        known = (-CONSTANT, CONSTANT)
+        open_ones = [name for name, one in parts.items() if not (one.is_inside(*known) or one.is_outside(*known))]
+        return " and ".join(open_ones) or "the sum of the two"
 
     def describe(self) -> str:
         """Return the two parts with their intervals: `+0.06 [+0.01, +0.11] by ΔTr and −0.28 [−0.36, −0.20] by …`."""

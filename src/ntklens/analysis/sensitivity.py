@@ -100,13 +100,19 @@ def compare_settings(
             parts = {label: {} for label in parts}
         settings = []
         for group in own:
-            settings.append(_read_group(group, columns, laws, claims))
-            for draw, part in parts[group.label].items():
-                settings.append(_fit_draw(data, observables, part, columns, draw))
+            whole = _read_group(group, columns, laws, claims)
+            draws = (_fit_draw(data, observables, part, columns, draw) for draw, part in parts[group.label].items())
+            settings.append(whole)
+            settings += [replace(one, unsure=_join(one.unsure, whole.unsure)) for one in draws]
         there = any(math.isfinite(one.value) for setting in settings for one in setting.exponents)
         if len(settings) > 1 and there:
             found.append(Sensitivity(axis, tuple(columns), tuple(settings)))
     return found
+
+
+def _join(own: tuple[bool, ...], whole: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Return whether the exponents of a draw are unsure: alone, or as those of all draws, which tell more, are."""
+    return tuple(map(any, zip(own, whole, strict=True)))
 
 
 def _list_columns(axis: str, observables: xr.Dataset, laws: Sequence[Law]) -> list[Column]:

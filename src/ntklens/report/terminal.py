@@ -117,9 +117,10 @@ def _explain_gaps(study: Study, groups: Sequence[Group], laws: Sequence[Law]) ->
 def _find_transitions(study: Study, axis: str) -> Iterator[str]:
     """Yield the transitions that were found, and in one sentence that there are no others."""
     own = [transition for transition in study.transitions if transition.axis == axis]
+    names = {group.label: _name_group(study, group) for group in study.groups if group.axis == axis}
     for transition in own:
         if transition.within:
-            where = f" at {label_group(transition.group)}" if transition.group else ""
+            where = f" at {names[transition.group]}" if transition.group else ""
             yield f"Transition by {OBSERVABLES[transition.observable].symbol}{where}: {transition.sentence}."
     if own and not any(transition.within for transition in own):
         tested = any(not math.isnan(transition.power_p) for transition in own)

@@ -193,6 +193,11 @@ class Course:
         """Whether the means may be said to follow a power law: it was tested, and nothing speaks against it."""
         return self.is_tested and not self.is_bent
 
+    @property
+    def is_power(self) -> bool:
+        """Whether the means follow a power law and no other form describes them as well."""
+        return self.is_straight and not self.rival
+
     def __str__(self) -> str:
         """Return what keeps the means from being a power law, in words; empty if nothing does."""
         formula = FORMS[self.rival].formula if self.rival else ""
@@ -640,7 +645,7 @@ def _describe_exponent(fit: Fit, course: Course) -> str:
             f"{fit.misfit:.1%}, standard error of the means {fit.samples.typical_error:.1%})"
         )
     verb = "grows" if alpha.value > 0 else "falls"
-    if course.is_straight and not course.rival and fit.is_describing:
+    if course.is_power and fit.is_describing:
         return f"{verb} as a power law, {value}"
     if course.is_rejected:
         return f"{verb}, with mean slope {value}, and bends: {course}"

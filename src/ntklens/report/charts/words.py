@@ -22,7 +22,10 @@ FORMS: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
         (("exponent", "α"), ("exponent_above", "α′"), ("scale", "{m}*")),
     ),
 }  # fmt: skip
-SLOPE, BENT = "mean slope", "bends, mean slope"  # of a power law that is not tested, and of one that is rejected
+SLOPE, BENT = (
+    "mean slope",
+    "bends, mean slope",
+)  # of a power law that is not told from others, and of one that is rejected
 UNBOUNDED = {"affine": (("intercept", "a"), ("slope", "b"))}  # numbers where those of `FORMS` have no bounds
 
 
@@ -52,8 +55,8 @@ def describe_law(law: Law) -> str:
 
 
 def _name_form(law: Law, form: str) -> str:
-    """Return what a form is called: a power law that was not tested is a slope."""
-    return SLOPE if form == "power" and not law.course.is_tested else FORMS[form][0]
+    """Return what a form is called: a power law that was not tested, or not told from another form, is a slope."""
+    return SLOPE if form == "power" and not law.course.is_power else FORMS[form][0]
 
 
 def describe_fit(fit: Fit, axis: str, name: str = "") -> str:
