@@ -24,6 +24,7 @@ FEW_SEEDS, FEW_PAIRS = 5, 3
 NEGATIVE = 1e-5  # of Tr Θ: eigenvalues below zero by so much together are rounding that Γ may feel
 LAZY = 0.01  # |β| below which a kernel has not left initialisation
 ALPHA = 0.05  # below which p says that a curve is no power law
+LEAST_VALUES = 3  # of an axis along which groups are compared: two are a comparison themselves
 UNEQUAL = 3.0  # ratio of the updates of the minimum beyond which groups are trained by different amounts
 UNSEEN = 0.5  # share of seeds that makes a remark of a few seeds one of the whole
 
@@ -420,9 +421,11 @@ def _check_updates(observables: xr.Dataset, groups: Sequence[Group]) -> Iterator
     if "at_last_record" in observables:
         good &= ~(observables["at_last_record"].values > 0)  # the minimum may lie beyond
     steps = np.where(good, observables["minimum_step"].values, np.nan)
+    groups = [group for group in groups if len(np.unique(group.x)) >= LEAST_VALUES]
     for axis, arm in dict.fromkeys((group.axis, _find_arm(observables, group)) for group in groups):
         own = [group for group in groups if (group.axis, _find_arm(observables, group)) == (axis, arm)]
-        found = [(place, _find_medians(steps, observables, own, place)) for place in np.unique([g.x for g in own])]
+        places = np.unique(np.concatenate([group.x for group in own]))
+        found = [(float(place), _find_medians(steps, observables, own, place)) for place in places]
         compared = [(place, medians) for place, medians in found if len(medians) > 1]
         if not compared:
             continue
