@@ -56,6 +56,12 @@ def test_the_ratio_is_told_to_be_the_trace_before_training(study):
     assert "affine law Tr Θ_0 = a + b m" in text
 
 
+def test_laws_know_how_transitions_were_looked_for(study):
+    assert {one.observable: one.power_p for one in study.transitions} == {
+        law.observable: law.crossover_p for law in study.laws if OBSERVABLES[law.observable].transition
+    }
+
+
 def test_draws_are_a_random_factor_and_no_axis():
     observables = measure_observables(make_sweep(draws=3))
     groups = find_groups(observables)

@@ -11,6 +11,7 @@ from ntklens.stats.forms import FORMS
 from ntklens.stats.powerlaw import (
     CANDIDATES,
     Course,
+    add_crossover,
     bootstrap_exponent,
     check_fit,
     choose_form,
@@ -245,12 +246,23 @@ def test_a_power_law_is_named_only_where_it_is_tested_and_holds():
     )
 
 
+def test_a_law_agrees_with_the_test_of_its_crossover():
+    samples = summarise(WIDTHS, draw_values(CURVES["power"](WIDTHS), np.random.default_rng(2), 5, noise=0.01)[:, 0])
+    law = fit_law(samples, "trace_ratio", "model.width", forms=("power",))
+    assert law.finding.startswith("falls as a power law")
+    assert add_crossover(law, 0.4).finding == law.finding
+    bent = add_crossover(law, 0.01)
+    assert bent.course.p == 0.01
+    assert bent.finding.endswith("and bends: a power law is rejected (p = 0.010)")
+    assert not bent.is_described_by("power")
+
+
 def test_how_far_another_form_speaks_against_a_power_law():
     alike, better, far = (Course(6, 0.4, "affine", gain) for gain in (1.5, 3.0, 5.0))
     assert [one.is_bent for one in (alike, better, far)] == [False, True, True]
     assert [one.is_rejected for one in (alike, better, far)] == [False, False, True]
     assert str(alike) == "a power law and y = a + b x describe the points alike (AICc)"
-    assert str(better) == "whether as a power law is open: the AICc of y = a + b x is lower by 3"
+    assert str(better) == "whether it is a power law is open: the AICc of y = a + b x is lower by 3"
     assert str(far) == "a power law is rejected (the AICc of y = a + b x is lower by 5)"
     assert str(Course(6, 0.4)) == ""
 

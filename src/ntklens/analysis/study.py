@@ -31,7 +31,7 @@ from ntklens.analysis.transitions import compare_transitions
 from ntklens.errors import InputError
 from ntklens.recording.observables import OBSERVABLES, UNRESOLVED_STEPS, list_observables, measure_observables
 from ntklens.stats.forms import FORMS
-from ntklens.stats.powerlaw import Law, fit_law
+from ntklens.stats.powerlaw import Law, add_crossover, fit_law
 from ntklens.stats.samples import summarise
 from ntklens.stats.surface import FORMS as SURFACE_FORMS
 from ntklens.stats.surface import Surface, describe_surface, fit_surface
@@ -114,7 +114,9 @@ def analyse(
                 continue
             laws.append(_fit(observables, group, name))
             if group.axis == WIDTH and OBSERVABLES[name].transition:
-                transitions += _look_for_transition(observables, group, name)
+                found = _look_for_transition(observables, group, name)
+                transitions += found
+                laws[-1] = add_crossover(laws[-1], *(one.power_p for one in found)) if found else laws[-1]
     surfaces = _fit_surfaces(select_whole_steps(observables))
     counted = dict(states or {}) or _count_states(data)
     claims = judge_claims(data, groups, laws, transitions)

@@ -163,7 +163,8 @@ class Course:
 
     Attributes:
       points: means along the axis.
-      p: p-value of the power law against a parabola in ln x, ln y; NaN where points are too few for a test.
+      p: p-value of the power law against a parabola in ln x, ln y, or, if smaller, against crossovers where one was
+        looked for; NaN where points are too few for a test.
       rival: the form whose AICc is the lowest, if it is lower than the power law's; else empty.
       gain: by how much it is lower: up to 2 says nothing, beyond 4 rejects the power law.
     """
@@ -206,7 +207,7 @@ class Course:
             p = f"p = {self.p:.3f}" if self.p < 1 - LEVEL else ""
             return f"a power law is rejected ({', '.join(filter(None, (p, better)))})"
         if better:
-            return f"whether as a power law is open: {better}"
+            return f"whether it is a power law is open: {better}"
         if not self.is_tested:
             return f"{self.points} points are too few to test for a power law, which takes {_find_least_tested()}"
         return f"a power law and {formula} describe the points alike (AICc)" if self.rival else ""
@@ -228,6 +229,7 @@ class Law:
       preferred: the form that the data ask for; None if nothing was fitted.
       refusals: form → why it was not fitted.
       finding: one sentence.
+      crossover_p: p-value of the power law against crossovers; NaN where none was looked for.
     """
 
     observable: str
@@ -237,11 +239,12 @@ class Law:
     preferred: str | None
     refusals: dict[str, str]
     finding: str
+    crossover_p: float = math.nan
 
     @functools.cached_property
     def course(self) -> Course:
         """Whether the means follow a power law, or bend about it."""
-        return judge_course(self.fits)
+        return judge_course(self.fits, self.crossover_p)
 
     def is_described_by(self, form: str) -> bool:
         """Return whether a form describes the points; a power law that they bend about does not."""
@@ -512,7 +515,19 @@ def choose_form(fits: dict[str, Fit]) -> str | None:
     return best
 
 
-def judge_course(fits: Mapping[str, Fit]) -> Course:
+def add_crossover(law: Law, p: float) -> Law:
+    """Return a law that knows how a crossover was looked for: what it says of a power law must agree with that.
+
+    Args:
+      law: of an observable.
+      p: p-value of the power law against crossovers, `Transition.power_p`.
+    """
+    if not law.fits or math.isnan(p):
+        return law
+    return replace(law, crossover_p=p, finding=_describe(law.fits, law.preferred, law.refusals, p))
+
+
+def judge_course(fits: Mapping[str, Fit], crossover_p: float = math.nan) -> Course:
     """Test whether means follow a power law: by their curvature, and by the other forms that were fitted.
 
         F = (S_power − S_parabola) / max(S_parabola / (K − 3), ¼) ~ F(1, K − 3),  S = min Σ w (ln y − ln f)²
@@ -522,6 +537,7 @@ def judge_course(fits: Mapping[str, Fit]) -> Course:
 
     Args:
       fits: form → fit; without a power law nothing is tested.
+      crossover_p: p-value of the power law against crossovers; NaN where none was looked for.
 
     Returns:
       The p-value of the test, and the form that describes the means better, if one does.
@@ -542,7 +558,8 @@ def judge_course(fits: Mapping[str, Fit]) -> Course:
     assert straight is not None
     assert bent is not None
     gained = float(straight.loss[straight.best] - bent.loss[bent.best])
-    return Course(len(samples.x), float(fisher.sf(gained / bent.scale, 1, bent.degrees)), rival, gain)
+    p = float(fisher.sf(gained / bent.scale, 1, bent.degrees))
+    return Course(len(samples.x), float(np.fmin(p, crossover_p)), rival, gain)
 
 
 def fit_law(
@@ -583,16 +600,17 @@ def fit_law(
     return Law(observable, axis, group, fits, preferred, refusals, _describe(fits, preferred, refusals))
 
 
-def _describe(fits: dict[str, Fit], preferred: str | None, refusals: dict[str, str]) -> str:
+def _describe(
+    fits: dict[str, Fit], preferred: str | None, refusals: dict[str, str], crossover_p: float = math.nan
+) -> str:
     if preferred is None:
         return f"no fit: {refusals['power']}"
+    course = judge_course(fits, crossover_p)
     fit, power = fits[preferred], fits.get("power")
     if preferred == "power":
-        return _describe_exponent(fit, judge_course(fits))
+        return _describe_exponent(fit, course)
     if power is not None and power.exponent.is_inside(-CONSTANT, CONSTANT):
-        return (
-            f"{_describe_exponent(power, judge_course(fits))} (though {FORMS[preferred].formula} describes it better)"
-        )
+        return f"{_describe_exponent(power, course)} (though {FORMS[preferred].formula} describes it better)"
     text = f"{'grows' if fit.mean[-1] > fit.mean[0] else 'falls'} as {FORMS[preferred].formula}"
     if "exponent" in fit.parameters:
         text += f" with {_say_exponent(fit.exponent)}"

@@ -86,7 +86,7 @@ def chart_trace_law(study: Study) -> Iterator[Chart]:
             )
         )
         yield Chart(
-            "trace_law", _name_axis(axis), f"trace-law-{make_stem(axis)}", "The trace before training is affine",
+            "trace_law", _name_axis(axis), f"trace-law-{make_stem(axis)}", "Tr Θ_0 and its affine law",
             caption, make_group_keys(groups), "", [panel], static_seeds=True,
         )  # fmt: skip
 
