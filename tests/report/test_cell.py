@@ -25,6 +25,8 @@ def test_a_study_is_a_short_table(study):
     law = study.laws[0]
     row = next(line for line in lines if line.startswith(law.observable))
     assert f"{law.fits[law.preferred].exponent.value:.3f} [" in row
+    for line, law in zip(lines[2:], study.laws, strict=False):  # no power law is named that is none
+        assert ("  power  " in line) == (law.preferred == "power" and law.course.is_power)
     verdicts = Counter(claim.verdict for claim in study.claims)
     assert "claims: " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()) in lines
 

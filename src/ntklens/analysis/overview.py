@@ -51,7 +51,8 @@ def _describe_law(law: "Law") -> tuple[str, ...]:
         return law.observable, law.axis, law.group, "no fit", law.finding.removeprefix("no fit: ")
     exponent = fit.parameters.get("exponent")
     numbers = "" if exponent is None else f"{exponent.value:.3f} [{exponent.low:.3f}, {exponent.high:.3f}]"
-    return law.observable, law.axis, law.group, fit.form, numbers
+    form = fit.form if fit.form != "power" or law.course.is_power else "mean slope"
+    return law.observable, law.axis, law.group, form, numbers
 
 
 def _describe_rest(study: "Study") -> list[str]:
