@@ -507,10 +507,15 @@ def test_slopes_have_the_intervals_of_linear_regression_and_of_seeds():
     logs = np.log(3 * WHOLE**-0.5) + 0.05 * rng.standard_normal(9)
     line = linregress(np.log(WHOLE), logs)
     half = t.ppf(0.975, 7) * line.stderr
-    by_scatter, by_seeds = (measure_slope(WHOLE, logs, np.full(9, v)) for v in (1e-6, 1.0))
+    by_scatter, by_seeds = (measure_slope(WHOLE, logs, np.full(9, v), np.ones(9)) for v in (1e-6, 1.0))
     assert [by_scatter.value, by_scatter.low] == pytest.approx([line.slope, line.slope - half], rel=1e-9)
     place = np.log(WHOLE) - np.log(WHOLE).mean()
     assert by_seeds.high - by_seeds.value == pytest.approx(t.ppf(0.975, 7) / math.sqrt(np.sum(place**2)))
+    weights = rng.uniform(0.5, 2, 9)
+    weighted = measure_slope(WHOLE, logs, np.full(9, 1e-6), weights)
+    (slope, _), covariance = np.polyfit(np.log(WHOLE), logs, 1, w=np.sqrt(weights), cov=True)
+    half = t.ppf(0.975, 7) * math.sqrt(covariance[0, 0])
+    assert [weighted.value, weighted.high] == pytest.approx([slope, slope + half], rel=1e-9)
 
 
 def test_groups_that_are_trained_by_different_amounts_are_said():

@@ -10,6 +10,7 @@ from ntklens.analysis.groups import WIDTH, Group
 from ntklens.stats.forms import FORMS
 from ntklens.stats.powerlaw import CONSTANT, NOTHING, Fit, Interval, Law
 from ntklens.stats.profile import find_quantile
+from ntklens.stats.samples import floor_variance
 
 PARTS = ("trace_ratio", "trace_change", "initial_trace")
 
@@ -42,10 +43,9 @@ class Split:
 
     def name_unresolved(self) -> str:
         """Return which parts lie neither within ± `CONSTANT` nor beyond: `ΔTr`, or their sum."""
-        parts = {"the slope of ΔTr": self.change, "that of Tr Θ_0": self.initial}
-        known = (-CONSTANT, CONSTANT)
+        parts, known = {"ΔTr": self.change, "Tr Θ_0": self.initial}, (-CONSTANT, CONSTANT)
         open_ones = [name for name, one in parts.items() if not (one.is_inside(*known) or one.is_outside(*known))]
-        return " and ".join(open_ones) or "the sum of the two"
+        return f"the slope of {' and of '.join(open_ones)}" if open_ones else "the sum of the two"
 
     def describe(self) -> str:
         """Return the two parts with their intervals: `+0.06 [+0.01, +0.11] by ΔTr and −0.28 [−0.36, −0.20] by …`."""
@@ -55,9 +55,9 @@ class Split:
 def split_ratio(group: Group, laws: Sequence[Law]) -> Split | None:
     """Return what the slope of β along an axis is made of; None where the three laws are not there, or β is negative.
 
-    Slopes are those of least squares with equal weights, so that they add up. The half-width of their intervals is
-    t · √max(Σ c² v, s² Σ c²) with c the weights of the slope, v the variances of ln mean by seeds (those of ΔTr and
-    Tr Θ_0 add up for their ratio, which is too much where the two go together) and s² = Σ r² / (K − 2).
+    Slopes are those of least squares with weights that all three share, so that they add up: 1 / (v + τ²) with the
+    variances of ln mean by seeds and the intrinsic scatters of ΔTr and Tr Θ_0 together, which is too much where the two
+    go together.
 
     Args:
         group: the runs along the axis.
@@ -71,11 +71,13 @@ def split_ratio(group: Group, laws: Sequence[Law]) -> Split | None:
     if ratio.sign < 0 or len(x) < FORMS["power"].least_points:
         return None
     (grown, grown_variance), (started, started_variance) = (_select(fit, x) for fit in (change, initial))
+    variance = grown_variance + started_variance
+    weights = 1 / floor_variance(variance + change.misfit**2 + initial.misfit**2)
     return Split(
         x,
-        measure_slope(x, grown - started, grown_variance + started_variance),
-        measure_slope(x, grown, grown_variance),
-        measure_slope(x, started, started_variance),
+        measure_slope(x, grown - started, variance, weights),
+        measure_slope(x, grown, grown_variance, weights),
+        measure_slope(x, started, started_variance, weights),
     )
 
 
@@ -90,21 +92,26 @@ def _select(fit: Fit, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.log(fit.mean[chosen]), fit.samples.variance[chosen]
 
 
-def measure_slope(x: np.ndarray, logs: np.ndarray, variance: np.ndarray) -> Interval:
-    """Return the slope of ln y against ln x by least squares with equal weights, with its 95 % interval.
+def measure_slope(x: np.ndarray, logs: np.ndarray, variance: np.ndarray, weights: np.ndarray) -> Interval:
+    """Return the slope of ln y against ln x by weighted least squares, with its 95 % interval.
+
+        half-width = t · √max(Σ c² v, s² / Σ w z²),  z = ln x − its weighted mean,  c = w z / Σ w z²,
+        s² = Σ w r² / (K − 2):  by seeds, or by the scatter about the line, whichever is larger
 
     Args:
         x: values of the axis, shape [K].
         logs: ln y, shape [K].
-        variance: of ln y by seeds, shape [K].
+        variance: v of ln y by seeds, shape [K].
+        weights: w, shape [K].
     """
-    place = np.log(x) - np.log(x).mean()
-    weights = place / np.sum(place**2)
-    slope = float(weights @ logs)
-    residuals = logs - logs.mean() - slope * place
+    place = np.log(x) - np.average(np.log(x), weights=weights)
+    extent = float(np.sum(weights * place**2))
+    slope = float(np.sum(weights * place * logs)) / extent
+    residuals = logs - np.average(logs, weights=weights) - slope * place
     degrees = len(x) - 2
-    by_scatter = float(np.sum(residuals**2)) / degrees * float(np.sum(weights**2))
-    half = find_quantile(degrees) * math.sqrt(max(by_scatter, float(weights**2 @ variance)))
+    by_scatter = float(np.sum(weights * residuals**2)) / degrees / extent
+    by_seeds = float(np.sum((weights * place / extent) ** 2 * variance))
+    half = find_quantile(degrees) * math.sqrt(max(by_scatter, by_seeds))
     return Interval(slope, slope - half, slope + half)
 
 
