@@ -294,3 +294,6 @@ def measure_records(
 def select_member(params: Params, member: jax.Array | int) -> Params:
     """Return one member's parameters out of stacked ones."""
     return jax.tree.map(lambda leaf: leaf[member], params)
+
+
+take_member = jax.jit(select_member)  # the same outside of a program: one is compiled, not one for each shape of a leaf

@@ -18,7 +18,7 @@ from ntklens.ntk.order import order_layers
 from ntklens.ntk.projection import draw_projection
 from ntklens.ntk.regression import regress
 from ntklens.ntk.structured import check_row
-from ntklens.recording.measure import DeviceData, Keep, Measurer, measure_records, select_member
+from ntklens.recording.measure import DeviceData, Keep, Measurer, measure_records, take_member
 from ntklens.recording.quantities import (
     HESSIAN,
     LIMIT_REGRESSION,
@@ -154,7 +154,7 @@ class EnsembleRecorder:
         if moment:
             view = self._measure_kernel(member, record, params, moment)
             if index == 0 and member == 0:
-                self._check_kernel(view, select_member(params, member))
+                self._check_kernel(view, take_member(params, member))
             for name in [name_crossing(LEVELS[level]) for level in crossed] if index else [START]:
                 self._keep(member, name, step, view.shares, params)
         self.records[member].append(record)
@@ -220,13 +220,13 @@ class EnsembleRecorder:
                 for probe in self.data.other_probes
             ]
         if HESSIAN in self.needs:
-            own, train = select_member(params, member), self.data.train
+            own, train = take_member(params, member), self.data.train
             view.sharpness = measure_sharpness(own, *train, apply=self.measurer.apply, loss=self.measurer.loss)
             view.learning_rate = float(self.learning_rates[member])
         if moment == "end" and {REGRESSION, LIMIT_REGRESSION} & self.needs:
-            self._regress(view, select_member(params, member), select_member(self.initial, member))
+            self._regress(view, take_member(params, member), take_member(self.initial, member))
         if PARAMETERS in self.needs:
-            view.params = select_member(params, member)
+            view.params = take_member(params, member)
         return view
 
     def _regress(self, view: KernelView, params: Params, initial: Params) -> None:
@@ -242,7 +242,7 @@ class EnsembleRecorder:
 
     def _keep(self, member: int, name: str, step: int, kernels: Mapping[str, jax.Array], params: Params) -> None:
         if self.keep is not None:
-            self.keep(member, name, step, kernels, select_member(params, member))
+            self.keep(member, name, step, kernels, take_member(params, member))
 
     def keep_start(self, member: int) -> None:
         """Keep a member's start, for a run that was begun without that."""
@@ -352,7 +352,7 @@ class EnsembleRecorder:
     def layer_order(self) -> list[str]:
         """The layers in the order of computation; by their names where the function cannot be traced for one sample."""
         try:
-            return order_layers(self.measurer.apply, select_member(self.initial, 0), self.data.probe)
+            return order_layers(self.measurer.apply, take_member(self.initial, 0), self.data.probe)
         except ValueError:
             return self.layers
 
@@ -361,7 +361,7 @@ class EnsembleRecorder:
         return bool(self.records[member] and self.records[member][-1].get("constant"))
 
     def _describe_outputs(self, apply: Callable[[Params, jax.Array], jax.Array]) -> jax.ShapeDtypeStruct:
-        return jax.eval_shape(apply, select_member(self.initial, 0), self.data.probe)
+        return jax.eval_shape(apply, take_member(self.initial, 0), self.data.probe)
 
     def _stack(self, rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
         outputs = self._describe_outputs(self.measurer.kernel_apply)

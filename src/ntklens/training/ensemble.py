@@ -86,10 +86,15 @@ def initialise(trainer: Trainer, seeds: Sequence[int], learning_rate: float) -> 
       A state whose leaves have a leading axis of len(seeds).
     """
     members = [start_member(trainer, jnp.uint32(seed)) for seed in seeds]
-    params, opt_state, order_key = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    params, opt_state, order_key = _stack(members)
     rates = jnp.full(len(seeds), learning_rate, float)
     params, opt_state, order_key, rates = shard_members((params, opt_state, order_key, rates))
     return State(params, opt_state, order_key, rates, 0)
+
+
+@jax.jit
+def _stack(members: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
 
 
 def shard_members(stacked: Any) -> Any:
