@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -165,3 +167,11 @@ def test_the_readme_begins_with_two_commands():
     code = "\n".join(re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL))
     for name in re.findall(r"ntklens\.(\w+)\(", code):
         assert name in ntklens.__all__
+
+
+def test_what_make_runs_keeps_bytecode_where_the_environment_forbids_it():
+    """Else each process, also of the tests, compiles JAX's modules anew."""
+    shown = 'show: ; @echo "[$$PYTHONDONTWRITEBYTECODE]"'
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    command = ["make", "--silent", f"--eval={shown}", "show"]
+    assert subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True).stdout == "[]\n"
