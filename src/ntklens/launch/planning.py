@@ -83,7 +83,7 @@ def make_plan(
     if launch is None:
         return Plan(folder, command, tuple(configurations))
     submitted = launch.find_submitted(folder, configurations)
-    costs = _estimate_costs(configurations)
+    costs = _estimate_costs(configurations, keep=refuse)
     capacity = launch.find_capacity(configurations, costs)
     calibration = calibrate(configurations, costs, capacity.cores)
     tasks = make_tasks(configurations, costs, calibration, capacity, refuse, submitted)
@@ -110,7 +110,7 @@ def count_networks(configurations: Sequence[Configuration], costs: Sequence[Cost
     return len({name for _, pending, name in ran if pending} - {name for finished, _, name in ran if finished})
 
 
-def _estimate_costs(configurations: Sequence[Configuration]) -> list[Cost]:
+def _estimate_costs(configurations: Sequence[Configuration], keep: bool) -> list[Cost]:
     # One of each family is tried: the narrowest, which costs least.
     pending = [configuration.cfg for configuration in configurations if configuration.find_pending()]
     pending.sort(key=lambda cfg: width if isinstance(width := cfg.model.get("width"), int) else 0)
@@ -125,8 +125,8 @@ def _estimate_costs(configurations: Sequence[Configuration]) -> list[Cost]:
     from ntklens.jobs.models import check_model, check_outputs
     from ntklens.sweep.estimate import estimate_cost
 
-    for results in {configuration.run.absolute().parents[1] for configuration in configurations}:
-        use_compilation_cache(results, begin=False)
+    if keep:  # a plan that is only looked at writes nothing, not even to a cache
+        use_compilation_cache(configurations[0].run.absolute().parents[1], begin=False)
     for check in (check_outputs, check_model):
         for cfg in pending:
             check(cfg, load_dataset_sizes(cfg), build_trainer)
