@@ -246,6 +246,18 @@ def test_a_power_law_is_named_only_where_it_is_tested_and_holds():
     )
 
 
+def test_a_curve_that_turns_neither_grows_nor_falls():
+    rng = np.random.default_rng(0)
+    for curve, words in (
+        (WIDTHS**0.5 / (1 + WIDTHS / 200), "rises, then falls, as"),
+        (1 / WIDTHS + WIDTHS / 2e4, "falls, then rises, as"),
+        (CURVES["power_plateau"](WIDTHS), "grows as"),
+    ):
+        samples = summarise(WIDTHS, curve[:, None] * (1 + 0.01 * rng.standard_normal((7, 5))))
+        law = fit_law(samples, "initial_effective_rank", "model.width", forms=("power", "power_plateau", "crossover"))
+        assert law.finding.startswith(words), law.finding
+
+
 def test_a_law_agrees_with_the_test_of_its_crossover():
     samples = summarise(WIDTHS, draw_values(CURVES["power"](WIDTHS), np.random.default_rng(2), 5, noise=0.01)[:, 0])
     law = fit_law(samples, "trace_ratio", "model.width", forms=("power",))

@@ -18,6 +18,7 @@ from ntklens.stats.profile import LEVEL, Profile, find_quantile, profile, solve_
 from ntklens.stats.samples import SEED, Samples, check_names, check_samples, floor_variance, solve_excess
 
 OCTAVE = 2.0
+TURNING = 60  # places at which a curve is looked at, for where it turns
 THIN = 40  # values of ψ in a bootstrap
 REPLICATES = 200  # of a bootstrap that only has to give a standard deviation
 EVEN = (
@@ -611,7 +612,7 @@ def _describe(
         return _describe_exponent(fit, course)
     if power is not None and power.exponent.is_inside(-CONSTANT, CONSTANT):
         return f"{_describe_exponent(power, course)} (though {FORMS[preferred].formula} describes it better)"
-    text = f"{'grows' if fit.mean[-1] > fit.mean[0] else 'falls'} as {FORMS[preferred].formula}"
+    text = f"{_name_direction(fit)} as {FORMS[preferred].formula}"
     if "exponent" in fit.parameters:
         text += f" with {_say_exponent(fit.exponent)}"
     text += f" (intrinsic scatter {fit.misfit:.1%})"
@@ -621,6 +622,16 @@ def _describe(
             f"AICc higher by {power.aicc - fit.aicc:.0f})"
         )
     return text + _say_course(fit)
+
+
+def _name_direction(fit: Fit) -> str:
+    """Return whether a curve grows, falls, or turns within the axis, by more than what is no trend."""
+    logs = np.log(fit.predict(np.geomspace(fit.x[0], fit.x[-1], TURNING)))
+    if logs.max() - max(logs[0], logs[-1]) > CONSTANT:
+        return "rises, then falls,"
+    if min(logs[0], logs[-1]) - logs.min() > CONSTANT:
+        return "falls, then rises,"
+    return "grows" if fit.mean[-1] > fit.mean[0] else "falls"
 
 
 def _say_course(fit: Fit) -> str:
