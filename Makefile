@@ -111,7 +111,7 @@ dist: $(DOCS) ## build sdist and wheel, check them, run the wheel in fresh envir
 test-system: $(READY) ## test a fresh copy of the repository, an installed wheel, bad disks, a real SLURM (downloads all packages; needs root)
 	$(PYTEST) -m "system and not release" tests/system
 
-test-release: $(READY) ## before a release: kills, W&B, a real SLURM of every network, the longest example (needs root)
+test-release: $(READY) ## before a release: kills, W&B, a real SLURM of every network; the longest tests (needs root)
 	$(PYTEST) -m release
 
 slurm-up: ## start a real SLURM on this machine, to rehearse a sweep on (Debian packages; needs root)

@@ -9,7 +9,7 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 
 
-@pytest.mark.slow
+@pytest.mark.release
 def test_dry_run_at_toy_size(tmp_path):
     """Every row of the parts that need no job is measured, and float32 kernels are within their bound."""
     command = [sys.executable, SCRIPT, "--toy", "--parts", "agreement", "spectrum", "memory", "--output", tmp_path]

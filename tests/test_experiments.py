@@ -66,11 +66,14 @@ TOYS = {
 }
 TOY_AXES = {"dataset.train_size": "20,30", "dataset.input_dim": "60,70", "training.batch_size": "null,10"}
 SIZES = ("model.width", "model.depth", "dataset.train_size", "dataset.input_dim", "protocol")
+LONG = ("resnet_width_small", "transformer_width_small", "language_width_small")  # a minute each, mostly compiling
 BOTH = ("mnist_width_small", "mnist_data_small", "depth_small")  # arms, and two values of each axis
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LAST)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.release) if name in LONG else name for name in LAST]
+)
 def test_runs_at_toy_size(name, tmp_path):
     """On data that need no files: one network of few epochs, for each of two values of what is no size."""
     cfg = compose_experiment(name)

