@@ -10,10 +10,10 @@ import pytest
 from ntklens.analysis.settings import _describe_optimiser
 from ntklens.analysis.study import analyse
 from ntklens.recording.observables import measure_observables
-from ntklens.report.chart import Chart, Key, Panel, Series
+from ntklens.report.chart import Chart, Key, Panel, Series, list_rows
 from ntklens.report.charts import build_charts
 from ntklens.report.charts.laws import _chart_observable
-from ntklens.report.charts.members import Members, average, choose_ticks, list_groups
+from ntklens.report.charts.members import Members, average, average_networks, average_samples, choose_ticks, list_groups
 from ntklens.report.charts.slopes import differentiate, measure_slopes
 from ntklens.report.charts.theory import predict_initial_trace
 from ntklens.report.charts.words import describe_fit, describe_law, describe_many, select_curves
@@ -339,3 +339,29 @@ def test_a_bar_that_reaches_zero_leaves_nothing_for_a_logarithmic_axis(scale):
     for count in range(2, 12):
         mean, error, _ = average(np.array([scale, *[0.0] * (count - 1)])[:, None])
         assert (mean - error).item() == 0.0
+
+
+def test_bars_of_means_are_the_standard_error_over_seeds_in_every_figure():
+    """Along an axis that shares its networks, fits leave out what seeds share: their variances are no s.e.m."""
+    study = make_study({"optimizer.weight_decay": [0.01, 0.03, 0.1, 0.3, 1.0]}, seeds=4, records=12, modes=8)
+    charts = {chart.stem.split("-optimizer")[0]: list_rows(chart) for chart in build_charts(study)}
+    for stem in ("laws", "ratio-split"):
+        rows = [row for row in charts[stem] if row["panel"] == "trace_ratio"]
+        means = [row for row in rows if row["role"] == "mean"]
+        assert len(means) == 5
+        for row in means:
+            place = study.data["optimizer.weight_decay"].values == row["x"]
+            values = study.observables["trace_ratio"].values[place].ravel()
+            half = values.std(ddof=1) / len(values) ** 0.5
+            assert (row["y"], row["low"], row["high"]) == pytest.approx(
+                (values.mean(), values.mean() - half, values.mean() + half), rel=1e-9
+            ), stem
+
+
+def test_networks_on_several_probes_are_counted_once():
+    values = np.random.default_rng(0).normal(5.0, 1.0, (3, 1, 2, 4))  # [K, draws, probes, seeds]
+    mean, error, count = average_networks(values[0, 0], np.zeros(2, int))
+    networks = values.mean(axis=(1, 2))
+    assert (mean, error, count) == pytest.approx((values[0].mean(), networks[0].std(ddof=1) / 2, 4))
+    samples = summarise(np.array([1.0, 2, 4]), values, ("draw", "probe", "seed"))
+    np.testing.assert_allclose(average_samples(samples), networks.std(axis=1, ddof=1) / 2)

@@ -10,7 +10,7 @@ from ntklens.analysis.groups import select_good
 from ntklens.analysis.study import Study
 from ntklens.recording.observables import OBSERVABLES, list_observables
 from ntklens.report.chart import Chart, Key, Panel, Series, make_keys
-from ntklens.report.charts.members import Members, average, choose_ticks, list_groups
+from ntklens.report.charts.members import Members, average, average_networks, choose_ticks, find_draws, list_groups
 from ntklens.report.charts.setup import describe_setup, explain_weighted
 from ntklens.report.charts.theory import REFERENCES, draw_initial_rank, draw_initial_trace
 from ntklens.report.charts.words import (
@@ -212,8 +212,7 @@ def _chart_observable(
     for group in groups:
         law = laws[group.label]
         values = sign * scale * select_values(study, name, group.runs)
-        fit = next(iter(law.fits.values()), None) if law is not None else None
-        series += _draw_points(_place(group), values, group, study, select_usable(study, name, group.runs), fit, scale)
+        series += _draw_points(_place(group), values, group, study, select_usable(study, name, group.runs))
         if name == "initial_trace":
             series += draw_initial_trace(study, group, scale)
         if name == "initial_effective_rank" and "initial_effective_rank_traced" in study.observables:
@@ -257,10 +256,9 @@ def _find_sign(study: Study, name: str, groups: list[Members], laws: dict[str, L
 
 
 def _draw_points(
-    x: np.ndarray, values: np.ndarray, group: Members, study: Study, usable: np.ndarray, fit: Fit | None = None,
-    scale: float = 1.0,
+    x: np.ndarray, values: np.ndarray, group: Members, study: Study, usable: np.ndarray
 ) -> list[Series]:  # fmt: skip
-    """Return the seeds, the means as they were fitted, and hollow the means of what no fit may use.
+    """Return the seeds, the means of what a fit may use, and hollow the means of what no fit may use.
 
     Args:
       x: place of each run, shape [R].
@@ -268,8 +266,6 @@ def _draw_points(
       group: the runs.
       study: what was found.
       usable: which of them a fit may use, shape [R, S].
-      fit: whose means are drawn; None: there is none, or too few points for one.
-      scale: of the fit's means.
     """
     seeds = np.broadcast_to(study.data.seed.values[None, :], values.shape)
     places = np.broadcast_to(x[:, None], values.shape)
@@ -281,28 +277,22 @@ def _draw_points(
         group.label, "seed", places[there][::step], values[there][::step], seeds=seeds[there][::step], points=True,
         meaning=SEEDS,
     )  # fmt: skip
-    series = [dots]
-    fitted = np.zeros(0) if fit is None else fit.x
-    if fit is not None:
-        mean, error = scale * fit.mean, scale * fit.sem
-        counts = ", ".join(f"{count}" for count in fit.count) if len(fitted) <= 12 else ""
-        series.append(
-            Series(
-                group.label, "mean", fitted, mean, mean - error, mean + error, points=True, detail=counts, meaning=MEAN
-            )
-        )
-    good = usable & there & ~np.isin(x, fitted)[:, None]
-    series += _draw_means(x, np.where(good, values, np.nan), group, MEAN)
-    left_out = there & ~np.isin(x, [*fitted, *x[good.any(axis=1)]])[:, None]
-    return series + _draw_means(x, np.where(left_out, values, np.nan), group, LEFT_OUT)
+    draws = find_draws(study.data, group.runs)
+    good = usable & there
+    left_out = there & ~np.isin(x, x[good.any(axis=1)])[:, None]
+    return [
+        dots,
+        *_draw_means(x, np.where(good, values, np.nan), draws, group, MEAN),
+        *_draw_means(x, np.where(left_out, values, np.nan), draws, group, LEFT_OUT),
+    ]
 
 
-def _draw_means(x: np.ndarray, values: np.ndarray, group: Members, meaning: str) -> list[Series]:
+def _draw_means(x: np.ndarray, values: np.ndarray, draws: np.ndarray, group: Members, meaning: str) -> list[Series]:
     """Return the means at each place where there are values, hollow if no fit may use them; nothing without values."""
     unique = np.unique(x[np.isfinite(values).any(axis=1)])
     if not len(unique):
         return []
-    together = [average(values[x == place].ravel()) for place in unique]
+    together = [average_networks(values[x == place], draws[x == place]) for place in unique]
     mean, error = (np.array([part[number] for part in together], float) for number in (0, 1))
     error = np.nan_to_num(error)
     counts = ", ".join(f"{part[2]}" for part in together) if len(together) <= 12 else ""

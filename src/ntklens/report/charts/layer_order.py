@@ -5,7 +5,7 @@ import numpy as np
 from ntklens.analysis.layers import LAYER_OBSERVABLES, MOVING, name_layer
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series
-from ntklens.report.charts.members import Members, choose_places, choose_ticks, make_layer_keys
+from ntklens.report.charts.members import Members, average_samples, choose_places, choose_ticks, make_layer_keys
 from ntklens.report.charts.setup import describe_setup
 from ntklens.stats.powerlaw import Interval, Law
 
@@ -61,10 +61,8 @@ def chart_layer_order(study: Study, group: Members) -> Chart:
 
 def _draw_relative(law: Law, layer: str) -> Series:
     samples = next(iter(law.fits.values())).samples
-    mean, error = samples.mean / samples.mean[0], np.sqrt(samples.variance)
-    return Series(
-        layer, "mean", samples.x, mean, mean * (1 - error), mean * (1 + error), detail=layer, meaning=RELATIVE
-    )
+    mean, error = (values / samples.mean[0] for values in (samples.mean, average_samples(samples)))
+    return Series(layer, "mean", samples.x, mean, mean - error, mean + error, detail=layer, meaning=RELATIVE)
 
 
 def _draw_interval(layer: str, place: float, interval: Interval, meaning: str) -> Series:

@@ -11,9 +11,11 @@ from ntklens.analysis.settings import is_full_batch, read_configs
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Key, make_keys
 from ntklens.report.style import CATEGORIES, label_axis, label_group, name_setting
+from ntklens.stats.samples import PROBE, Samples
 
 LEAST_VALUES = 3  # of an axis that is drawn as one: two points are a comparison
 MOST_TICKS = 7  # values of an axis that are all numbered
+DRAWN = "dataset.data_seed"  # the override that draws the training set
 CLOSEST = 0.09  # share of the axis between two numbers
 
 
@@ -144,3 +146,34 @@ def average(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # A bar that reaches zero reaches it exactly: a logarithmic axis would go down to what rounding leaves of it.
     error = np.where(np.isclose(error, np.abs(mean), rtol=1e-6, atol=0.0), np.abs(mean), error)
     return mean, np.where(count > 1, error, np.nan), count
+
+
+def average_samples(samples: Samples) -> np.ndarray:
+    """Return the s.e.m. over networks of each mean that was fitted, shape [K], as `average_networks`; 0 for one."""
+    networks = samples.values
+    if PROBE in samples.factors:
+        networks = average(np.moveaxis(networks, samples.factors.index(PROBE) + 1, 0))[0]
+    return np.nan_to_num(average(networks.reshape(len(samples.x), -1).T)[1])
+
+
+def find_draws(data: xr.Dataset, runs: Sequence[str]) -> np.ndarray:
+    """Return which draw of the training set each run has, shape [R]: runs of one draw differ in their probe alone."""
+    if DRAWN not in data.coords:
+        return np.zeros(len(runs), int)
+    drawn = data[DRAWN].values[data.get_index("run").get_indexer(list(runs))]
+    return np.unique(drawn.astype(str), return_inverse=True)[1]
+
+
+def average_networks(values: np.ndarray, draws: np.ndarray) -> tuple[float, float, int]:
+    """Return the mean at one value of an axis, its s.e.m. over networks (NaN for one), and how many networks there are.
+
+    Every mean that a figure draws has this error bar: s.d. over networks (n − 1) / √n. Weights of fits have variances
+    of their own, `Samples.variance`.
+
+    Args:
+      values: of each run and seed, shape [R, S], NaN where missing.
+      draws: of the training set, shape [R]: runs of one draw are the same networks on several probes.
+    """
+    networks = np.concatenate([average(values[draws == draw])[0] for draw in np.unique(draws)])
+    _, error, count = average(networks)
+    return float(average(values.ravel())[0]), float(error), int(count)

@@ -5,7 +5,7 @@ import numpy as np
 from ntklens.analysis.groups import select_good
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series, make_keys
-from ntklens.report.charts.members import Members, average, choose_ticks
+from ntklens.report.charts.members import Members, average_networks, choose_ticks, find_draws
 from ntklens.report.charts.setup import describe_setup
 from ntklens.report.charts.theory import read_config
 
@@ -57,7 +57,8 @@ def _draw(study: Study, group: Members, key: str, name: str) -> list[Series]:
     good = select_good(study.observables, trained=not name.startswith("initial_"))[rows]
     values = np.where(good, study.observables[name].values[rows], np.nan)
     places = np.unique(group.x)
-    found = [average(values[group.x == place].ravel()) for place in places]
+    draws = find_draws(study.data, group.runs)
+    found = [average_networks(values[group.x == place], draws[group.x == place]) for place in places]
     mean, error = (np.array([one[number] for one in found], float) for number in (0, 1))
     there = np.isfinite(mean)
     if not there.any():

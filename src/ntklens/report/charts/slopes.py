@@ -17,7 +17,7 @@ from ntklens.stats.powerlaw import Fit, Law
 POINTS = 60  # of a curve
 REACH = 0.25  # of the extent of the points: how far beyond them a curve is drawn
 STEP = 1e-3  # in ln x, of a derivative
-NEIGHBOURS = "from mean to next mean ± s.e.m."
+NEIGHBOURS = "from mean to next mean ± standard error"
 OF_LAW = "of the preferred law"
 
 
@@ -38,8 +38,9 @@ def chart_slopes(study: Study) -> Iterator[Chart]:
         symbol = find_symbol(axis)
         caption = (
             f"Local exponent d ln y / d ln {symbol}: where it is level, y is a power law; where it turns, one regime"
-            " gives way to another. Points: from each mean to the next, at their geometric middle, ± s.e.m.; lines: of"
-            " the preferred law, where it describes the points."
+            " gives way to another. Points: from each mean to the next, at their geometric middle, ± standard error by"
+            " the variances of the fits (smoothed along the axis, without what seeds share); lines: of the preferred"
+            " law, where it describes the points."
             f" {describe_setup(study, [run for group in groups for run in group.runs])}"
         )
         yield Chart(
