@@ -329,3 +329,21 @@ def test_the_band_holds_the_curve_and_widens_outside():
     low, high = fit.predict_band(x)
     assert np.all((low < fit.predict(x)) & (fit.predict(x) < high))
     assert high[1] / low[1] > 1.2 * high[0] / low[0]
+
+
+def test_a_curve_that_bends_is_not_constant_however_small_its_mean_slope():
+    """18 % up and down again has the mean slope 0 ± 0.05; so has a curve that is level within its errors."""
+    x = np.geomspace(1, 1e5, 6)
+    hump = np.exp(0.165 * np.array([0, 0.6, 1, 1, 0.6, 0]))[:, None]
+    noise = np.exp(0.004 * np.random.default_rng(0).standard_normal((6, 8)))
+    for sign in (1, -1):
+        bent, level = (
+            fit_law(summarise(x, sign * curve * noise), "minimum_effective_rank", "x", forms=("power",))
+            for curve in (hump, np.ones((6, 1)))
+        )
+        assert bent.course.is_bent
+        assert bent.finding.startswith("bends, with no trend: means between ")
+        assert "18 % apart" in bent.finding
+        assert "constant" not in bent.finding
+        assert not level.course.is_bent
+        assert level.finding.startswith("is constant within ±0.05: α = ")

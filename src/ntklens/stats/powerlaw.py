@@ -611,7 +611,7 @@ def _describe(
     if preferred == "power":
         return _describe_exponent(fit, course)
     if power is not None and power.exponent.is_inside(-CONSTANT, CONSTANT):
-        return f"{_describe_exponent(power, course)} (though {FORMS[preferred].formula} describes it better)"
+        return _describe_exponent(power, course)
     text = f"{_name_direction(fit)} as {FORMS[preferred].formula}"
     if "exponent" in fit.parameters:
         text += f" with {_say_exponent(fit.exponent)}"
@@ -657,6 +657,10 @@ def is_constant(samples: Samples) -> bool:
 
 def _describe_exponent(fit: Fit, course: Course) -> str:
     alpha, value = fit.exponent, _say_exponent(fit.exponent)
+    if alpha.is_inside(-CONSTANT, CONSTANT) and course.is_bent:
+        low, high = sorted((fit.sign * float(fit.mean.min()), fit.sign * float(fit.mean.max())))
+        span = f"means between {low:.4g} and {high:.4g}, {100 * (fit.mean.max() / fit.mean.min() - 1):.2g} % apart"
+        return f"bends, with no trend: {span}, mean slope {value} within ±{CONSTANT}; {course}"
     if alpha.is_inside(-CONSTANT, CONSTANT):
         return f"is constant within ±{CONSTANT}: {value}"
     if alpha.low <= 0 <= alpha.high:
