@@ -178,6 +178,24 @@ def test_samples_that_interact_are_refused_where_one_alone_gives_nan():
     assert jnp.isfinite(alone[0][:, 0]).all()
 
 
+def normalise(y):
+    return (y - y.mean(0, keepdims=True)) / y.std(0, keepdims=True)  # of one sample 0 / 0
+
+
+def test_samples_that_interact_are_refused_where_each_alone_gives_nan():
+    params, x = {"w": draw(1, 5, 4), "v": draw(2, 4, 3)}, draw(0, 6, 5)
+    assert jnp.isfinite(normalise(x @ params["w"])).all()
+    for compute in (structured.kernel, structured.ntk_trace, structured.check_function):
+        with pytest.raises(ValueError, match=r"mixes samples .* not for each sample alone"):
+            compute(lambda p, x: normalise(x @ p["w"]) @ p["v"], params, x)
+
+
+def test_samples_that_interact_are_refused_between_one_sample_and_others():
+    params, x = {"w": draw(1, 5, 4), "v": draw(2, 4, 3)}, draw(0, 6, 5)
+    with pytest.raises(ValueError, match="mixes samples"):
+        structured.kernel(lambda p, x: (y := x @ p["w"]) @ p["v"] - y.mean(0, keepdims=True) @ p["v"], params, x[:1], x)
+
+
 def test_a_batch_norm_in_training_mode_is_refused():
     module = Normalised(running=False)
     x = draw(0, 6, 5)

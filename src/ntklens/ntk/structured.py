@@ -482,7 +482,7 @@ def _dispatch(compute: Callable[..., Any], f: Function, params: Any, x: Array, x
             return compute(problem, x, x2)
         task = problem.task(compute)
         if guess is None or not guess.is_right(task, captured):
-            _refuse_mixing(f, params, x, task, captured)
+            _refuse_mixing(f, params, x if x2 is None or len(x) > 1 else x2, task, captured)  # one has none to mix with
             result = _compile(task)(problem.leaves, captured, x, x2)
             _LATEST.put(key, _Guess(task, captured))
     if isinstance(result, dict):  # jit sorts dictionaries
@@ -639,10 +639,14 @@ def _refuse_mixing(f: Function, params: Any, x: Array, task: _Task, captured: li
             if isinstance(difference, jax.core.Tracer):  # inside another trace there is no value to look at
                 return
             if difference > DIFFERENCES[name](float(jnp.finfo(task.program.avals[task.program.output].dtype).eps)):
+                found = (
+                    f"differ by {float(difference):.2g} of their size from those for each sample alone"
+                    if math.isfinite(difference)
+                    else "are finite for the batch and not for each sample alone"
+                )
                 raise ValueError(
                     "f(params, x) mixes samples (batch normalisation, or noise that depends on the batch?): its "
-                    f"{name} differ by {float(difference):.2g} of their size from those for each sample alone, so a "
-                    "kernel between samples is undefined"
+                    f"{name} {found}, so a kernel between samples is undefined"
                 )
     _CHECKED.put(key, True)
 
@@ -688,8 +692,9 @@ def _compare_batch_with_singles(f: Function, members: Sequence[int], params: Any
     """Relative differences between f of a batch and of its samples alone, where both are finite.
 
     Returns:
-        outputs: the largest difference by the largest output; gradients: of a random combination of all outputs, the
-        norm of the difference by the norm.
+        outputs: the largest difference by the largest output, infinite where an output of the batch is finite and that
+        of its sample alone is not; gradients: of a random combination of all outputs, the norm of the difference by the
+        norm.
 
     Raises:
         ValueError: if f of the batch and of its samples have other shapes.
@@ -713,13 +718,14 @@ def _compare_batch_with_singles(f: Function, members: Sequence[int], params: Any
         raise ValueError(f"f(params, x) must return one array [N, C]; for {x.shape[0]} samples it gave {batch.shape}")
     weights = jnp.asarray(np.random.default_rng(0).standard_normal(batch.shape), batch.dtype)
     (together,), (alone,) = pull_batch(weights), pull_singles(weights)
+    lost = (jnp.isfinite(batch) & ~jnp.isfinite(singles)).any()
     batch, singles = _zero_infinite(batch, singles)
     pairs = [_zero_infinite(a, b) for a, b in zip(together, alone, strict=True)]
     together, alone = [a for a, _ in pairs], [b for _, b in pairs]
     difference = [a.astype(float) - b.astype(float) for a, b in pairs]
     largest = [jnp.maximum(_norm([a]), _norm([b])) for a, b in zip(together, alone, strict=True)]
     return {
-        "outputs": _divide(jnp.abs(batch - singles).max(), jnp.abs(singles).max()),
+        "outputs": jnp.where(lost, jnp.inf, _divide(jnp.abs(batch - singles).max(), jnp.abs(singles).max())),
         "gradients": _divide(_norm(difference), _norm(largest)),
     }
 
