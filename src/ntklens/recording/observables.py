@@ -1,5 +1,7 @@
 """Scalars of trajectories, as SCIENCE defines them: one function each, listed once in `OBSERVABLES`.
 
+Those of optional quantities, at the minimum, come from the table of quantities: an entry there is one here.
+
 Every function takes one trajectory or many: a Dataset whose variables end in the dimensions that a trajectory has
 (record; record, layer; level), whatever stands before them, and returns one number for each of those, (…).
 """
@@ -13,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from ntklens.errors import InputError
+from ntklens.recording.quantities import QUANTITIES, list_curves
 
 UNRESOLVED_STEPS = 30  # fewer updates to the minimum are no trajectory
 PLATEAU = 0.01  # of the selection loss: what is so close to the minimum is as good as it
@@ -232,6 +235,7 @@ class Observable:
       joint: whether joint laws over width and amount of data are fitted.
       linear: whether its scale is linear: a fraction, of which no power law is looked for.
       compared: whether its exponents under different settings stand side by side.
+      asked: of which optional quantity it is the value at the minimum; drawn in a figure apart. Empty: of none.
     """
 
     name: str
@@ -251,6 +255,7 @@ class Observable:
     joint: bool = False
     linear: bool = False
     compared: bool = False
+    asked: str = ""
 
 
 _LIST = (
@@ -274,6 +279,10 @@ _LIST = (
     ),
     Observable(
         "minimum_trace", "Tr Θ_min", "trace at the minimum", _minimum("trace"), main=True, fitted=True, tabled=True
+    ),
+    Observable(
+        "minimum_trace_weighted", "Tr Θ_min (weighted)", "trace at the minimum, arrays weighted by their rates",
+        _minimum("trace_weighted"), fitted=True,
     ),
     Observable(
         "trace_change", "ΔTr", "Tr Θ_min − Tr Θ_0", compute_trace_change, main=True, fitted=True, summarised=True,
@@ -361,6 +370,14 @@ _LIST = (
     Observable("dead", "dead", "1: the network is constant over the probe", is_dead),
 )  # fmt: skip
 OBSERVABLES: dict[str, Observable] = {observable.name: observable for observable in _LIST}
+for _name in list_curves():
+    OBSERVABLES.setdefault(
+        f"minimum_{_name}",
+        Observable(
+            f"minimum_{_name}", QUANTITIES[_name].write_symbol(minimum=True), QUANTITIES[_name].definition,
+            _minimum(_name), fitted=True, summarised=True, charted=True, asked=_name,
+        ),
+    )  # fmt: skip
 FLAGS = ("at_last_record", "unresolved", "dead")
 
 

@@ -51,6 +51,7 @@ class Quantity:
         the further probes), `HESSIAN` (of the train loss), `ESTIMATE` (ntk.trace=estimate), `LIMIT` (the kernel at
         infinite width), `REGRESSION` and `LIMIT_REGRESSION` (predictions of the test samples by kernel regression).
       source: where it is defined, if not by arXiv 2507.05035.
+      symbol: its formula in tables and figures, `{at}` where an index says when; none: its name in words.
     """
 
     name: str
@@ -62,6 +63,14 @@ class Quantity:
     optional: bool = False
     needs: tuple[str, ...] = ()
     source: str = ""
+    symbol: str = ""
+
+    def write_symbol(self, minimum: bool = False) -> str:
+        """Return what stands for the quantity in tables and figures, or for its value at the minimum."""
+        if self.symbol:
+            return self.symbol.format(at="_min" if minimum else "")
+        words = self.name.replace("_", " ")
+        return f"{words} at the minimum" if minimum else words
 
 
 def _measure_logit_norm(view: RecordView) -> Any:
@@ -223,7 +232,7 @@ _LIST = (
     ),
     Quantity(
         "kernel_distance", "1 − cos(Θ, Θ_0) = 1 − ⟨Θ, Θ_0⟩ / (‖Θ‖ ‖Θ_0‖)", SPECTRUM, _measure_distance,
-        optional=True, needs=(START,), source="Fort et al. 2020, arXiv 2010.15110",
+        optional=True, needs=(START,), source="Fort et al. 2020, arXiv 2010.15110", symbol="1 − cos(Θ{at}, Θ_0)",
     ),
     Quantity(
         "kernel_velocity",
@@ -234,7 +243,7 @@ _LIST = (
         "kernel_distance_to_limit",
         "‖Θ − Θ_∞‖ / ‖Θ_∞‖, Θ_∞ = K ⊗ I_C the kernel of the same network at infinite width and at the start (mlp, cnn)",
         SPECTRUM, _measure_limit_distance, optional=True, needs=(LIMIT,),
-        source="Jacot et al. 2018, arXiv 1806.07572",
+        source="Jacot et al. 2018, arXiv 1806.07572", symbol="‖Θ{at} − Θ_∞‖ / ‖Θ_∞‖",
     ),
     Quantity(
         "kernel_regression",
@@ -273,22 +282,22 @@ _LIST = (
         "trace_weighted",
         "Σ_l η_l Tr Θ_l over the parameter arrays l, η_l the rate of l in units of learning_rate: Adam's factors of a "
         "parameterisation, the step of an output scale; Tr Θ where all are one", RECORD,
-        lambda view: view.weighted_trace, optional=True,
+        lambda view: view.weighted_trace, optional=True, symbol="Tr Θ{at} (weighted)",
     ),
     Quantity(
         "effective_rank_weighted", "Γ of Σ_l η_l Θ_l, the kernel that trains with these rates", SPECTRUM,
-        _measure_weighted_rank, optional=True, needs=(WEIGHTED,),
+        _measure_weighted_rank, optional=True, needs=(WEIGHTED,), symbol="Γ{at} (weighted)",
     ),
     Quantity(
         "trace_preconditioned",
         "Σ_θ η_θ P_θ Σ_ic (∂f_c(x_i)/∂θ)², P = 1 / (√v̂ + ε) of Adam and AdamW, 0 where v = 0; NaN before the first "
         "update and under other optimizers", RECORD, lambda view: view.preconditioned_trace, optional=True,
-        needs=(OPTIMIZER,),
+        needs=(OPTIMIZER,), symbol="Tr Θ{at} (preconditioned)",
     ),
     *(
         Quantity(
             f"effective_rank_{name}", f"Γ on the first N/{divisor} samples of the probe: Γ depends on N", SNAPSHOT,
-            _measure_nested_rank(divisor), optional=True,
+            _measure_nested_rank(divisor), optional=True, symbol=f"Γ{{at}} (N/{divisor})",
         )
         for name, divisor in (("half", 2), ("quarter", 4), ("eighth", 8))
     ),
@@ -342,6 +351,18 @@ VARIABLES = {name: (one.dims, one.definition) for name, one in QUANTITIES.items(
 def list_optional() -> tuple[str, ...]:
     """Return the names that `metrics` may list."""
     return tuple(name for name, one in QUANTITIES.items() if one.optional)
+
+
+def list_curves() -> tuple[str, ...]:
+    """Return the optional quantities that change along a run and are one number each, in the order of the table.
+
+    An error of an estimate is no property of a network, and what is measured at both ends alone has figures of its own.
+    """
+    return tuple(
+        name
+        for name, one in QUANTITIES.items()
+        if one.optional and not one.dims and one.when != ENDS and ESTIMATE not in one.needs
+    )
 
 
 def check_metrics(metrics: Iterable[str]) -> None:

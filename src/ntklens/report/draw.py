@@ -111,9 +111,14 @@ def write_latex(chart: Chart) -> str:
 GREEK = {
     "α": "alpha", "β": "beta", "χ": "chi", "η": "eta", "θ": "theta", "λ": "lambda", "Γ": "Gamma", "Δ": "Delta",
     "Θ": "Theta", "Σ": "Sigma", "∞": "infty", "∝": "propto", "±": "pm", "×": "times", "·": "cdot", "≈": "approx",
-    "≤": "le", "≥": "ge", "⊗": "otimes", "…": "dots",
+    "≤": "le", "≥": "ge", "⊗": "otimes", "…": "dots", "ε": "epsilon", "μ": "mu", "∂": "partial", "√": "surd",
+    "‖": "Vert", "|": "vert", "⟨": "langle", "⟩": "rangle",
 }  # fmt: skip
-SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+SPECIAL = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "ᵀ": r"\textsuperscript{T}",
+    "²": r"\textsuperscript{2}",
+}  # fmt: skip
+HAT = re.compile("(\\w)\u0302")  # a letter with a combining circumflex
 SYMBOL = re.compile(
     r"((?<![A-Za-z0-9_.])(?:Tr|[A-Za-zΑ-Ωα-ω])_[A-Za-z0-9∞]+(?![A-Za-z0-9_.]*=)"  # Γ_min
     r"|\^(?:\([^()]*\)|−?[A-Za-z0-9α-ω]+))"  # ^α, ^(α′−α)
@@ -140,7 +145,8 @@ def _set_letter(letter: str) -> str:
 
 def _escape(text: str) -> str:
     escaped = "".join(SPECIAL.get(c) or (f"\\{c}" if c in "#$%&_{}" else c) for c in text.replace("\u00a0", " "))
-    return "".join(f"${_set_letter(c)}$" if c in GREEK or c in "−′" else c for c in escaped)
+    set_letters = "".join(f"${_set_letter(c)}$" if c in GREEK or c in "−′" else c for c in escaped)
+    return HAT.sub(r"$\\hat{\1}$", set_letters)
 
 
 def _save_png(figure: Any, chart: Chart, path: Path) -> None:

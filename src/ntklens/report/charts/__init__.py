@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart
-from ntklens.report.charts.laws import chart_laws, chart_ratio_split, chart_trace_law
+from ntklens.report.charts.laws import chart_laws, chart_metrics, chart_ratio_split, chart_trace_law
 from ntklens.report.charts.layer_order import chart_layer_order
 from ntklens.report.charts.layers import chart_layers
 from ntklens.report.charts.members import list_groups, select_runs
@@ -30,6 +30,7 @@ def _build_all(study: Study) -> Iterator[Chart]:
     lines = min(MOST_LINES_A_CHART, MOST_LINES // len(groups))
     runs = select_runs(study.data, groups)
     yield from chart_laws(study)
+    yield from chart_metrics(study)
     yield from chart_sensitivity(study)
     yield from chart_slopes(study)
     yield from (chart_trajectories(study, group, runs, lines) for group in groups)

@@ -37,32 +37,52 @@ PREFERRED, RIVAL = "preferred law, 95 % band", "closest rival"
 
 def chart_laws(study: Study) -> Iterator[Chart]:
     """Chart the main observables against each axis, groups of the rest side by side, with their laws."""
+    names = [name for name in list_observables("charted") if not OBSERVABLES[name].asked]
     for axis, groups in split_axes(study).items():
-        names = [name for name in list_observables("charted") if name in study.observables]
-        panels = [_chart_observable(study, name, axis, groups) for name in names]
-        laws = [law for name in names for g in groups if (law := find_law(study, name, axis, g.label))]
-        words = ["Points: means over seeds ± s.e.m.; faint: single seeds."]
-        if forms := describe_forms(laws):
-            words.append(
-                "Solid: the preferred law, with its pointwise 95 % band; dashed: its closest rival; each is drawn only"
-                " where it describes the points, so that some panels have the rival alone, or no curve. Where points"
-                " bend about a power law, or are too few to test for one, its exponent is their mean slope. Numbers in"
-                f" brackets are 95 % intervals. Forms: {forms}."
-            )
-        words += describe_refusals(laws, {name: read_symbol(name) for name in names})
-        words += explain_weighted(names)
-        words += _describe_references(panels)
-        if any(series.hollow for panel in panels for series in panel.series):
-            words.append("Hollow: left out of the fits (unresolved or dead).")
-        most = sum(g.axis == axis for g in study.groups)
-        if most > len(groups):
-            words.append(f"{len(groups)} of {most} groups are drawn; fits.csv has all.")
-        words.append(describe_setup(study, [run for group in groups for run in group.runs]))
         title = f"Scaling laws in the {label_axis(axis)}" if axis else "Observables of each run"
-        yield Chart(
-            "laws", groups[0].variant if len(groups) == 1 else _name_axis(axis), f"laws-{make_stem(axis)}", title,
-            " ".join(words), make_group_keys(groups), "", panels, static_seeds=True,
-        )  # fmt: skip
+        yield _chart_family(study, "laws", title, axis, groups, names)
+
+
+def chart_metrics(study: Study) -> Iterator[Chart]:
+    """Chart what `metrics` asked for, at the minimum, against each axis, as `chart_laws` does."""
+    for axis, groups in split_axes(study).items():
+        yield _chart_family(
+            study, "metrics", "Optional quantities at the minimum", axis, groups, list_observables("asked")
+        )
+
+
+def _chart_family(
+    study: Study, family: str, title: str, axis: str, groups: list[Members], names: Sequence[str]
+) -> Chart:
+    """Chart observables that the study has values of against an axis, with their laws."""
+    panels = [_chart_observable(study, name, axis, groups) for name in names if name in study.observables]
+    panels = [panel for panel in panels if panel.series or not OBSERVABLES[panel.name].asked]
+    names = [panel.name for panel in panels]
+    laws = [law for name in names for g in groups if (law := find_law(study, name, axis, g.label))]
+    words = ["Points: means over seeds ± s.e.m.; faint: single seeds."]
+    if forms := describe_forms(laws):
+        words.append(
+            "Solid: the preferred law, with its pointwise 95 % band; dashed: its closest rival; each is drawn only"
+            " where it describes the points, so that some panels have the rival alone, or no curve. Where points"
+            " bend about a power law, or are too few to test for one, its exponent is their mean slope. Numbers in"
+            f" brackets are 95 % intervals. Forms: {forms}."
+        )
+    asked = [OBSERVABLES[name] for name in names if OBSERVABLES[name].asked]
+    words += [f"{one.symbol}: {one.description}." for one in asked]
+    words += describe_refusals(laws, {name: read_symbol(name) for name in names})
+    words += explain_weighted(names)
+    words += _describe_references(panels)
+    if any(series.hollow for panel in panels for series in panel.series):
+        words.append("Hollow: left out of the fits (unresolved or dead).")
+    most = sum(g.axis == axis for g in study.groups)
+    if most > len(groups):
+        words.append(f"{len(groups)} of {most} groups are drawn; fits.csv has all.")
+    words.append(describe_setup(study, [run for group in groups for run in group.runs]))
+    variant = groups[0].variant if len(groups) == 1 else _name_axis(axis)
+    return Chart(
+        family, variant, f"{family}-{make_stem(axis)}", title, " ".join(words), make_group_keys(groups), "", panels,
+        static_seeds=True,
+    )  # fmt: skip
 
 
 def chart_trace_law(study: Study) -> Iterator[Chart]:

@@ -7,6 +7,8 @@ import numpy as np
 import xarray as xr
 
 from ntklens.analysis.study import Study
+from ntklens.recording.observables import OBSERVABLES, list_observables
+from ntklens.recording.quantities import QUANTITIES
 from ntklens.report.chart import Chart, Panel, Series
 from ntklens.report.charts.members import Members, average
 from ntklens.report.charts.setup import describe_setup
@@ -26,15 +28,19 @@ def chart_trajectories(study: Study, group: Members, selected: Mapping[str, xr.D
     """Chart losses, Tr Θ, Γ and accuracies against epoch, means and at most `lines` seeds, and the minimum."""
     runs = [selected[run] for run in group.runs]
     panels = []
-    for name, label, log, curves in CURVES:
+    asked = [OBSERVABLES[name].asked for name in list_observables("asked")]
+    recorded = [(name, QUANTITIES[name].write_symbol(), False, ((name, False, ""),)) for name in asked]
+    recorded = [one for one in recorded if any(len(_find_records(run, one[0])) for run in runs)]
+    for name, label, log, curves in (*CURVES, *recorded):
         series = []
         for key, run in zip(group.labels, runs, strict=True):
             for variable, dashed, detail in curves:
                 series += _draw_curve(run, variable, key, dashed, detail, share_seeds(lines, len(runs)))
             series += _mark_minimum(run, curves[0][0], key)
         panels.append(Panel(name, "epoch", label, series, y_log=log))
+    shown = ["Losses", "Tr Θ", "effective rank Γ", "accuracies", *(one[1] for one in recorded)]
     caption = (
-        "Losses, Tr Θ, effective rank Γ and accuracies against epoch. Lines: means over seeds, band ± s.e.m.; solid: on"
+        f"{', '.join(shown[:-1])} and {shown[-1]} against epoch. Lines: means over seeds, band ± s.e.m.; solid: on"
         " test samples, dashed: on the training set; the symbol marks the minimum of the test loss."
         f" {describe_setup(study, group.runs)}{describe_left_out(runs, lines)}"
     )
