@@ -324,7 +324,7 @@ def test_an_observable_that_is_fitted_and_charted_is_one_entry(monkeypatch):
 
     entry = Observable(
         "minimum_train_loss", "L_train,min", "train loss at the minimum",
-        lambda data: data["minimum_train_loss"].values, fitted=True, summarised=True, charted=True,
+        lambda data: data["minimum_trace"].values, fitted=True, summarised=True, charted=True,
     )  # fmt: skip
     monkeypatch.setitem(OBSERVABLES, entry.name, entry)
     study = analyse(make_sweep(widths=WIDTHS[:5], seeds=3))

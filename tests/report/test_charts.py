@@ -365,3 +365,20 @@ def test_networks_on_several_probes_are_counted_once():
     assert (mean, error, count) == pytest.approx((values[0].mean(), networks[0].std(ddof=1) / 2, 4))
     samples = summarise(np.array([1.0, 2, 4]), values, ("draw", "probe", "seed"))
     np.testing.assert_allclose(average_samples(samples), networks.std(axis=1, ddof=1) / 2)
+
+
+def test_what_cannot_depend_on_the_axis_is_drawn_without_laws():
+    """Networks before training are the same at every weight decay: no law, no split, no slope, and one sentence."""
+    data = make_data({"optimizer.weight_decay": [0.01, 0.1, 0.3, 1.0]}, seeds=2, records=6, modes=4)
+    for name in ("trace", "trace_layer"):  # of the start
+        data[name].values[:, :, 0] = data[name].values[:1, :, 0]
+    found = analyse(data)
+    assert "initial_trace" in {law.observable for law in found.laws if law.is_same}
+    assert "Tr Θ_0: the same at every value." in found.summary
+    assert not any(law.observable.startswith("initial_trace_layer") for law in found.layer_laws)
+    charts = {chart.family: chart for chart in build_charts(found)}
+    assert not {"trace_law", "ratio_split"} & set(charts)
+    assert "initial_trace" not in {panel.name for panel in charts["slopes"].panels}
+    (panel,) = [panel for panel in charts["laws"].panels if panel.name == "initial_trace"]
+    assert (panel.note, {series.role for series in panel.series}) == ("the same at every value", {"mean", "seed"})
+    assert "No law is fitted to Tr Θ_0: the same at every value." in charts["laws"].caption

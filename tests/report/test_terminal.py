@@ -12,7 +12,7 @@ from ntklens.analysis.groups import find_groups
 from ntklens.recording.observables import list_observables, measure_observables
 from ntklens.report.console import make_console
 from ntklens.report.terminal import print_summary
-from ntklens.stats.powerlaw import NOTHING, Law, fit_law
+from ntklens.stats.powerlaw import NOTHING, SAME, Law, fit_law
 from ntklens.stats.samples import summarise
 from ntklens.stats.transition import Transition
 from studies import make_data
@@ -76,3 +76,13 @@ def test_without_a_width_lines_of_a_pipe_are_whole(study, capsys, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     assert any(line.startswith("warning  Something is amiss") and "Do this." in line
                for line in read(study, capsys).splitlines())  # fmt: skip
+
+
+def test_what_is_the_same_at_every_value_takes_one_line(study, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    same = [
+        Law(law.observable, law.axis, law.group, {}, None, {"power": SAME}, SAME, is_same=True)
+        if law.observable == "initial_trace" else law for law in study.laws
+    ]  # fmt: skip
+    text = " ".join(read(SimpleNamespace(**vars(study) | {"laws": same}), capsys).split())
+    assert "Tr Θ_0 at depth 1; depth 2; depth 3: the same at every value of the width m." in text

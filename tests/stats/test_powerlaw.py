@@ -347,3 +347,19 @@ def test_a_curve_that_bends_is_not_constant_however_small_its_mean_slope():
         assert "constant" not in bent.finding
         assert not level.course.is_bent
         assert level.finding.startswith("is constant within ±0.05: α = ")
+
+
+def test_what_cannot_depend_on_the_axis_has_no_law():
+    """Each network has one value everywhere, to the rounding of float32; means of networks drawn anew differ."""
+    rng = np.random.default_rng(0)
+    x, networks = np.geomspace(0.01, 10, 6), 2e4 * (1 + 0.1 * rng.standard_normal((1, 5)))
+    same = np.repeat(networks, 6, axis=0) * (1 + 1e-7 * rng.standard_normal((6, 5)))
+    same[2, 1] = np.nan
+    law = fit_law(summarise(x, same, ("same seed",)), "initial_trace", "x")
+    assert (law.is_same, law.fits, law.finding) == (True, {}, "the same at every value")
+    assert set(law.refusals.values()) == {"the same at every value"}
+    moved = same * (1 + 1e-4 * rng.standard_normal((6, 5)))
+    anew = 2e4 * (1 + 0.1 * rng.standard_normal((6, 5)))
+    apart = np.where(np.eye(6, 5) > 0, same, np.nan)[:5]
+    for values in (moved, anew, apart):
+        assert not summarise(x[: len(values)], values, ("same seed",)).is_same

@@ -56,7 +56,7 @@ def study_layers(
                 law = fit_law(samples, name, group.axis, group.label, forms=FORMS)
                 if law.fits:
                     laws.append(law)
-                if group.axis == WIDTH and observable == MOVING:
+                if group.axis == WIDTH and observable == MOVING and not law.is_same:
                     transitions.append(find_transition(samples, name, group.axis, group.label))
     return laws, transitions
 

@@ -116,7 +116,7 @@ def _join(own: tuple[bool, ...], whole: tuple[bool, ...]) -> tuple[bool, ...]:
 
 
 def _list_columns(axis: str, observables: xr.Dataset, laws: Sequence[Law]) -> list[Column]:
-    """Return the exponents that papers state of an axis, and those that it takes to read them."""
+    """Return the exponents that papers state of an axis, and those that it takes to read them, if they depend on it."""
     columns = [
         Column(one.observable, one.sign, one.low, one.high, paper.name, one.text)
         for paper in find_papers()
@@ -129,7 +129,8 @@ def _list_columns(axis: str, observables: xr.Dataset, laws: Sequence[Law]) -> li
         Column(name, -1 if name in negative else 1) for name in list_observables("compared") if name not in stated
     ]
     order = list(OBSERVABLES)
-    columns = [column for column in columns if column.observable in observables]
+    moved = {law.observable for law in laws if law.axis == axis and not law.is_same}
+    columns = [one for one in columns if one.observable in observables and (one.paper or one.observable in moved)]
     return sorted(columns, key=lambda column: order.index(column.observable))
 
 

@@ -113,7 +113,7 @@ def analyse(
             if name not in observables:
                 continue
             laws.append(_fit(observables, group, name))
-            if group.axis == WIDTH and OBSERVABLES[name].transition:
+            if group.axis == WIDTH and OBSERVABLES[name].transition and not laws[-1].is_same:
                 found = _look_for_transition(observables, group, name)
                 transitions += found
                 laws[-1] = add_crossover(laws[-1], *(one.power_p for one in found)) if found else laws[-1]
@@ -147,7 +147,9 @@ def _fit(observables: xr.Dataset, group: Group, name: str) -> Law:
     except InputError as error:
         return Law(name, group.axis, group.label, {}, None, {"power": str(error)}, f"no fit: {error}")
     law = fit_law(samples, name, group.axis, group.label)
-    if not law.fits and (left_out := group.count_unresolved(observables)) and OBSERVABLES[name].trained:
+    if law.fits or law.is_same or not OBSERVABLES[name].trained:
+        return law
+    if left_out := group.count_unresolved(observables):
         unresolved = f"{left_out} of {len(group.runs)} are unresolved (minimum before update {UNRESOLVED_STEPS})"
         note = f"{law.refusals['power']}; {unresolved}"
         return Law(name, group.axis, group.label, {}, None, {**law.refusals, "power": note}, f"no fit: {note}")
@@ -220,13 +222,13 @@ def _summarise(
         own = [law for law in laws if (law.axis, law.group) == (group.axis, group.label)]
         own = [law for law in own if OBSERVABLES[law.observable].summarised]
         refused = [law for law in own if not law.fits]
-        if len(refused) == len(own):
+        if len(refused) == len(own) and not any(law.is_same for law in own):
             continue
         sentences.append(f"Along {where} ({len(np.unique(group.x))} values, {span}):")
         sentences += [f"{name_law(law)} {law.finding}{_say_window(law, group)}." for law in own if law.fits]
-        if refused:
-            names = ", ".join(OBSERVABLES[law.observable].symbol for law in refused)
-            sentences.append(f"{names}: {refused[0].finding}.")
+        for finding in dict.fromkeys(law.finding for law in refused):
+            names = ", ".join(OBSERVABLES[law.observable].symbol for law in refused if law.finding == finding)
+            sentences.append(f"{names}: {finding}.")
         found = [t for t in transitions if (t.axis, t.group) == (group.axis, group.label)]
         for transition in found:
             sentences.append(f"Transition by {OBSERVABLES[transition.observable].symbol}: {transition.sentence}.")

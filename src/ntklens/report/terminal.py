@@ -15,7 +15,7 @@ from ntklens.recording.observables import OBSERVABLES
 from ntklens.report.console import print_sentence
 from ntklens.report.fitted import Column, FittedTable
 from ntklens.report.style import find_symbol, format_interval, label_axis, label_group
-from ntklens.stats.powerlaw import Law
+from ntklens.stats.powerlaw import SAME, Law
 from ntklens.words import count
 
 BENT, UNTESTED, NOTHING = "~", "?", "–"
@@ -34,11 +34,13 @@ def print_summary(study: Study, console: Console) -> None:
     for axis in dict.fromkeys(group.axis for group in study.groups):
         groups = [group for group in study.groups if group.axis == axis]
         laws = [law for law in study.laws if law.axis == axis and OBSERVABLES[law.observable].summarised]
-        if not any(law.fits for law in laws):
+        if not any(law.fits or law.is_same for law in laws):
             continue
-        console.print(_make_table(study, axis, groups, laws))
+        fitted = any(law.fits for law in laws)
+        if fitted:
+            console.print(_make_table(study, axis, groups, laws))
         for sentence in (
-            _explain_marks(axis, laws),
+            *([_explain_marks(axis, laws)] if fitted else []),
             *_explain_gaps(study, groups, laws),
             *_find_transitions(study, axis),
         ):
@@ -111,7 +113,10 @@ def _explain_gaps(study: Study, groups: Sequence[Group], laws: Sequence[Law]) ->
         listed = [label for label in labels if label]
         where = f" at {'; '.join(listed[:MOST_NAMES])}" if listed else ""
         more = f" and {len(listed) - MOST_NAMES} more" if len(listed) > MOST_NAMES else ""
-        yield f"No law of {', '.join(symbols)}{where}{more}: {reason}."
+        if reason == SAME:
+            yield f"{', '.join(symbols)}{where}{more}: {SAME} of the {label_axis(laws[0].axis)}."
+        else:
+            yield f"No law of {', '.join(symbols)}{where}{more}: {reason}."
 
 
 def _find_transitions(study: Study, axis: str) -> Iterator[str]:

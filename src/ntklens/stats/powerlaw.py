@@ -31,6 +31,7 @@ DECIDED = 4.0  # by how much it must be higher for a power law to be rejected: o
 CONSTANT = 0.05  # exponents within ± this are no trend (SCIENCE: verdict rules)
 STEEPEST = 20.0  # an exponent beyond is that of a regime outside the sweep: no bound
 EXACT = 1e-6  # residuals of ln y that are rounding of float32, and no departure
+SAME = "the same at every value"  # what does not depend on the axis, in words
 CANDIDATES = ("power", "affine", "offset_power", "plateau_power", "power_plateau", "crossover")
 
 
@@ -231,6 +232,7 @@ class Law:
       refusals: form → why it was not fitted.
       finding: one sentence.
       crossover_p: p-value of the power law against crossovers; NaN where none was looked for.
+      is_same: whether every network has one value at all x, `Samples.is_same`: there is nothing to fit.
     """
 
     observable: str
@@ -241,6 +243,7 @@ class Law:
     refusals: dict[str, str]
     finding: str
     crossover_p: float = math.nan
+    is_same: bool = False
 
     @functools.cached_property
     def course(self) -> Course:
@@ -582,7 +585,7 @@ def fit_law(
       forms: those to fit; None: all.
 
     Returns:
-      The fits, their comparison and what was found.
+      The fits, their comparison and what was found; no fit of what is the same at every x.
 
     Raises:
       InputError: if `samples` are not what `summarise` returns; without the names of observable and axis.
@@ -592,7 +595,10 @@ def fit_law(
     rng = rng or np.random.default_rng(0)
     fits: dict[str, Fit] = {}
     refusals: dict[str, str] = {}
-    for form in CANDIDATES if forms is None else forms:
+    forms = CANDIDATES if forms is None else forms
+    if samples.is_same and len(samples.x) >= FORMS["power"].least_points:
+        return Law(observable, axis, group, {}, None, dict.fromkeys(forms, SAME), SAME, is_same=True)
+    for form in forms:
         try:
             fits[form] = check_fit(fit_form(samples, form), rng)
         except InputError as error:

@@ -15,6 +15,7 @@ from ntklens.stats.overview import describe_samples, describe_samples_html
 SEED = "seed"  # drawn anew at every point of the axis; all other factors are shared by the points
 SAME_SEED = "same seed"  # the same networks at every point: along an axis that leaves the model as it is
 LEAST_TREND = 3  # points beyond which variances may have a trend
+ROUNDING = 1e-6  # by how much values that are the same may differ, relative to their size: they are float32
 DRAW = "draw"  # of the training set: each has seeds of its own
 PROBE = "probe"  # each looks at the same networks
 
@@ -56,6 +57,16 @@ class Samples:
     def typical_error(self) -> float:
         """The median relative standard error of the means."""
         return float(np.sqrt(np.median(self.variance))) if len(self.x) else math.nan
+
+    @property
+    def is_same(self) -> bool:
+        """Whether every network has one value at all x, but for rounding: the observable cannot depend on the axis."""
+        cells = self.values.reshape(len(self.x), -1) if len(self.x) > 1 else np.zeros((0, 0))
+        seen = cells[:, np.isfinite(cells).any(axis=0)]
+        if not np.isfinite(seen).all(axis=0).any():
+            return False
+        low, high = np.nanmin(seen, axis=0), np.nanmax(seen, axis=0)
+        return bool(np.all(high - low <= ROUNDING * np.maximum(np.abs(low), np.abs(high))))
 
     def select(self, chosen: np.ndarray) -> "Samples":
         """Return some of the points, chosen by a mask of shape [K]."""

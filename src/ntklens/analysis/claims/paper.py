@@ -14,7 +14,7 @@ from ntklens.analysis.transitions import compare_transitions
 from ntklens.errors import InputError
 from ntklens.recording.observables import OBSERVABLES
 from ntklens.stats.forms import FORMS
-from ntklens.stats.powerlaw import NOTHING, Fit, Interval, Law, fit_form, judge_course
+from ntklens.stats.powerlaw import NOTHING, SAME, Fit, Interval, Law, fit_form, judge_course
 from ntklens.stats.profile import LEVEL
 from ntklens.stats.transition import Transition
 
@@ -205,6 +205,10 @@ class Exponent:
         """Return the exponent of the power law over the values within the span, if there are enough of them."""
         law, x = evidence.laws.get(self.observable), evidence.group.x
         fit = law.fits.get("power") if law else None
+        if law is not None and law.is_same:
+            flat = Interval(0.0, 0.0, 0.0)
+            agrees = judge_interval(flat, self.low, self.high)
+            return Finding(flat, agrees, SAME, float(x.min()), float(x.max()), number=f"exponent {_say(flat)}")
         if law is None or fit is None:
             text = f"no exponent: {law.refusals['power']}" if law else "not recorded"
             return Finding(

@@ -130,7 +130,7 @@ def chart_ratio_split(study: Study) -> Iterator[Chart]:
         )
         yield Chart(
             "ratio_split", _name_axis(axis), f"ratio-split-{make_stem(axis)}", "What makes the slope of β", caption,
-            make_group_keys(groups), "", [panel],
+            [key for key in make_group_keys(groups) if key.name in {one.key for one in series}], "", [panel],
         )  # fmt: skip
 
 
@@ -349,6 +349,9 @@ def _split_ratio(study: Study, group: Members) -> list[Series]:
     )
     usable = select_usable(study, "trace_ratio", group.runs)
     points = [s for s in _draw_points(_place(group), beta, group, study, usable) if s.role == "mean"]
+    parts = [find_law(study, name, group.axis, group.label) for name in ("trace_ratio", "initial_trace")]
+    if any(law is not None and law.is_same for law in parts):  # nothing of a slope is by Tr Θ_0
+        return []
     if len(np.unique(group.x)) < LEAST_POINTS or not np.isfinite(change).any():
         return []
     unique = np.unique(group.x)

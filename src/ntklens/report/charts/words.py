@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ntklens.report.style import find_symbol, format_interval, format_number, glue
-from ntklens.stats.powerlaw import Fit, Law
+from ntklens.stats.powerlaw import SAME, Fit, Law
 
 # Form → (its name, its formula, the numbers that say most of it).
 FORMS: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
@@ -42,9 +42,9 @@ def select_curves(law: Law) -> tuple[str | None, str | None]:
 
 
 def describe_law(law: Law) -> str:
-    """Return the form that is drawn with its numbers; empty where none could be fitted, which is for the caption."""
+    """Return the form that is drawn with its numbers; empty where none could be fitted: the caption says why."""
     if law.preferred is None:
-        return ""
+        return SAME if law.is_same else ""
     preferred, rival = select_curves(law)
     if preferred is not None:
         return describe_fit(law.fits[preferred], law.axis, _name_form(law, preferred))
