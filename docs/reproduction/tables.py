@@ -245,7 +245,7 @@ FIGURES = {
     "parameterization_small": ("sensitivity-model.width",),
     "cifar10_transition_small": ("trace-law-model.width",),
     "cnn_width_small": ("laws-model.width",),
-    "kernel_change": (),
+    "kernel_change": ("metrics-model.width",),
 }
 
 
