@@ -384,3 +384,30 @@ def test_what_cannot_depend_on_the_axis_is_drawn_without_laws():
     (panel,) = [panel for panel in charts["laws"].panels if panel.name == "initial_trace"]
     assert (panel.note, {series.role for series in panel.series}) == ("the same at every value", {"mean", "seed"})
     assert "No law is fitted to Tr Θ_0: the same at every value." in charts["laws"].caption
+
+
+def test_the_zero_of_an_axis_is_drawn_where_no_logarithm_is_needed():
+    """A control at 0 has no place in laws; learning curves, spectra and layers show it beside the other values."""
+    study = make_study({"optimizer.weight_decay": [0.0, 0.01, 0.1]}, seeds=2, records=6, modes=4)
+    (group,) = study.groups
+    assert (len(group.zeros), len(group.runs)) == (1, 2)
+    charts = {chart.family: chart for chart in build_charts(study)}
+    for family in ("trajectories", "adaptation", "spectra"):
+        assert [key.label for key in charts[family].keys] == ["0", "0.01", "0.1"]
+        assert {s.key for panel in charts[family].panels for s in panel.series} == {"0", "0.01", "0.1"}
+    panel = charts["layers"].panels[0]
+    assert {0.0, 0.01, 0.1} == {x for s in panel.series for x in s.x}
+    assert panel.x_ticks == (0.0, 0.01, 0.1)
+    assert all(0.0 not in s.x for panel in charts["laws"].panels for s in panel.series)
+    with apply_style():
+        axes = make_figure(charts["layers"].select_static()).axes[0]
+    assert axes.get_xlim()[0] < 0  # the mark at 0 is not cut
+
+
+def test_what_was_not_recorded_has_no_panel_of_learning():
+    data = make_data({"model.width": [8, 16, 32]}, seeds=2, records=6, modes=4)
+    without = data.drop_vars([name for name in data if "accuracy" in name])
+    for one, there in ((data, True), (without, False)):
+        (chart,) = [chart for chart in build_charts(analyse(one)) if chart.family == "trajectories"]
+        assert ("accuracy" in {panel.name for panel in chart.panels}) == there
+        assert ("accuracies" in chart.caption) == there

@@ -86,3 +86,10 @@ def test_what_is_the_same_at_every_value_takes_one_line(study, capsys, monkeypat
     ]  # fmt: skip
     text = " ".join(read(SimpleNamespace(**vars(study) | {"laws": same}), capsys).split())
     assert "Tr Θ_0 at depth 1; depth 2; depth 3: the same at every value of the width m." in text
+
+
+def test_the_zero_of_an_axis_takes_one_line(study, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    groups = [replace(group, zeros=(f"run-{number}",)) for number, group in enumerate(study.groups)]
+    text = " ".join(read(SimpleNamespace(**vars(study) | {"groups": groups}), capsys).split())
+    assert text.count("model.width=0 (3 configurations) has no place on a logarithmic axis") == 1

@@ -474,7 +474,7 @@ def _check_random(data: xr.Dataset, observables: xr.Dataset, groups: Sequence[Gr
                 NOTE, f"{count(len(off), 'run')} with {axis}={describe_value(off[0])} "
                 f"{choose(len(off), 'has', 'have')} no place on a logarithmic axis: "
                 f"left out of its laws.",
-                "Compare them in the figures and in observables.csv.",
+                "Compare them in observables.csv; the figures of learning, spectra and layers draw those at 0.",
             )  # fmt: skip
         for key in drawn:
             if len(set(swept[key])) == len(set(zip(swept[key], swept[axis], strict=True))):

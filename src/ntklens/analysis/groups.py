@@ -27,6 +27,7 @@ class Group:
       runs: their names, in the order of x.
       x: axis value of each run, ascending; equal for runs that differ in a random factor.
       tied: other settings that change along with the axis.
+      zeros: runs of the same other settings at x = 0: on a logarithmic axis, and in a law, they have no place.
     """
 
     axis: str
@@ -34,6 +35,7 @@ class Group:
     runs: list[str]
     x: np.ndarray
     tied: tuple[str, ...] = ()
+    zeros: tuple[str, ...] = ()
 
     def count_unresolved(self, observables: xr.Dataset) -> int:
         """Return how many of the runs have seeds that are done, but none that is resolved."""
@@ -106,9 +108,13 @@ def _split(
 ) -> list[Group]:
     """Return the runs of each combination of the other settings, as far as they differ along the axis."""
     found: dict[tuple[object, ...], list[int]] = {}
+    zeros: dict[tuple[object, ...], list[str]] = {}
     for run, value in enumerate(swept[axis]):
+        key = tuple(swept[name][run] for name in others)
         if isinstance(value, float) and value > 0:
-            found.setdefault(tuple(swept[name][run] for name in others), []).append(run)
+            found.setdefault(key, []).append(run)
+        elif value == 0.0 and not isinstance(value, bool):
+            zeros.setdefault(key, []).append(str(observables["run"].values[run]))
     found = {key: runs for key, runs in found.items() if len({swept[axis][run] for run in runs}) > 1}
     telling = _select_telling(others, list(found))
     groups = []
@@ -119,7 +125,7 @@ def _split(
         label = ", ".join(
             f"{name}={describe_value(value)}" for name, value in zip(others, key, strict=True) if name in telling
         )
-        groups.append(Group(axis, label, names, x[order], tied))
+        groups.append(Group(axis, label, names, x[order], tied, tuple(zeros.get(key, ()))))
     return groups
 
 

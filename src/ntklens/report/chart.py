@@ -39,7 +39,7 @@ class Series:
       dashed: drawn so beside a solid line of the same colour; of the role reference dash-dotted beside a dotted one.
       hollow: points that are shown, but were left out of a fit.
       detail: what a hover says beside the numbers.
-      start: whether the first point is the start of training, which a logarithmic axis puts beside its first tick.
+      start: whether a logarithmic axis puts points at x = 0 beside its first tick: the start of training, a control.
       meaning: what its line or its points stand for, in the legend; empty if the legend does not name it.
     """
 

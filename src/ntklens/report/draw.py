@@ -35,6 +35,7 @@ BAR = 0.1  # inches: width of a colour bar
 LETTERS, NOTE = 26.0, 6.2  # of a note, on an inch; its size in points
 LEGEND_LETTERS = 15.0  # of a legend, on an inch
 HANDLE = 4  # letters that a line or a symbol takes in a legend
+FEW = 12  # points of a line that are marked
 NEUTRAL = "0.3"  # the colour of what the legend says of all keys
 DRAWING_ORDER = ("seed", "rival", "fit", "reference", "mean", "minimum")
 
@@ -217,7 +218,7 @@ def style_series(series: Series, colour: str, marker: str) -> dict[str, Any]:
         return {"ls": "", "marker": marker, "ms": 3.8, "color": colour, "mfc": face, "zorder": 4}
     styles = (":", "-.") if series.role == "reference" else ("-", "--")
     style = styles[series.dashed]
-    own = marker if series.role == "mean" and len(series.x) <= 12 else None
+    own = marker if series.role == "mean" and len(series.x) <= FEW else None
     return {"ls": style, "color": colour, "lw": 0.9 if series.role in FIT_ROLES else 1.1, "marker": own, "ms": 3.5}
 
 
@@ -230,7 +231,8 @@ def _choose_scales(axes: Any, panel: Panel) -> None:
         else:
             positive = x[x > 0]
             axes.set_xscale("symlog", linthresh=positive.min() if len(positive) else 1.0, linscale=0.4)
-            axes.set_xlim(0, x.max() * 1.1)
+            marked = any(s.role == "mean" and len(s.x) <= FEW for s in panel.series)
+            axes.set_xlim(-0.3 * positive.min() if marked and len(positive) else 0, x.max() * 1.1)
     if panel.y_log:
         axes.set_yscale("log")
 

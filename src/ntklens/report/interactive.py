@@ -94,8 +94,8 @@ def _describe_series(series: Series) -> dict[str, Any]:
         described |= {"low": _round(series.low), "high": _round(series.high)}
     if series.seeds is not None:
         described["seeds"] = [int(seed) for seed in series.seeds]
-    if series.start and len(series.x) > 1 and series.x[0] == 0:
-        described["start"] = float(series.x[1]) / 2
+    if series.start and (series.x == 0).any() and (series.x > 0).any():
+        described["start"] = float(series.x[series.x > 0].min()) / 2
     return described
 
 

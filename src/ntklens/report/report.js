@@ -126,7 +126,7 @@
         if (s.role === "seed" && !this.seeds && !lawful) continue;
         if (s.role === "mean" && this.seeds && !s.points) continue;
         const key = keys.get(s.key), colour = pick(key);
-        const x = s.start === undefined ? s.x : [xlog ? s.start : 0, ...s.x.slice(1)];
+        const x = s.start === undefined || !xlog ? s.x : s.x.map((v) => (v === 0 ? s.start : v));
         const single = this.current.keys.length < 2;
         const head = single ? "" : `<b>${this.current.title ? this.current.title + " " : ""}${key.label}</b><br>`;
         const values = `${panel.x} %{customdata[0]}<br>${panel.y} = %{y:.5~g}`;
@@ -252,12 +252,12 @@
     axis.dtick = decades < 0.5 ? undefined : decades < 2 ? "D2" : Math.max(1, Math.ceil(decades / 6));
     if (high < 1e5 && low >= 1e-3) axis.exponentformat = "none";
   };
-  // Epoch 0 has no place on a logarithmic axis: it stands beside the first update, under its own name.
+  // 0 (the epoch at the start, a control) has no place on a logarithmic axis: it stands beside the first value, named 0.
   const start = (axis, panel, at) => {
     let high = 0;
     for (const s of panel.series) for (const v of s.x) if (v > high) high = v;
-    const ticks = [], first = Math.ceil(Math.log10(2 * at) - 1e-9), step = Math.max(1, Math.ceil((Math.log10(high) - first) / 5));
-    for (let power = first; power <= Math.log10(high); power += step) ticks.push(10 ** power);
+    const ticks = panel.ticks.filter((v) => v > 0), few = ticks.length, first = Math.ceil(Math.log10(2 * at) - 1e-9), step = Math.max(1, Math.ceil((Math.log10(high) - first) / 5));
+    for (let power = first; !few && power <= Math.log10(high); power += step) ticks.push(10 ** power);
     axis.tickvals = [at, ...ticks]; axis.ticktext = ["0", ...ticks.map((v) => short(v))]; delete axis.dtick; axis.minor = {};
   };
   const heat = (cells) => {

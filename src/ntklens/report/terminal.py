@@ -42,6 +42,7 @@ def print_summary(study: Study, console: Console) -> None:
         for sentence in (
             *([_explain_marks(axis, laws)] if fitted else []),
             *_explain_gaps(study, groups, laws),
+            *_name_zeros(axis, groups),
             *_find_transitions(study, axis),
         ):
             print_sentence(console, sentence, indent=2)
@@ -117,6 +118,16 @@ def _explain_gaps(study: Study, groups: Sequence[Group], laws: Sequence[Law]) ->
             yield f"{', '.join(symbols)}{where}{more}: {SAME} of the {label_axis(laws[0].axis)}."
         else:
             yield f"No law of {', '.join(symbols)}{where}{more}: {reason}."
+
+
+def _name_zeros(axis: str, groups: Sequence[Group]) -> Iterator[str]:
+    """Yield that the zero of an axis enters no law, if there is one."""
+    runs = {run for group in groups for run in group.zeros}
+    if runs:
+        yield (
+            f"{axis}=0 ({count(len(runs), 'configuration')}) has no place on a logarithmic axis: left out of the laws, "
+            "drawn beside the other values in the figures of learning, spectra and layers."
+        )
 
 
 def _find_transitions(study: Study, axis: str) -> Iterator[str]:

@@ -28,17 +28,18 @@ def build_charts(study: Study) -> list[Chart]:
 def _build_all(study: Study) -> Iterator[Chart]:
     groups = list_groups(study)[:MOST_GROUPS]
     lines = min(MOST_LINES_A_CHART, MOST_LINES // len(groups))
-    runs = select_runs(study.data, groups)
+    whole = list_groups(study, zeros=True)[:MOST_GROUPS]
+    runs = select_runs(study.data, whole)
     yield from chart_laws(study)
     yield from chart_metrics(study)
     yield from chart_sensitivity(study)
     yield from chart_slopes(study)
-    yield from (chart_trajectories(study, group, runs, lines) for group in groups)
-    yield from (chart_adaptation(study, group, runs, lines) for group in groups)
+    yield from (chart_trajectories(study, group, runs, lines) for group in whole)
+    yield from (chart_adaptation(study, group, runs, lines) for group in whole)
     yield from chart_trace_law(study)
     yield from chart_ratio_split(study)
-    yield from (chart_spectra(study, group, runs, lines // 4) for group in groups)
-    yield from (chart_layers(study, group, runs) for group in groups)
+    yield from (chart_spectra(study, group, runs, lines // 4) for group in whole)
+    yield from (chart_layers(study, group, runs) for group in whole)
     yield from (chart_layer_order(study, group) for group in groups if group.axis)
     yield from (chart_regression(study, group) for group in groups if group.axis)
     yield from chart_surfaces(study)

@@ -30,7 +30,9 @@ def chart_layers(study: Study, group: Members, selected: Mapping[str, xr.Dataset
             s for number, layer in enumerate(layers) for s in _draw_layer(layer, x, [v[:, number] for v in values])
         ]
         log = log or all(s.y[np.isfinite(s.y)].min(initial=1) > 0 for s in series)
-        ticks = choose_ticks(x, bool(group.axis))
+        ticks = choose_ticks(x[x > 0], bool(group.axis))
+        if ticks and (x == 0).any():
+            ticks = (0.0, *ticks)
         panels.append(Panel(name, group.title or "run", label, series, bool(group.axis), log, x_ticks=ticks))
     keys = make_layer_keys(layers)
     present = {s.key for panel in panels for s in panel.series}
@@ -77,10 +79,10 @@ def _draw_layer(layer: str, x: np.ndarray, values: list[np.ndarray]) -> list[Ser
     seeds = np.concatenate([np.arange(len(v)) for v in together])
     dots = Series(
         layer, "seed", np.repeat(places, [len(v) for v in together]), np.concatenate(together), seeds=seeds,
-        points=True, meaning="single seeds",
+        points=True, start=True, meaning="single seeds",
     )  # fmt: skip
     there = np.isfinite(mean)
     error = np.nan_to_num(error)
     line = Series(layer, "mean", places[there], mean[there], (mean - error)[there], (mean + error)[there], detail=layer,
-                  meaning="mean over seeds ± s.e.m.")  # fmt: skip
+                  start=True, meaning="mean over seeds ± s.e.m.")  # fmt: skip
     return [line, dots]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from ntklens.analysis.groups import name_swept
+from ntklens.analysis.groups import Group, name_swept
 from ntklens.analysis.settings import is_full_batch, read_configs
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Key, make_keys
@@ -63,28 +63,26 @@ class Members:
         return make_keys(zip(self.labels, self.labels, strict=True), ordered=bool(self.axis))
 
 
-def list_groups(study: Study) -> list[Members]:
+def list_groups(study: Study, zeros: bool = False) -> list[Members]:
     """Return the groups to draw, longest axis first: those of the study, or all runs where no number was swept.
 
     Groups along an axis of two values are left out if longer ones hold all their runs: they would show the same again.
+
+    Args:
+      study: what was found.
+      zeros: whether runs at x = 0 are among them, first: for figures that need no logarithmic axis.
     """
-    groups = [
-        Members(
-            g.axis,
-            g.label,
-            list(g.runs),
-            [f"{x:g}" for x in g.x],
-            label_axis(g.axis),
-            np.asarray(g.x, float),
-            is_full_batch(read_configs(study.data, g.runs)),
-        )
-        for g in study.groups
-        if len(g.runs)
-    ]
-    groups.sort(key=lambda group: -len(np.unique(group.x)))
+    groups = sorted((g for g in study.groups if len(g.runs)), key=lambda group: -len(np.unique(group.x)))
     covered = {run for group in groups if len(np.unique(group.x)) >= LEAST_VALUES for run in group.runs}
     kept = [g for g in groups if len(np.unique(g.x)) >= LEAST_VALUES or not covered.issuperset(g.runs)]
-    return kept or [_join_runs(study)]
+    return [_gather(study, group, group.zeros if zeros else ()) for group in kept] or [_join_runs(study)]
+
+
+def _gather(study: Study, group: Group, zeros: Sequence[str]) -> Members:
+    runs = [*zeros, *group.runs]
+    x = np.concatenate([np.zeros(len(zeros)), np.asarray(group.x, float)])
+    labels, full_batch = [f"{value:g}" for value in x], is_full_batch(read_configs(study.data, group.runs))
+    return Members(group.axis, group.label, runs, labels, label_axis(group.axis), x, full_batch)
 
 
 def make_layer_keys(layers: Sequence[str]) -> list[Key]:

@@ -16,6 +16,7 @@ from ntklens.report.charts.setup import describe_setup
 BEYOND = 4.0  # factor of the train loss by which paths are drawn beyond the minimum: χ ends there
 MINIMUM = "minimum of the test loss"
 MOST_RECORDS = 160  # points of a curve: more than a screen has room for on a logarithmic axis
+PLURALS = {"loss": "losses", "accuracy": "accuracies"}
 CURVES = (
     ("loss", "loss", True, (("test_loss", False, "test"), ("train_loss", True, "train"))),
     ("trace", "Tr Θ", True, (("trace", False, ""),)),
@@ -37,10 +38,12 @@ def chart_trajectories(study: Study, group: Members, selected: Mapping[str, xr.D
             for variable, dashed, detail in curves:
                 series += _draw_curve(run, variable, key, dashed, detail, share_seeds(lines, len(runs)))
             series += _mark_minimum(run, curves[0][0], key)
-        panels.append(Panel(name, "epoch", label, series, y_log=log))
-    shown = ["Losses", "Tr Θ", "effective rank Γ", "accuracies", *(one[1] for one in recorded)]
+        if any(np.isfinite(one.y).any() for one in series):  # a loop of one's own may record no accuracy
+            panels.append(Panel(name, "epoch", label, series, y_log=log))
+    shown = [PLURALS.get(panel.name, panel.y_label) for panel in panels]
+    listed = " and ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:])))
     caption = (
-        f"{', '.join(shown[:-1])} and {shown[-1]} against epoch. Lines: means over seeds, band ± s.e.m.; solid: on"
+        f"{listed[:1].upper()}{listed[1:]} against epoch. Lines: means over seeds, band ± s.e.m.; solid: on"
         " test samples, dashed: on the training set; the symbol marks the minimum of the test loss."
         f" {describe_setup(study, group.runs)}{describe_left_out(runs, lines)}"
     )
