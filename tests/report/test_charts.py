@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -160,6 +161,7 @@ def test_text_figure_and_numbers_choose_the_same_form():
         law = fit_law(samples, "minimum_effective_rank", "model.width", forms=("power", "power_plateau"))
         assert law.preferred == "power"
         assert select_curves(law)[0] == drawn
+        assert drawn or select_curves(law) == (None, None)  # nothing that a rival would be one of
         assert describe_law(law).startswith(words)
         assert describe_many([law]).startswith(words.replace(", α", " in 1 of 1, α"))
         assert "with mean slope" in law.finding
@@ -411,3 +413,15 @@ def test_what_was_not_recorded_has_no_panel_of_learning():
         (chart,) = [chart for chart in build_charts(analyse(one)) if chart.family == "trajectories"]
         assert ("accuracy" in {panel.name for panel in chart.panels}) == there
         assert ("accuracies" in chart.caption) == there
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan])
+def test_values_without_a_logarithm_are_drawn_without_a_warning(value):
+    y = np.full(3, value)
+    series = Series("a", "mean", np.array([1.0, 2, 4]), y, y, y, meaning="mean")
+    for points in (False, True):
+        panel = Panel("p", "x", "y", [replace(series, points=points)], True, True)
+        chart = Chart("f", "", "f", "F", "c", [Key("a", "a", None, 0)], "", [panel])
+        with apply_style():
+            make_figure(chart).canvas.draw()

@@ -223,7 +223,10 @@ def style_series(series: Series, colour: str, marker: str) -> dict[str, Any]:
 
 
 def _choose_scales(axes: Any, panel: Panel) -> None:
-    """Set the axes' scales; a logarithmic axis that holds epoch 0 is linear up to its next point."""
+    """Set the axes' scales; a logarithmic axis that holds epoch 0 is linear up to its next point.
+
+    Values none of which is positive have no place on a logarithmic axis: theirs is linear.
+    """
     x = _join_x(panel)
     if panel.x_log and len(x):
         if (x > 0).all():
@@ -233,7 +236,7 @@ def _choose_scales(axes: Any, panel: Panel) -> None:
             axes.set_xscale("symlog", linthresh=positive.min() if len(positive) else 1.0, linscale=0.4)
             marked = any(s.role == "mean" and len(s.x) <= FEW for s in panel.series)
             axes.set_xlim(-0.3 * positive.min() if marked and len(positive) else 0, x.max() * 1.1)
-    if panel.y_log:
+    if panel.y_log and (_find_extent(panel) > 0).any():
         axes.set_yscale("log")
 
 

@@ -63,7 +63,7 @@ def _chart_family(
     if forms := describe_forms(laws):
         words.append(
             "Solid: the preferred law, with its pointwise 95 % band; dashed: its closest rival; each is drawn only"
-            " where it describes the points, so that some panels have the rival alone, or no curve. Where points"
+            " where it describes the points, so that some panels have no curve. Where points"
             " bend about a power law, or are too few to test for one, its exponent is their mean slope. Numbers in"
             f" brackets are 95 % intervals. Forms: {forms}."
         )

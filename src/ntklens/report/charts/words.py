@@ -32,9 +32,12 @@ UNBOUNDED = {"affine": (("intercept", "a"), ("slope", "b"))}  # numbers where th
 def select_curves(law: Law) -> tuple[str | None, str | None]:
     """Return the forms to draw: the preferred one and its closest rival by AICc, each if it describes the points.
 
-    A power law that the points bend about is not drawn as the law that they follow.
+    A power law that the points bend about is not drawn as the law that they follow. Without a preferred law there is
+    nothing that another form would be the rival of.
     """
     preferred = law.preferred if law.preferred and law.is_described_by(law.preferred) else None
+    if preferred is None:
+        return None, None
     rivals = [
         form for form, fit in law.fits.items() if form != law.preferred and not fit.is_degenerate and fit.is_describing
     ]
@@ -45,13 +48,12 @@ def describe_law(law: Law) -> str:
     """Return the form that is drawn with its numbers; empty where none could be fitted: the caption says why."""
     if law.preferred is None:
         return SAME if law.is_same else ""
-    preferred, rival = select_curves(law)
+    preferred, _ = select_curves(law)
     if preferred is not None:
         return describe_fit(law.fits[preferred], law.axis, _name_form(law, preferred))
-    words = [describe_fit(law.fits["power"], law.axis, BENT)] if law.preferred == "power" and law.course.is_bent else []
-    if rival is not None:
-        words.append(f"dashed: {describe_fit(law.fits[rival], law.axis)}")
-    return "; ".join(words) or "no law describes the points"
+    if law.preferred == "power" and law.course.is_bent:
+        return describe_fit(law.fits["power"], law.axis, BENT)
+    return "no law describes the points"
 
 
 def _name_form(law: Law, form: str) -> str:
