@@ -406,11 +406,13 @@ def test_the_zero_of_an_axis_is_drawn_where_no_logarithm_is_needed():
     assert axes.get_xlim()[0] < 0  # the mark at 0 is not cut
 
 
-def test_what_was_not_recorded_has_no_panel_of_learning():
+def test_what_was_not_recorded_has_no_panel():
     data = make_data({"model.width": [8, 16, 32]}, seeds=2, records=6, modes=4)
     without = data.drop_vars([name for name in data if "accuracy" in name])
     for one, there in ((data, True), (without, False)):
-        (chart,) = [chart for chart in build_charts(analyse(one)) if chart.family == "trajectories"]
+        charts = {chart.family: chart for chart in build_charts(analyse(one))}
+        assert ("minimum_accuracy" in {panel.name for panel in charts["laws"].panels}) == there
+        chart = charts["trajectories"]
         assert ("accuracy" in {panel.name for panel in chart.panels}) == there
         assert ("accuracies" in chart.caption) == there
 

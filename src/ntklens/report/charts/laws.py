@@ -58,6 +58,7 @@ def _chart_family(
     panels = [_chart_observable(study, name, axis, groups) for name in names if name in study.observables]
     panels = [panel for panel in panels if panel.series or not OBSERVABLES[panel.name].asked]
     names = [panel.name for panel in panels]
+    panels = [panel for panel in panels if panel.series]  # the caption says why others have no law
     laws = [law for name in names for g in groups if (law := find_law(study, name, axis, g.label))]
     words = ["Points: means over seeds ± s.e.m.; faint: single seeds."]
     if forms := describe_forms(laws):
