@@ -159,3 +159,9 @@ def isolate(folder: Path) -> dict[str, str]:
 def list_files(folder: Path) -> list[str]:
     """Everything below a folder, relative to it."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """The notes of all checkpoints below a folder: unlike rglob, a walk passes over what is replaced meanwhile."""
+    walk = (Path(at) / name for at, _, names in os.walk(folder) for name in names)
+    return [path for path in walk if path.parent.name == "checkpoint" and path.suffix == ".json"]

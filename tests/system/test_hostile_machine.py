@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import ALONE, BROKEN, TOY, run_ntklens, start_ntklens
+from commands import ALONE, BROKEN, TOY, find_checkpoints, run_ntklens, start_ntklens
 from ntklens.store.trajectory import read_trajectory
 from ntklens.store.units import read_status
 
@@ -124,7 +124,7 @@ def test_everything_at_once(disk, tmp_path):
     # Interrupted in the middle, both at the same moment; the disk may fill up on the way.
     launches = [start_ntklens(*words, cwd=tmp_path, **python) for _ in range(2)]
     deadline = time.monotonic() + 120
-    while not list(disk.rglob("checkpoint/*.json")) and any(launch.poll() is None for launch in launches):
+    while not find_checkpoints(disk) and any(launch.poll() is None for launch in launches):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     for launch in launches:

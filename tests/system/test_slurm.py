@@ -16,7 +16,17 @@ import numpy as np
 import psutil
 import pytest
 
-from commands import BROKEN, NETWORKS, TOY, call_ntklens, isolate, list_files, run_ntklens, start_ntklens
+from commands import (
+    BROKEN,
+    NETWORKS,
+    TOY,
+    call_ntklens,
+    find_checkpoints,
+    isolate,
+    list_files,
+    run_ntklens,
+    start_ntklens,
+)
 from ntklens.store.trajectory import read_trajectory
 from ntklens.wandb.names import make_id
 from ntklens.wandb.runs import list_runs
@@ -107,10 +117,6 @@ def find_processes(folder):
     return sorted(found, key=lambda process: process.info["create_time"])
 
 
-def has_checkpoint(folder):
-    return list(folder.rglob("checkpoint/*.json"))
-
-
 def read_log(folder):
     return "".join(path.read_text() for path in sorted((folder / "multirun" / "on slurm" / "slurm").glob("*/*.out")))
 
@@ -138,24 +144,26 @@ def finish(folder, undisturbed):
 
 
 def test_a_detached_launch_says_where_to_look_and_submits_nothing_twice(tmp_path):
-    launch = run_ntklens(*LONG, cwd=tmp_path)
+    words = (*SWEEP, "training.epochs=600000")  # ends after whatever follows
+    launch = run_ntklens(*words, cwd=tmp_path)
     assert launch.returncode == 0, launch.stderr
-    assert re.search(r"job      \d+: \d+ tasks?, 15 min, 1 GB each", launch.stdout)
+    submitted = re.search(r"job      \d+: (\d+) tasks?, \d+ min, 1 GB each", launch.stdout)
+    assert submitted
     assert "status   python -m ntklens.run task=status name='on slurm'" in launch.stdout
     jobs = set(call("squeue", "-h", "-r", "-o", "%i").split())
-    assert len(jobs) == 2
-    again = run_ntklens(*LONG, cwd=tmp_path)
+    assert len(jobs) == int(submitted[1]) > 1
+    again = run_ntklens(*words, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "0 to run" in again.stdout
     assert "wait or are computed already" in again.stdout
     assert set(call("squeue", "-h", "-r", "-o", "%i").split()) <= jobs
-    wait_for(lambda: list_running() and has_checkpoint(tmp_path))
+    wait_for(lambda: list_running() and find_checkpoints(tmp_path))
     status = call_ntklens("task=status", "name=on slurm", cwd=tmp_path)
     assert status.returncode == 3
     assert re.search(r"slurm    \d+ tasks? runs? on node\d", status.stdout)
     described = json.loads(call_ntklens("task=status", "name=on slurm", "task.format=json", cwd=tmp_path).stdout)
     assert {job["number"] for job in described["jobs"]} <= jobs
-    more = run_ntklens(*LONG, "ensemble=3", cwd=tmp_path)  # only what is new
+    more = run_ntklens(*words, "ensemble=3", cwd=tmp_path)  # only what is new
     assert more.returncode == 0, more.stderr
     assert "2 to run" in more.stdout
     cancelled = call_ntklens("task=cancel", "name=on slurm", cwd=tmp_path)
@@ -225,7 +233,7 @@ ONE_AFTER_ANOTHER = [
 def test_nothing_a_cluster_does_loses_a_run(tmp_path, undisturbed, hurry, events):
     assert run_ntklens(*LONG, cwd=tmp_path).returncode == 0
     for event in events:
-        wait_for(lambda: list_running() and has_checkpoint(tmp_path))
+        wait_for(lambda: list_running() and find_checkpoints(tmp_path))
         event(tmp_path)
     finish(tmp_path, undisturbed)
 
@@ -388,7 +396,7 @@ def test_any_process_of_a_job_can_put_it_back_into_the_queue(tmp_path, hurry):
     """The first has finished its share when the signal comes."""
     words = (*SWEEP, "model.width=3", "training.epochs=20,4000000", "ensemble=1", "hydra.launcher.processes=2")
     assert run_ntklens(*words, "hydra.launcher.task_minutes=100000", cwd=tmp_path).returncode == 0
-    wait_for(lambda: stamp(tmp_path) and has_checkpoint(tmp_path))
+    wait_for(lambda: stamp(tmp_path) and find_checkpoints(tmp_path))
     time.sleep(3)
     call("scancel", "--signal=USR2", list_running()[0])
     wait_for(lambda: "goes back into the queue" in read_log(tmp_path))
@@ -409,7 +417,7 @@ def test_jobs_that_are_put_back_leave_whole_runs_in_wandb(tmp_path, hurry, kind)
     sweep = (*NETWORKS[kind], *SLURM) if kind in NETWORKS else LONG
     words, environment = (*sweep, "tracking.mode=offline"), isolate(folder)
     assert run_ntklens(*words, cwd=folder, **environment).returncode == 0
-    wait_for(lambda: list_running() and has_checkpoint(folder))
+    wait_for(lambda: list_running() and find_checkpoints(folder))
     call("scontrol", "requeue", list_running()[0])
     result = run_ntklens(*words, "launch.wait=true", cwd=folder, **environment)
     assert result.returncode == 0, result.stdout + result.stderr + read_log(folder)

@@ -13,7 +13,7 @@ import time
 import pytest
 
 import ntklens
-from commands import ALONE, BROKEN, TOY, call_ntklens, list_files, run_ntklens, start_ntklens
+from commands import ALONE, BROKEN, TOY, call_ntklens, find_checkpoints, list_files, run_ntklens, start_ntklens
 from ntklens.config.lines import format_command
 from ntklens.store.units import read_status
 
@@ -326,7 +326,7 @@ def test_two_launches_at_the_same_moment_share_the_work(tmp_path):
 def test_ctrl_c_ends_in_order_and_the_next_launch_continues(tmp_path):
     words = (*SWEEP, "training.epochs=200000", "checkpoint.minutes=0.001", "launch.workers=2")
     launch = start_ntklens(*words, cwd=tmp_path)
-    wait_for(lambda: len(list(tmp_path.rglob("checkpoint/*.json"))) >= 2)
+    wait_for(lambda: len(find_checkpoints(tmp_path)) >= 2)
     status = run_ntklens("task=status", f"name={NAME}", cwd=tmp_path)
     assert status.returncode == 3
     assert "running" in status.stdout
