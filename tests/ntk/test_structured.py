@@ -196,6 +196,16 @@ def test_samples_that_interact_are_refused_between_one_sample_and_others():
         structured.kernel(lambda p, x: (y := x @ p["w"]) @ p["v"] - y.mean(0, keepdims=True) @ p["v"], params, x[:1], x)
 
 
+def test_no_samples_and_shapes_are_refused_in_one_line():
+    params, x = {"w": draw(1, 5, 4)}, draw(0, 6, 5)
+    for inputs in ((x[:0],), (x, x[:0]), ({"a": x[:0]},)):
+        with pytest.raises(ValueError, match="holds no samples"):
+            structured.kernel(lambda p, x: jax.tree.leaves(x)[0] @ p["w"], params, *inputs)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
+    with pytest.raises(ValueError, match="explain_ntk takes shapes"):
+        structured.kernel(lambda p, x: x @ p["w"], shapes, x)
+
+
 def test_a_batch_norm_in_training_mode_is_refused():
     module = Normalised(running=False)
     x = draw(0, 6, 5)

@@ -503,6 +503,8 @@ def _as_arrays(f: Function, params: Any, x: Any, x2: Any) -> tuple[Function, Any
             raise ValueError(f"params may hold arrays and numbers only, and {name} is of type {type(leaf).__name__}")
     is_swapped = isinstance(params, Array | np.ndarray) and not isinstance(x, Array | np.ndarray)
     order = "; or are params and x swapped? The order is f, params, x" if is_swapped else ""
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves((params, x, x2))):
+        raise ValueError("params and x must be arrays, not shapes; ntklens.explain_ntk takes shapes")
     params, x, x2 = jax.tree.map(jnp.asarray, (params, x, x2))
     if not isinstance(x, Array | list) and jax.tree.leaves(x):
         sizes = [_count_samples(name, value, order) for name, value in (("x", x), ("x2", x2)) if value is not None]
@@ -514,6 +516,9 @@ def _as_arrays(f: Function, params: Any, x: Any, x2: Any) -> tuple[Function, Any
     if not isinstance(x, Array) or x.ndim == 0:
         kind = "a single number" if isinstance(x, Array) else type(x).__name__
         raise ValueError(f"x must be one array [N, ...], not {kind}{order}")
+    for name, value in (("x", x), ("x2", x2)):
+        if value is not None and value.shape[:1] == (0,):
+            raise ValueError(f"{name} holds no samples: it is {list(value.shape)}")
     if x2 is not None and (x2.shape[1:], x2.dtype) != (x.shape[1:], x.dtype):
         raise ValueError(f"x2 holds samples {x2.dtype}{list(x2.shape[1:])}, x others: {x.dtype}{list(x.shape[1:])}")
     return f, params, x, x2
@@ -564,6 +569,8 @@ def _count_samples(name: str, inputs: Any, order: str) -> int:
             raise ValueError(
                 f"{name} must be one array [N, ...], or a tree of arrays with one N, not of {one} and {other}{order}"
             )
+    if shapes[first][0] == 0:
+        raise ValueError(f"{name} holds no samples: {first} is {list(shapes[first])}")
     return int(shapes[first][0])
 
 
