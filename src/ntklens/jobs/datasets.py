@@ -32,14 +32,12 @@ def load_dataset_sizes(cfg: DictConfig) -> Dataset:
     return _load_sizes(json.dumps(choose_any(plain), sort_keys=True))
 
 
+_load_sizes = functools.lru_cache(maxsize=4)(load_cached.__wrapped__)  # a plan comes back to each of a sweep's sizes
+
+
 def choose_any(node: dict[str, Any]) -> dict[str, Any]:
     """Return a dataset's settings with one choice of the samples that it draws."""
     return node | {name: 0 for name in ("data_seed", "probe_seed") if node.get(name)}
-
-
-@functools.lru_cache(maxsize=4)
-def _load_sizes(node: str) -> Dataset:
-    return load_checked(OmegaConf.create(json.loads(node)))
 
 
 def identify_dataset(cfg: DictConfig, dataset: Dataset) -> DataIdentity:

@@ -29,17 +29,8 @@ CLAIM_COLUMNS = (
 LINE_COLUMNS = ("panel", "series", "role", "seed", "x", "y", "low", "high", "detail")
 CELL_COLUMNS = ("panel", "x", "y", "value")
 FOREST_COLUMNS = (
-    "panel",
-    "setting",
-    "part",
-    "series",
-    "value",
-    "low",
-    "high",
-    "stated_low",
-    "stated_high",
-    "slope_only",
-)
+    "panel", "setting", "part", "series", "value", "low", "high", "stated_low", "stated_high", "slope_only",
+)  # fmt: skip
 
 
 def write_observables(path: Path, study: Study) -> None:

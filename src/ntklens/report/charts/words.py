@@ -22,10 +22,8 @@ FORMS: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
         (("exponent", "α"), ("exponent_above", "α′"), ("scale", "{m}*")),
     ),
 }  # fmt: skip
-SLOPE, BENT = (
-    "mean slope",
-    "bends, mean slope",
-)  # of a power law that is not told from others, and of one that is rejected
+SLOPE = "mean slope"  # of a power law that is not told from others
+BENT = "bends, mean slope"  # of one that is rejected
 UNBOUNDED = {"affine": (("intercept", "a"), ("slope", "b"))}  # numbers where those of `FORMS` have no bounds
 
 
