@@ -131,9 +131,13 @@ def test_one_version_and_one_title():
     """What a release changes in several places."""
     version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)[1]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    entry = (DOCS / "index.md").read_text(encoding="utf-8").partition("@software{ntklens")[2].partition("\n}")[0]
+    entry, same = (
+        path.read_text(encoding="utf-8").partition("@software{ntklens")[2].partition("\n}")[0]
+        for path in (ROOT / "README.md", DOCS / "index.md")
+    )
+    assert entry == same
     assert citation["version"] == version
-    assert re.search(r"version = \{(.+)\}", entry)[1] == version
+    assert re.search(r"version = \{(.+?)\}", entry)[1] == version
     assert re.search(r"title   = \{(.+)\}", entry)[1] == citation["title"]
     released = re.findall(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert not released or released[0] == version
