@@ -661,12 +661,16 @@ def is_constant(samples: Samples) -> bool:
     return float(chi2.sf(np.sum(weights * (logs - mean) ** 2), len(logs) - 1)) >= 1 - LEVEL
 
 
+def describe_means(fit: Fit) -> str:
+    """Return between which values the means of a fit lie, and how far these are apart."""
+    low, high = sorted((fit.sign * float(fit.mean.min()), fit.sign * float(fit.mean.max())))
+    return f"means between {low:.4g} and {high:.4g}, {100 * (fit.mean.max() / fit.mean.min() - 1):.2g} % apart"
+
+
 def _describe_exponent(fit: Fit, course: Course) -> str:
     alpha, value = fit.exponent, _say_exponent(fit.exponent)
     if alpha.is_inside(-CONSTANT, CONSTANT) and course.is_bent:
-        low, high = sorted((fit.sign * float(fit.mean.min()), fit.sign * float(fit.mean.max())))
-        span = f"means between {low:.4g} and {high:.4g}, {100 * (fit.mean.max() / fit.mean.min() - 1):.2g} % apart"
-        return f"bends, with no trend: {span}, mean slope {value} within ±{CONSTANT}; {course}"
+        return f"bends, with no trend: {describe_means(fit)}, mean slope {value} within ±{CONSTANT}; {course}"
     if alpha.is_inside(-CONSTANT, CONSTANT):
         return f"is constant within ±{CONSTANT}: {value}"
     if alpha.low <= 0 <= alpha.high:

@@ -1,7 +1,8 @@
 """Beyond Scaling Curves: Internal Dynamics of Neural Networks Through the NTK Lens (Nikolaou et al. 2025).
 
 Rules fixed before looking. "constant": the interval of α within ±0.05; "≈ 0.5": −α in 0.4 … 0.6; "∝ m": 0.9 … 1.1;
-"−0.7 … −0.8": −0.9 … −0.6; "grows", "falls": wholly beyond ±0.05. "as a power law": the points must not bend either.
+"−0.7 … −0.8": −0.9 … −0.6; "grows", "falls": wholly beyond ±0.05. "as a power law" and, since 0.2.0, "constant": the
+points must not bend either.
 """
 
 import math

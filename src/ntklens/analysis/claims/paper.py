@@ -14,7 +14,7 @@ from ntklens.analysis.transitions import compare_transitions
 from ntklens.errors import InputError
 from ntklens.recording.observables import OBSERVABLES
 from ntklens.stats.forms import FORMS
-from ntklens.stats.powerlaw import NOTHING, SAME, Fit, Interval, Law, fit_form, judge_course
+from ntklens.stats.powerlaw import NOTHING, SAME, Course, Fit, Interval, Law, describe_means, fit_form, judge_course
 from ntklens.stats.profile import LEVEL
 from ntklens.stats.transition import Transition
 
@@ -186,7 +186,7 @@ class Exponent:
       text: the sentence.
       axis: along which.
       observable: whose exponent decides.
-      low, high: what is stated of it.
+      low, high: what is stated of it; a range that holds 0 states a constant, which points that bend do not support.
       sign: of the observable; with the other sign the statement means nothing.
       compare: training samples that show, where the exponent is smaller than stated, whether data are what limits it.
       power: whether it is also stated that y is a power law: the exponent alone does not support that.
@@ -200,6 +200,11 @@ class Exponent:
     sign: int = 1
     compare: int = 0
     power: bool = False
+
+    @property
+    def is_constancy(self) -> bool:
+        """Whether it is stated that the observable does not depend on the axis."""
+        return self.low <= 0 <= self.high
 
     def measure(self, evidence: Evidence, span: tuple[float, float] | None, level: float = LEVEL) -> Finding:
         """Return the exponent of the power law over the values within the span, if there are enough of them."""
@@ -233,11 +238,17 @@ class Exponent:
             text += f"; with {join_values(sizes)} training samples data may be the limit, not the width"
             advice = "; ".join(filter(None, [advice, f"compare dataset.train_size={self.compare}"]))
         course = judge_course({"power": fit}) if cut else law.course
-        why = f"the exponent agrees, but {course}" if self.power and agrees and not course.is_straight else ""
+        why = self._find_objection(fit, course) if agrees else ""
         if why and not course.is_bent:
             advice = f"sweep more values of {self.axis}"
         advice = "; ".join(filter(None, [evidence.advise_training(self.observable), advice]))
         return Finding(measured, None if why else agrees, text, low, high, advice, number, why)
+
+    def _find_objection(self, fit: Fit, course: Course) -> str:
+        """Return what leaves a statement open whose exponent agrees: the course of the points; empty if nothing does."""
+        if self.is_constancy and course.is_bent:
+            return f"the exponent agrees, but the points bend: {describe_means(fit)}; {course}"
+        return f"the exponent agrees, but {course}" if self.power and not course.is_straight else ""
 
 
 @dataclass(frozen=True)
