@@ -52,6 +52,8 @@ def test_fits_have_a_row_for_every_form_and_refused_ones_say_why(tmp_path):
     refused = next(r for r in rows if r["form"] == "crossover")
     assert refused["exponent"] == refused["n"] == refused["aicc"] == ""
     assert refused["note"].startswith("needs 6 points")
+    for row in rows:  # of each form that was fitted and is not preferred the reason stands there, and of no other
+        assert bool(row["not_preferred"]) == (row["aicc"] != "" and row["preferred"] == "false"), row
 
 
 def test_joint_laws_have_rows(tmp_path):

@@ -1,3 +1,6 @@
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -11,10 +14,12 @@ from ntklens.stats.forms import FORMS
 from ntklens.stats.powerlaw import (
     CANDIDATES,
     Course,
+    Law,
     add_crossover,
     bootstrap_exponent,
     check_fit,
     choose_form,
+    explain_choice,
     fit_form,
     fit_law,
     judge_course,
@@ -198,6 +203,29 @@ def test_the_true_form_is_preferred(form):
     assert chosen.count(form) >= 12
     if form != "power":
         assert "power" not in chosen
+
+
+def test_a_form_that_is_not_preferred_has_its_reason():
+    """Each of the conditions of `choose_form` in turn keeps a form with a lower AICc from being preferred."""
+    rng = np.random.default_rng(0)
+    samples = summarise(WIDTHS, draw_values(CURVES["power"](WIDTHS), rng, 20, 0.003, noise=0.02)[:, 0])
+    power, fit = (check_fit(fit_form(samples, form), rng) for form in ("power", "plateau_power"))
+    inside, bound = (replace(fit.profile, loss=np.abs(np.arange(len(fit.profile.psi)) - place)) for place in (80, 0))
+    good = replace(fit, profile=inside, aicc=power.aicc - 3, holdout=0.9 * power.holdout)
+    cases = {
+        "": good,
+        "AICc no lower": replace(good, aicc=power.aicc),
+        "AICc lower by 2 at most": replace(good, aicc=power.aicc - 1.9),
+        "hold-out worse": replace(good, holdout=1.1 * power.holdout),
+        "no hold-out": replace(good, holdout=math.nan),
+        "scale at a bound": replace(good, profile=bound),
+    }
+    for reason, other in cases.items():
+        fits = {"power": power, "plateau_power": other}
+        law = Law("y", "x", "", fits, choose_form(fits), {}, "")
+        assert law.preferred == ("power" if reason else "plateau_power")
+        assert explain_choice(law)["plateau_power"] == reason
+        assert explain_choice(law)["power"] == ("" if reason else "AICc no lower")
 
 
 def test_the_test_of_a_power_law_is_the_f_test_of_its_curvature():

@@ -48,7 +48,8 @@ MOST_ROWS = 200  # of runs in the table of differences
 FIT_HEADS = (
     ("", ""), ("observable", ""), ("axis", ""), ("group", ""), ("form", ""), ("α", "number"), ("other parameters", ""),
     ("points", "number"), ("intrinsic scatter", "number"), ("R²", "number"), ("AICc", "number"), ("hold-out", "number"),
-    ("α without top octave", "number"), ("α without bottom octave", "number"), ("bootstrap", "number"),
+    ("not preferred: why", ""), ("α without top octave", "number"), ("α without bottom octave", "number"),
+    ("bootstrap", "number"),
 )  # fmt: skip
 COMMAND = re.compile(
     r"python -m ntklens\.run[^;<]*|(?<![\w.])[a-z]+(?:\.\w+)?=[\w.,]*\w|\b(?:dataset|model|optimizer|training)\.\w+"
@@ -364,6 +365,7 @@ def _list_fit_rows(study: Study) -> list[dict[str, Any]]:
                 _cell(f"{len(fit.x)}", len(fit.x)),
                 _cell("–" if math.isnan(fit.misfit) else f"{fit.misfit:.1%}", fit.misfit),
                 *(_cell(format_number(value), value) for value in (fit.r2, fit.aicc, fit.holdout)),
+                _cell(row["not_preferred"], kind="names"),
                 *(_cell(format_number(value), value) for value in (fit.without_top.value, fit.without_bottom.value)),
                 _cell(f"[{format_number(boot.low)}, {format_number(boot.high)}]" if math.isfinite(boot.low) else "–",
                       boot.high - boot.low),

@@ -12,7 +12,7 @@ from ntklens.analysis.groups import name_swept
 from ntklens.analysis.study import Study
 from ntklens.recording.observables import find_resolution
 from ntklens.report.chart import Chart, list_rows
-from ntklens.stats.powerlaw import Interval, Law
+from ntklens.stats.powerlaw import Interval, Law, explain_choice
 from ntklens.stats.surface import Surface
 from ntklens.store.files import write_atomically
 
@@ -21,6 +21,7 @@ CHECK_COLUMNS = (
     "misfit", "r2", "log_likelihood", "aicc", "holdout", "exponent_without_top", "exponent_without_bottom",
     "bootstrap_low", "bootstrap_high", "x_min", "x_max", "seeds", "preferred", "power_p", "note",
 )  # fmt: skip
+LAST_COLUMNS = ("not_preferred",)
 PARAMETER_COLUMNS = ("amplitude", "offset", "intercept", "slope", "scale")  # first, and always there
 CLAIM_COLUMNS = (
     "claim", "protocol", "value", "low", "high", "verdict", "axis", "group", "reason", "range", "coverage",
@@ -60,13 +61,15 @@ def write_observables(path: Path, study: Study) -> None:
 def write_fits(path: Path, study: Study) -> None:
     """Write one row per law and form; a form that was refused has empty numbers and the reason as its note.
 
+    Of a form that was fitted and is not preferred, `not_preferred` says why.
+
     Joint laws over two axes have rows of their own, their axis `<one> × <other>`.
     """
     found = {name for law in (*study.laws, *study.layer_laws) for fit in law.fits.values() for name in fit.parameters}
     found |= {name for surface in study.surfaces for name in surface.parameters}
     others = sorted(found - {"exponent", *PARAMETER_COLUMNS})
     bounds = [f"{name}_{end}" for name in (*PARAMETER_COLUMNS, *others) for end in ("low", "high")]
-    columns = [*FIT_COLUMNS, *PARAMETER_COLUMNS, *others, *CHECK_COLUMNS, *bounds]
+    columns = [*FIT_COLUMNS, *PARAMETER_COLUMNS, *others, *CHECK_COLUMNS, *bounds, *LAST_COLUMNS]
     rows = [row for law in (*study.laws, *study.layer_laws) for row in list_fits(law)]
     write_rows(path, columns, [*rows, *_list_surfaces(study.surfaces)])
 
@@ -88,6 +91,7 @@ def list_fits(law: Law) -> list[dict[str, object]]:
     """Return a law's forms as rows of fits.csv."""
     shared = {"observable": law.observable, "axis": law.axis, "group": law.group}
     rows: list[dict[str, object]] = []
+    objections = explain_choice(law)
     for form, fit in law.fits.items():
         exponent = fit.parameters.get("exponent", Interval(math.nan, math.nan, math.nan))
         row: dict[str, object] = shared | {
@@ -98,6 +102,7 @@ def list_fits(law: Law) -> list[dict[str, object]]:
             "bootstrap_high": fit.bootstrap.high, "x_min": float(np.min(fit.x)), "x_max": float(np.max(fit.x)),
             "seeds": int(np.sum(fit.count)), "preferred": form == law.preferred,
             "power_p": law.course.p if form == "power" else math.nan, "note": "of −y" if fit.sign < 0 else "",
+            "not_preferred": objections[form],
         }  # fmt: skip
         for name, interval in fit.parameters.items():
             if name != "exponent":

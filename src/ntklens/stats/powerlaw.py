@@ -505,18 +505,32 @@ def choose_form(fits: dict[str, Fit]) -> str | None:
     The power law, unless another, no richer than it needs to be, has an AICc lower by more than 2 and predicts the top
     octave no worse. AICc counts seeds, not means: on a few means it could never choose the richer form.
     """
-    candidates = [name for name, fit in fits.items() if not fit.is_degenerate]
-    order = sorted(candidates, key=lambda name: (FORMS[name].size, CANDIDATES.index(name)))
-    best = order[0] if order else None
-    for name in order[1:]:
-        assert best is not None
-        predicts = fits[name].holdout <= fits[best].holdout or math.isnan(fits[best].holdout)
-        best = (
-            name
-            if predicts and math.isfinite(fits[name].holdout) and fits[name].aicc < fits[best].aicc - CLEAR
-            else best
-        )
+    best = None
+    for name in sorted(fits, key=lambda name: (FORMS[name].size, CANDIDATES.index(name))):
+        if not _find_objection(fits[name], fits.get(best or "")):
+            best = name
     return best
+
+
+def explain_choice(law: Law) -> dict[str, str]:
+    """Return why each form that was fitted is not preferred, in a few words; of the preferred one nothing."""
+    best = law.fits.get(law.preferred or "")
+    return {form: "" if fit is best else _find_objection(fit, best) for form, fit in law.fits.items()}
+
+
+def _find_objection(fit: Fit, best: Fit | None) -> str:
+    """Return why a form is not preferred to the best of those that are no richer; empty if it is."""
+    if fit.is_degenerate:
+        return f"{FORMS[fit.form].nonlinear} at a bound"
+    if best is None:
+        return ""
+    if not fit.aicc < best.aicc:
+        return "AICc no lower"
+    if not fit.aicc < best.aicc - CLEAR:
+        return f"AICc lower by {CLEAR:g} at most"
+    if math.isnan(fit.holdout):
+        return "no hold-out"
+    return "hold-out worse" if fit.holdout > best.holdout else ""
 
 
 def add_crossover(law: Law, p: float) -> Law:

@@ -245,7 +245,7 @@ class Exponent:
         return Finding(measured, None if why else agrees, text, low, high, advice, number, why)
 
     def _find_objection(self, fit: Fit, course: Course) -> str:
-        """Return what leaves a statement open whose exponent agrees: the course of the points; empty if nothing does."""
+        """Return what the course of the points leaves open though the exponent agrees; empty if nothing."""
         if self.is_constancy and course.is_bent:
             return f"the exponent agrees, but the points bend: {describe_means(fit)}; {course}"
         return f"the exponent agrees, but {course}" if self.power and not course.is_straight else ""
