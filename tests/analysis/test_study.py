@@ -319,7 +319,8 @@ def test_a_report_is_the_same_twice():
         {(law.observable, form): fit.bootstrap for law in study.laws for form, fit in law.fits.items()}
         for study in (first, second)
     ]
-    assert bootstraps[0] and bootstraps[0] == bootstraps[1]
+    assert bootstraps[0]
+    assert bootstraps[0] == bootstraps[1]
     assert json.dumps(first.summary) == json.dumps(second.summary)
 
 

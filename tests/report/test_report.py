@@ -11,11 +11,12 @@ import pytest
 
 from laws import configure, make_sweep
 from ntklens.analysis.study import analyse
+from ntklens.analysis.summary import Kind, Sentence
 from ntklens.report.chart import list_rows
 from ntklens.report.charts import build_charts
 from ntklens.report.draw import draw_chart
 from ntklens.report.glossary import link_terms
-from ntklens.report.page import build_page, describe_incomplete, describe_work
+from ntklens.report.page import build_page, describe_incomplete, describe_work, split_summary
 from ntklens.report.write import MOST_VARIANTS, select_drawn, write_report
 from studies import make_study
 
@@ -179,9 +180,18 @@ def test_a_family_in_two_pieces_loses_no_chart():
     assert Counter(chart.family for chart in mixed) == {name: len(one["variants"]) for name, one in page.items()}
 
 
+def test_sentences_stand_in_parts_by_what_they_are_of():
+    """Whatever they say: a law may end in a colon, and a joint law is of no group."""
+    kinds = (Kind.SWEEP, Kind.CLAIMS, Kind.HEAD, Kind.LAW, Kind.LAW, Kind.HEAD, Kind.LAW, Kind.JOINT)
+    parts = split_summary([Sentence(f"{number}:", kind) for number, kind in enumerate(kinds)])
+    assert [(part["head"], part["sentences"]) for part in parts] == [
+        ("", ["0:", "1:"]), ("2:", ["3:", "4:"]), ("5:", ["6:"]), ("", ["7:"]),
+    ]  # fmt: skip
+
+
 def test_hostile_names_stay_text(tmp_path):
     study = make_study(
-        {"model.activation": ["relu", HOSTILE], "model.width": [16, 32]}, names=[HOSTILE], summary=[HOSTILE]
+        {"model.activation": ["relu", HOSTILE], "model.width": [16, 32]}, names=[HOSTILE], summary=[Sentence(HOSTILE)]
     )
     charts = build_charts(study)
     html = drop_libraries(build_page(study, charts, {}, [{"command": HOSTILE}]))

@@ -9,6 +9,7 @@ import pytest
 from ntklens.analysis.claims import Claim
 from ntklens.analysis.diagnostics import NOTE, WARNING, Diagnosis
 from ntklens.analysis.groups import find_groups
+from ntklens.analysis.summary import Kind, Sentence
 from ntklens.recording.observables import list_observables, measure_observables
 from ntklens.report.console import make_console
 from ntklens.report.terminal import print_summary
@@ -41,7 +42,7 @@ def study():
             )
     return SimpleNamespace(
         data=data, observables=observables, groups=groups, laws=laws, transitions=transitions, claims=[CLAIM],
-        summary=["15 configurations, 30 of 30 seeds done.", "Statements of Someone 2030: 1 outside.", "Along x:", "…"],
+        summary=[Sentence(f"Of kind {kind}.", kind) for kind in Kind],
         diagnoses=[Diagnosis(WARNING, "Something is amiss " * 8, "Do this."), Diagnosis(NOTE, "Known.", "")],
     )  # fmt: skip
 
@@ -67,9 +68,16 @@ def test_three_groups_take_one_screen_of_80_columns_also_in_a_pipe(study, capsys
 
 def test_verdicts_are_printed_where_there_is_one(study, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    assert "Someone 2030" not in read(study, capsys)
+    assert "Of kind claims." not in read(study, capsys)
     decided = SimpleNamespace(**vars(study) | {"claims": [CLAIM, replace(CLAIM, verdict="supported")]})
-    assert "Statements of Someone 2030" in read(decided, capsys)
+    assert "Of kind claims." in read(decided, capsys)
+
+
+def test_sentences_are_printed_by_what_they_are_of(study, capsys):
+    """Laws have tables of their own: of the other kinds every sentence is printed, whatever its words."""
+    text = read(study, capsys)
+    printed = {kind for kind in Kind if f"Of kind {kind}." in text}
+    assert printed == {Kind.SWEEP, Kind.JOINT}
 
 
 def test_without_a_width_lines_of_a_pipe_are_whole(study, capsys, monkeypatch):

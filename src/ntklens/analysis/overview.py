@@ -1,8 +1,9 @@
 """A study at a glance: what a notebook shows of it."""
 
-from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING
+
+from ntklens.analysis.summary import Kind
 
 if TYPE_CHECKING:  # a study shows itself by this module
     from ntklens.analysis.study import Study
@@ -61,9 +62,7 @@ def _describe_rest(study: "Study") -> list[str]:
         lines.append(f"… and {len(study.laws) - MOST_ROWS} more laws in study.laws")
     if not study.groups:
         lines.append("no axis was swept, so there is no law")
-    if study.claims:
-        verdicts = Counter(claim.verdict for claim in study.claims)
-        lines.append("claims: " + ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items()))
+    lines += [sentence for sentence in study.summary if sentence.kind == Kind.CLAIMS]
     if study.diagnoses:
         lines.append(f"{len(study.diagnoses)} diagnoses in study.diagnoses")
     return [*lines, "study.summary says it in sentences; ntklens.draw(study) lists its figures"]

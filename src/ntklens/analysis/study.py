@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import xarray as xr
 
-from ntklens.analysis.claims import Claim, judge_claims, summarise_claims
+from ntklens.analysis.claims import Claim, judge_claims
 from ntklens.analysis.convergence import Change, compare_steps
 from ntklens.analysis.diagnostics import Diagnosis, diagnose
 from ntklens.analysis.groups import (
@@ -24,19 +24,16 @@ from ntklens.analysis.groups import (
     select_good,
     select_whole_steps,
 )
-from ntklens.analysis.layers import describe_layers, study_layers
+from ntklens.analysis.layers import study_layers
 from ntklens.analysis.overview import describe_study, describe_study_html
-from ntklens.analysis.ratio import explain_trace_ratio
-from ntklens.analysis.transitions import compare_transitions
+from ntklens.analysis.summary import Sentence, summarise_study
 from ntklens.errors import InputError
 from ntklens.recording.observables import OBSERVABLES, UNRESOLVED_STEPS, list_observables, measure_observables
-from ntklens.stats.forms import FORMS
 from ntklens.stats.powerlaw import Law, add_crossover, fit_law
 from ntklens.stats.samples import summarise
 from ntklens.stats.surface import FORMS as SURFACE_FORMS
-from ntklens.stats.surface import Surface, describe_surface, fit_surface
+from ntklens.stats.surface import Surface, fit_surface
 from ntklens.stats.transition import Transition, find_transition
-from ntklens.words import count
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,7 +68,7 @@ class Study:
     diagnoses: list[Diagnosis]
     claims: list[Claim]
     states: dict[str, int] = field(default_factory=dict)
-    summary: list[str] = field(default_factory=list)
+    summary: list[Sentence] = field(default_factory=list)
     steps: list[Change] = field(default_factory=list)
     layer_laws: list[Law] = field(default_factory=list)
     layer_transitions: list[Transition] = field(default_factory=list)
@@ -123,7 +120,7 @@ def analyse(
     steps = compare_steps(data, observables)
     diagnoses = diagnose(data, observables, groups, laws, transitions, counted, failures, steps)
     layers = study_layers(data, observables, groups)
-    summary = _summarise(observables, groups, laws, transitions, surfaces, counted, claims, layers)
+    summary = summarise_study(observables, groups, laws, transitions, surfaces, counted, claims, layers)
     return Study(
         list(names) or json.loads(data.attrs.get("sweeps", "[]")),
         data,
@@ -191,78 +188,3 @@ def _fit_surfaces(observables: xr.Dataset) -> list[Surface]:
 def _count_states(data: xr.Dataset) -> dict[str, int]:
     names, counts = np.unique(data["state"].values, return_counts=True)
     return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
-
-
-def _summarise(
-    observables: xr.Dataset,
-    groups: Sequence[Group],
-    laws: Sequence[Law],
-    transitions: Sequence[Transition],
-    surfaces: Sequence[Surface],
-    states: Mapping[str, int],
-    claims: Sequence[Claim],
-    layers: tuple[Sequence[Law], Sequence[Transition]],
-) -> list[str]:
-    total, runs = sum(states.values()), observables.sizes["run"]
-    sentences = [f"{count(runs, 'configuration')}, {states.get('done', 0)} of {count(total, 'seed')} done."]
-    sentences += _say_stopped(observables)
-    sentences += summarise_claims(claims)
-    if not groups:
-        sentences.append("Nothing numeric was swept: there is no axis to fit a law along.")
-    short = {
-        group.axis: len(np.unique(group.x)) for group in groups if len(np.unique(group.x)) < FORMS["power"].least_points
-    }
-    for axis, values in short.items():
-        sentences.append(
-            f"{axis} has {values} values: too few for a law along it, which needs {FORMS['power'].least_points}."
-        )
-    for group in groups:
-        where = f"{group.axis}{f' at {group.label}' if group.label else ''}"
-        span = f"{group.x.min():g} … {group.x.max():g}"
-        own = [law for law in laws if (law.axis, law.group) == (group.axis, group.label)]
-        own = [law for law in own if OBSERVABLES[law.observable].summarised]
-        refused = [law for law in own if not law.fits]
-        if len(refused) == len(own) and not any(law.is_same for law in own):
-            continue
-        sentences.append(f"Along {where} ({len(np.unique(group.x))} values, {span}):")
-        sentences += [f"{name_law(law)} {law.finding}{_say_window(law, group)}." for law in own if law.fits]
-        for finding in dict.fromkeys(law.finding for law in refused):
-            names = ", ".join(OBSERVABLES[law.observable].symbol for law in refused if law.finding == finding)
-            sentences.append(f"{names}: {finding}.")
-        found = [t for t in transitions if (t.axis, t.group) == (group.axis, group.label)]
-        for transition in found:
-            sentences.append(f"Transition by {OBSERVABLES[transition.observable].symbol}: {transition.sentence}.")
-        if len(found) == 2:
-            sentences.append(f"{compare_transitions(*found)}.")
-        sentences += explain_trace_ratio(group, laws)
-        sentences += describe_layers(group, *layers)
-    best = {surface.group: surface for surface in reversed(surfaces)}
-    sentences += [f"Joint law of {OBSERVABLES[s.observable].symbol}: {describe_surface(s)}." for s in best.values()]
-    return sentences
-
-
-def _say_stopped(observables: xr.Dataset) -> list[str]:
-    """Say in how many seeds training ended before the minimum, if in any: what the minimum decides is not of it."""
-    if "at_last_record" not in observables:
-        return []
-    done = observables["state"].values == "done"
-    stopped = int((done & (observables["at_last_record"].values > 0)).sum())
-    if not stopped:
-        return []
-    return [
-        f"In {stopped:,} of {count(int(done.sum()), 'seed')} training ended before the test loss rose: L_min, β, χ and "
-        "Γ_min of these are those of its last record, not of a minimum. Raise training.epochs before reading them."
-    ]
-
-
-def _say_window(law: Law, group: Group) -> str:
-    """Say over which values a law was fitted, if not over all."""
-    x = next(iter(law.fits.values())).x
-    total = len(np.unique(group.x))
-    return "" if len(x) == total else f" (over {x[0]:g} … {x[-1]:g}, {len(x)} of {total} values)"
-
-
-def name_law(law: Law) -> str:
-    """Return the symbol of what a law is of: that of an observable, with a minus sign if it is negative."""
-    negative = any(fit.sign < 0 for fit in law.fits.values())
-    return f"{'−' if negative else ''}{OBSERVABLES[law.observable].symbol}"

@@ -26,6 +26,7 @@ from ntklens.analysis.claims import (
 from ntklens.analysis.groups import Group, name_swept
 from ntklens.analysis.settings import describe_differences, describe_runs, is_full_batch, join_values, read_configs
 from ntklens.analysis.study import Study
+from ntklens.analysis.summary import Kind, Sentence
 from ntklens.report.chart import Chart, group_families
 from ntklens.report.charts import MOST_GROUPS
 from ntklens.report.charts.laws import read_symbol
@@ -108,7 +109,7 @@ def build_page(study: Study, charts: Sequence[Chart], drawn: Mapping[str, Sequen
         incomplete=describe_incomplete(study.states),
         work=describe_work(study, plans),
         terms=TERMS,
-        summary=_split_summary(study.summary),
+        summary=split_summary(study.summary),
         states=[(state, count) for state, count in study.states.items() if count],
         unreadable=json.loads(study.data.attrs.get("unreadable", "[]")),
         tables=TABLES,
@@ -246,15 +247,17 @@ def describe_work(study: Study, plans: Sequence[dict]) -> str:
     return " ".join([*text, f"{origin[0].upper()}{origin[1:]}." if origin else ""]).strip()
 
 
-def _split_summary(sentences: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the summary in parts: a head, a sentence that ends in a colon, and what stands below it."""
-    parts: list[dict[str, Any]] = [{"head": "", "sentences": []}]
+def split_summary(sentences: Sequence[Sentence]) -> list[dict[str, Any]]:
+    """Return the summary in parts: a head and what stands below it, and without a head what is of no one group."""
+    parts: list[dict[str, Any]] = []
     for sentence in sentences:
-        if sentence.endswith(":"):
+        if sentence.kind == Kind.HEAD:
             parts.append({"head": sentence, "sentences": []})
-        else:
-            parts[-1]["sentences"].append(sentence)
-    return [part for part in parts if part["head"] or part["sentences"]]
+            continue
+        if not parts or (parts[-1]["head"] and sentence.kind != Kind.LAW):
+            parts.append({"head": "", "sentences": []})
+        parts[-1]["sentences"].append(sentence)
+    return parts
 
 
 def _pivot_claims(study: Study) -> list[dict[str, Any]]:

@@ -1,16 +1,16 @@
 """A report on one screen: what a terminal shows of a study. The page holds everything."""
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
-from ntklens.analysis.claims import NOT_SWEPT, OUTSIDE, summarise_claims
+from ntklens.analysis.claims import is_decided
 from ntklens.analysis.diagnostics import NOTE
 from ntklens.analysis.groups import Group
 from ntklens.analysis.settings import is_full_batch, read_configs
-from ntklens.analysis.study import Study, name_law
+from ntklens.analysis.study import Study
+from ntklens.analysis.summary import Kind, name_law
 from ntklens.recording.observables import OBSERVABLES
 from ntklens.report.console import print_sentence
 from ntklens.report.fitted import Column, FittedTable
@@ -29,7 +29,7 @@ def print_summary(study: Study, console: Console) -> None:
       study: what was found.
       console: of `make_console`.
     """
-    for sentence in _list_first(study):
+    for sentence in _select_sentences(study, Kind.SWEEP, Kind.CLAIMS):
         print_sentence(console, sentence, indent=2)
     for axis in dict.fromkeys(group.axis for group in study.groups):
         groups = [group for group in study.groups if group.axis == axis]
@@ -46,9 +46,8 @@ def print_summary(study: Study, console: Console) -> None:
             *_find_transitions(study, axis),
         ):
             print_sentence(console, sentence, indent=2)
-    for sentence in study.summary:
-        if sentence.startswith("Joint law"):
-            print_sentence(console, sentence, indent=2)
+    for sentence in _select_sentences(study, Kind.JOINT):
+        print_sentence(console, sentence, indent=2)
     for diagnosis in study.diagnoses:
         if diagnosis.severity != NOTE:
             print_sentence(console, f"{diagnosis.severity:<8} {diagnosis.sentence} {diagnosis.advice}", indent=9)
@@ -56,12 +55,11 @@ def print_summary(study: Study, console: Console) -> None:
         print_sentence(console, f"{count(notes, 'note')} and every law in words: in the page.", indent=2)
 
 
-def _list_first(study: Study) -> Iterator[str]:
-    """Yield what stands above all laws; verdicts on papers only where there is one."""
-    decided = any(claim.verdict not in (OUTSIDE, NOT_SWEPT) for claim in study.claims)
-    hidden = () if decided else summarise_claims(study.claims)
-    for sentence in itertools.takewhile(lambda one: not one.endswith(":"), study.summary):
-        if sentence not in hidden and not sentence.startswith("Joint law"):
+def _select_sentences(study: Study, *kinds: Kind) -> Iterator[str]:
+    """Yield the summary's sentences of some kinds; verdicts on papers only where there is one."""
+    decided = any(is_decided(claim) for claim in study.claims)
+    for sentence in study.summary:
+        if sentence.kind in kinds and (decided or sentence.kind != Kind.CLAIMS):
             yield sentence
 
 

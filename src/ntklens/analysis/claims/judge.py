@@ -344,11 +344,22 @@ def describe_column(data: xr.Dataset, group: Group) -> dict[str, str]:
     return words
 
 
+def is_decided(claim: Claim) -> bool:
+    """Return whether a statement was judged in these runs."""
+    return claim.verdict not in (OUTSIDE, NOT_SWEPT)
+
+
 def summarise_claims(claims: Sequence[Claim]) -> list[str]:
-    """Return a sentence for each paper: how many of its statements have which verdict."""
+    """Return a sentence for each paper: how many of its statements have which verdict, or that none is judged."""
     sentences = []
     for paper in dict.fromkeys(claim.paper for claim in claims):
         own = [claim for claim in claims if claim.paper == paper]
+        if not any(is_decided(claim) for claim in own):
+            sentences.append(
+                f"No statement of {paper} is judged: these runs are none that it states anything of, or cover too "
+                "little of the range."
+            )
+            continue
         counts = Counter(claim.verdict for claim in own)
         described = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
         groups = len({(claim.axis, claim.group) for claim in own if claim.verdict != NOT_SWEPT})
