@@ -186,13 +186,28 @@ def test_few_columns_need_one_table():
 
 
 @pytest.mark.parametrize(
+    "second", [{"protocol.arm": ["paper", "resolved"]}, {"optimizer.learning_rate": [0.001, 3e-4]}]
+)
+def test_a_sweep_over_two_axes_takes_two_tables_of_80_columns(second):
+    """Means and errors as digits have them; written to the point, they took three tables."""
+    means = dict(zip(SWEEP_COLUMNS, (0.404, 16499, 698357, 114, -197810, 24.9, 25.0), strict=True))
+    spread = dict(zip(SWEEP_COLUMNS, (0.023, 1628, 88416, 17, 24027, 2.0, 1.5), strict=True))
+    configurations = make_configurations({"dataset.train_size": [100, 8192], **second}, seeds=2)
+    for unit in (unit for configuration in configurations for unit in configuration.units):
+        side = 2 * unit.seed - 1
+        unit.details["observables"] = {name: means[name] + side * spread[name] for name in SWEEP_COLUMNS}
+    assert render(build_sweep_table(configurations), 80).count("┏") == 2
+
+
+@pytest.mark.parametrize(
     ("values", "wide", "narrow"),
     [
         ([28124.0], "28124", "28124"),
         ([28093.0, 28155.0], "28,124 ± 31", "28124(31)"),
         ([1.2e-5, 1.268e-5], "0.00001234 ± 0.00000034", "0.00001234(34)"),
-        ([1.2e-9, 1.268e-9], "(1.234 ± 0.034)e-09", "1.234(34)e-09"),
-        ([2.0e12, 2.1e12], "(2.050 ± 0.050)e+12", "2.050(50)e+12"),
+        ([1.2e-9, 1.268e-9], "(1.234 ± 0.034)e-09", "1.234(34)e-9"),
+        ([2.0e12, 2.1e12], "(2.050 ± 0.050)e+12", "2.050(50)e12"),
+        ([654000.0, 742700.0], "698,350 ± 44350", "6.98(44)e5"),
         ([0.25, 0.25, 0.25 + 1e-16], "0.25 ± 0", "0.25 ± 0"),
         ([], "–", "–"),
     ],

@@ -86,6 +86,18 @@ def test_without_a_width_lines_of_a_pipe_are_whole(study, capsys, monkeypatch):
                for line in read(study, capsys).splitlines())  # fmt: skip
 
 
+def test_many_groups_take_two_tables_and_a_line_that_says_where_the_others_are(study, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    labels = {f"model.depth={depth}": study.groups[0].label for depth in range(1, 12)}
+    groups = [replace(study.groups[0], label=label) for label in labels]
+    laws = [replace(law, group=new) for new, old in labels.items() for law in study.laws if law.group == old]
+    text = read(SimpleNamespace(**vars(study) | {"groups": groups, "laws": laws}), capsys)
+    assert text.count("┏") == 2
+    assert "depth 8 ┃" in text
+    assert "depth 9 ┃" not in text
+    assert "3 more groups: in the page's table of fits, and in fits.csv." in text
+
+
 def test_what_is_the_same_at_every_value_takes_one_line(study, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     same = [

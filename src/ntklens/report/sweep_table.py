@@ -19,6 +19,7 @@ from ntklens.words import count
 
 SWEEP_COLUMNS = list_observables("tabled")
 MOST_ROWS = 60
+MOST_ERROR = 100.0  # from which on a compact mean has a power of ten: two digits of an error are enough
 MOST_LINES = 5  # to type, of single runs
 
 
@@ -352,7 +353,7 @@ def format_mean(values: Sequence[float], compact: bool = False) -> str:
 
     Args:
       values: of the seeds.
-      compact: write 1.063(21) for 1.063 ± 0.021.
+      compact: write 1.063(21) for 1.063 ± 0.021, and 6.98(88)e5 for 698,357 ± 88,416.
     """
     if not values:
         return "–"
@@ -363,10 +364,10 @@ def format_mean(values: Sequence[float], compact: bool = False) -> str:
     if error <= 1e-8 * abs(mean):  # seeds that agree to rounding
         return f"{mean:.5g} ± 0"
     power = math.floor(math.log10(abs(mean))) if mean else 0
-    if -5 <= power < 7:
+    if -5 <= power < 7 and not (compact and MOST_ERROR <= error < abs(mean)):
         return _write_mean(mean, error, compact, "")
     scale = 10.0**power
-    return _write_mean(mean / scale, error / scale, compact, f"e{power:+03d}")
+    return _write_mean(mean / scale, error / scale, compact, f"e{power}" if compact else f"e{power:+03d}")
 
 
 def _write_mean(mean: float, error: float, compact: bool, power: str) -> str:

@@ -20,6 +20,7 @@ from ntklens.words import count
 
 BENT, UNTESTED, NOTHING = "~", "?", "–"
 MOST_NAMES = 3  # groups that a line names
+MOST_COLUMNS = 8  # groups in a table of slopes: two tables of 80 columns
 
 
 def print_summary(study: Study, console: Console) -> None:
@@ -40,7 +41,7 @@ def print_summary(study: Study, console: Console) -> None:
         if fitted:
             console.print(_make_table(study, axis, groups, laws))
         for sentence in (
-            *([_explain_marks(axis, laws)] if fitted else []),
+            *([_explain_marks(axis, laws), *_count_left_out(groups)] if fitted else []),
             *_explain_gaps(study, groups, laws),
             *_name_zeros(axis, groups),
             *_find_transitions(study, axis),
@@ -69,7 +70,7 @@ def _make_table(study: Study, axis: str, groups: Sequence[Group], laws: Sequence
     own = {name: [law for law in laws if law.observable == name] for name in names}
     symbols = [name_law(next((law for law in own[name] if law.fits), own[name][0])) for name in names]
     columns = [Column("", symbols, key=True, left=True)]
-    for group in groups:
+    for group in groups[:MOST_COLUMNS]:
         cells = [_write_slope(found.get((name, group.label))) for name in names]
         columns.append(Column(_name_group(study, group) or f"slope α in {find_symbol(axis)}", cells))
     return FittedTable(f"Slopes α along the {label_axis(axis)}", columns)
@@ -98,6 +99,12 @@ def _explain_marks(axis: str, laws: Sequence[Law]) -> str:
         words.append(f"{UNTESTED} too few points to test for a power law")
     words += [f"{NOTHING} no law"] if any("power" not in law.fits for law in laws) else []
     return "; ".join(words) + "."
+
+
+def _count_left_out(groups: Sequence[Group]) -> Iterator[str]:
+    """Yield how many groups the table of slopes leaves out, and where they are; nothing if it holds all."""
+    if len(groups) > MOST_COLUMNS:
+        yield f"{count(len(groups) - MOST_COLUMNS, 'more group')}: in the page's table of fits, and in fits.csv."
 
 
 def _explain_gaps(study: Study, groups: Sequence[Group], laws: Sequence[Law]) -> Iterator[str]:
