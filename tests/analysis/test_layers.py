@@ -121,5 +121,5 @@ def test_a_study_has_them_where_there_are_layers():
     data = plant(seeds=2).isel(run=slice(0, 5))
     found = analyse(data)
     assert {law.observable.partition(".")[2] for law in found.layer_laws} == set(LAYERS)
-    assert any(sentence.startswith("Mean slope α of β_l of each layer: hidden_0 ") for sentence in found.summary)
+    assert any(sentence.startswith("Mean slope α of β_ℓ of each layer: hidden_0 ") for sentence in found.summary)
     assert analyse(data.drop_dims("layer")).layer_laws == []

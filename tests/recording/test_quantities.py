@@ -142,7 +142,7 @@ def test_optional_quantities_are_what_their_formulas_say(measured):
 
 
 def test_weighted_quantities_are_those_of_the_kernel_with_rates(monkeypatch):
-    """Σ_l η_l Θ_l over arrays, biases and kernels of one layer apart; where all rates are one, the kernel itself."""
+    """Σ_ℓ η_ℓ Θ_ℓ over arrays, biases and kernels of one layer apart; where all rates are one, the kernel itself."""
     trainer, data = make_problem()
     rates = (0.0, 0.5, 2.0, 0.25, 1.0, 3.0)
     weighted = dataclasses.replace(trainer, rates=rates)

@@ -75,6 +75,9 @@ def test_notes_hold_numbers_and_no_line_divides_an_interval(laws):
         for line in title.split("\n"):
             assert line.count("[") == line.count("]"), title
         assert re.search(r"= [−\d]", title.replace("\u00a0", " ")), title
+    for panel, title in zip(chart.panels, titles, strict=True):  # a group begins a line, and goes on in an indented one
+        begun = [line for line in title.split("\n") if not line.startswith("\u2003")]
+        assert len(begun) == len(panel.note.split("\n"))
     assert len(titles) == len(chart.panels)
 
 
@@ -95,6 +98,15 @@ def test_everything_lies_within_the_figure(laws):
 def test_the_swept_values_are_the_ticks(laws):
     _, figure = laws
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["16", "32", "64", "128", "256"]
+
+
+def test_figures_along_another_axis_do_not_speak_of_the_width():
+    """But for the limits that theory knows, and what networks are."""
+    for chart in build_charts(make_study({"dataset.train_size": [16, 32, 64, 128, 256]}, records=12, modes=8)):
+        texts = [chart.title, chart.caption, chart.key_title, *(k.label for k in chart.keys)]
+        texts += [t for p in chart.panels for t in (p.x_label, p.y_label, p.note, *(s.meaning for s in p.series))]
+        for text in texts:
+            assert not re.search(r"(?<!finite )\bwidth\b(?! \d)", text), (chart.stem, text)
 
 
 def test_depths_are_whole_numbers():
@@ -156,7 +168,7 @@ def test_text_figure_and_numbers_choose_the_same_form():
     """A power law that the points bend about, or that was not tested, is no law in any of them."""
     x, rng = 2.0 ** np.arange(5, 10), np.random.default_rng(1)
     curve = (x / (1 + x / 100)) ** 0.4
-    for points, drawn, words in ((5, None, "bends, mean slope, α"), (4, "power", "mean slope, α")):
+    for points, drawn, words in ((5, None, "bends, α"), (4, "power", "mean slope, α")):
         samples = summarise(x[:points], curve[:points, None] * (1 + 0.01 * rng.standard_normal((points, 5))))
         law = fit_law(samples, "minimum_effective_rank", "model.width", forms=("power", "power_plateau"))
         assert law.preferred == "power"
@@ -360,6 +372,31 @@ def test_bars_of_means_are_the_standard_error_over_seeds_in_every_figure():
             assert (row["y"], row["low"], row["high"]) == pytest.approx(
                 (values.mean(), values.mean() - half, values.mean() + half), rel=1e-9
             ), stem
+
+
+def test_marks_of_learning_curves_are_those_of_minima(charts):
+    """Records of Γ are few, and a line of few points is marked in other figures."""
+    series = {name: [s for c in charts if c.family == name for p in c.panels for s in p.series]
+              for name in ("trajectories", "adaptation", "layers")}  # fmt: skip
+    marked = {
+        name: {s.role for s in own if not s.points and style_series(s, "black", "o").get("marker")}
+        for name, own in series.items()
+    }
+    assert marked == {"trajectories": set(), "adaptation": set(), "layers": {"mean"}}
+    assert "minimum" in {s.role for s in series["trajectories"] if style_series(s, "black", "o").get("marker")}
+
+
+def test_the_figure_of_layers_counts_networks_on_several_probes_once():
+    data = make_data({"model.width": [8, 16, 32], "dataset.probe_seed": [0, 1]}, seeds=3, records=6, modes=4)
+    data["minimum_weight_change"] = data.minimum_weight_change * (1 + 0.3 * np.arange(3))[None, :, None]
+    chart = next(chart for chart in build_charts(analyse(data)) if chart.family == "layers")
+    layer = str(data.layer.values[0])
+    rows = [row for row in list_rows(chart) if row["panel"] == "weight_change" and row["detail"] == layer]
+    for row in (row for row in rows if row["role"] == "mean"):
+        own = data.minimum_weight_change.values[data["model.width"].values == row["x"]][..., 0]  # [probes, seeds]
+        half = own.mean(axis=0).std(ddof=1) / 3**0.5
+        assert (row["y"], row["high"] - row["y"]) == pytest.approx((own.mean(), half), rel=1e-6)
+    assert rows
 
 
 def test_networks_on_several_probes_are_counted_once():

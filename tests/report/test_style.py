@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from ntklens.report.draw import to_latex
 from ntklens.report.style import (
     CATEGORIES,
     compute_luminance,
@@ -60,7 +61,9 @@ def test_numbers_of_any_size():
 
 def test_symbols_are_lowered_and_names_are_not():
     assert to_math("Γ_min") == r"$Γ_{\mathrm{min}}$"
-    assert to_math("exponent of ΔTr_l") == r"exponent of Δ$\mathrm{Tr}_{\mathrm{l}}$"
+    assert to_math("exponent of ΔTr_ℓ") == r"exponent of Δ$\mathrm{Tr}_{\ell}$"  # an upright l would look like 1
+    assert to_latex("β_ℓ of layer ℓ") == r"$\beta_{\ell}$ of layer $\ell$"
+    assert to_markup("β_ℓ of Tr_ℓ Θ_0") == "β<sub>ℓ</sub> of Tr<sub>ℓ</sub> Θ<sub>0</sub>"
     assert to_markup("Tr Θ_0 of L_train") == "Tr Θ<sub>0</sub> of L<sub>train</sub>"
     assert to_markup("dataset.train_size=100, hidden_0") == "dataset.train_size=100, hidden_0"
     assert to_markup("<b>&") == "&lt;b&gt;&amp;"

@@ -494,8 +494,8 @@ def _check_random(data: xr.Dataset, observables: xr.Dataset, groups: Sequence[Gr
         known = sorted({int(size) for size in sizes[np.isfinite(sizes)].ravel()})
         size = f" of {' or '.join(map(str, known))} inputs" if known else ""
         yield Diagnosis(
-            NOTE, f"Γ is of one probe{size}: disjoint probes may differ by as much as widths do, so that an exponent "
-            f"of Γ holds for this probe alone.",
+            NOTE, f"Γ is of one probe{size}: disjoint probes may differ by as much as networks of different size do, "
+            "so that an exponent of Γ holds for this probe alone.",
             "Sweep dataset.probe_seed=0,1,2,3 as well: it draws other probes, and is taken as a random factor. "
             "A probe of another dataset.probe_size is nested in this one, or holds it."
             if _has(data, "dataset.probe_seed") or _is_of_ours(data)

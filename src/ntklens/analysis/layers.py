@@ -12,10 +12,10 @@ from ntklens.stats.transition import Transition, describe_scale, find_transition
 
 # Observable of a layer, `<name>.<layer>` in observables.csv → its symbol.
 LAYER_OBSERVABLES = {
-    "initial_trace_layer": "Tr_l Θ_0",
-    "trace_change_layer": "ΔTr_l",
-    "trace_ratio_layer": "β_l",
-    "minimum_effective_rank_layer": "Γ_l",
+    "initial_trace_layer": "Tr_ℓ Θ_0",
+    "trace_change_layer": "ΔTr_ℓ",
+    "trace_ratio_layer": "β_ℓ",
+    "minimum_effective_rank_layer": "Γ_ℓ",
 }
 FORMS = ("power",)  # of many layers; the competition of all forms takes fifty times as long
 MOVING = "trace_ratio_layer"  # of which a layer's transition is read
@@ -38,7 +38,7 @@ def study_layers(
         groups: runs that differ along one axis alone.
 
     Returns:
-        Laws of `LAYER_OBSERVABLES`, and transitions of β_l; their observable is `<name>.<layer>`.
+        Laws of `LAYER_OBSERVABLES`, and transitions of β_ℓ; their observable is `<name>.<layer>`.
     """
     if "layer" not in data.coords:
         return [], []
@@ -75,14 +75,14 @@ def describe_layers(group: Group, laws: Sequence[Law], transitions: Sequence[Tra
         listed = ", ".join(
             f"{layer} {one.value:+.2f} [{one.low:+.2f}, {one.high:+.2f}]" for layer, one in found.items()
         )
-        sentences.append(f"Mean slope α of β_l of each layer: {listed}.")
+        sentences.append(f"Mean slope α of β_ℓ of each layer: {listed}.")
     own = [one for one in transitions if (one.axis, one.group) == (group.axis, group.label)]
     within = sorted((one for one in own if one.within), key=lambda one: one.scale.value)
     if within:
         listed = ", ".join(f"{name_layer(one.observable)[1]} {describe_scale(one.scale)}" for one in within)
         silent = len(own) - len(within)
         sentences.append(
-            f"Layers in the order in which they stop moving, by the crossover of β_l: {listed}"
+            f"Layers in the order in which they stop moving, by the crossover of β_ℓ: {listed}"
             f"{f'; {silent} show none' if silent else ''}."
         )
     return sentences

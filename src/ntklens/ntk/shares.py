@@ -50,7 +50,7 @@ def compute_traces(passes: Passes, layers: Mapping[str, list[int]], x: Array, x2
 def compute_projected_traces(
     passes: Passes, layers: Mapping[str, list[int]], x: Array, signs: Array
 ) -> dict[str, Array]:
-    """Each layer's Σ_i |∂(signs_i · f(x_i))/∂θ_l|², signs [N, C]: its trace, on average over signs. Without heads."""
+    """Each layer's Σ_i |∂(signs_i · f(x_i))/∂θ_ℓ|², signs [N, C]: its trace, on average over signs. Without heads."""
     sizes = dataclasses.replace(_find_sizes(passes, x, None), outputs=1)
 
     def differentiate(x: Array, signs: Array) -> tuple[Gradients, Gradients]:

@@ -66,7 +66,7 @@ def ntk(f: Function, params: Any, x1: Inputs, x2: Inputs | None = None) -> Array
 def ntk_by_layer(f: Function, params: Any, x1: Inputs, x2: Inputs | None = None) -> dict[str, Array]:
     """Each layer's share of the neural tangent kernel.
 
-    Θ_l[(i,c),(j,c')] = Σ_{θ in layer l} ∂f_c(x1_i)/∂θ ∂f_c'(x2_j)/∂θ; their sum over l is Θ. No division by N or C.
+    Θ_ℓ[(i,c),(j,c')] = Σ_{θ in layer ℓ} ∂f_c(x1_i)/∂θ ∂f_c'(x2_j)/∂θ; their sum over ℓ is Θ. No division by N or C.
 
     A layer is the path of a parameter leaf without its last component, joined by "/" and without flax's leading
     "params"; a path of one component names itself. Layers come in natural order (Dense_2 before Dense_10). What is a
@@ -189,7 +189,7 @@ def layer_kernels(f: Function, params: Any, x: Inputs, x2: Inputs | None = None)
 
 
 def layer_traces(f: Function, params: Any, x: Inputs) -> dict[str, Array]:
-    """Each layer's share of the trace, Tr Θ_l = Σ_{i,c} |∂f_c(x_i)/∂θ_l|², without a Gram matrix.
+    """Each layer's share of the trace, Tr Θ_ℓ = Σ_{i,c} |∂f_c(x_i)/∂θ_ℓ|², without a Gram matrix.
 
     For a dense layer z = a W + b it is Σ_i (|a_i|² + 1) Σ_c |∂f_c(x_i)/∂z|².
 
@@ -266,7 +266,7 @@ def explain_ntk(f: Function, params: Any, x1: Any, x2: Any = None) -> KernelPlan
 def check_row(f: Function, params: Any, x: Inputs, shares: Mapping[str, Array], row: tuple[int, int]) -> None:
     """Compare a row of Θ with what follows from it by a Jacobian–vector product, layer by layer.
 
-    The row (i, c) of Θ_l is J_l(x) v_l with v_l = ∂f_c(x_i)/∂θ_l: one gradient and one forward derivative, which know
+    The row (i, c) of Θ_ℓ is J_ℓ(x) v_ℓ with v_ℓ = ∂f_c(x_i)/∂θ_ℓ: one gradient and one forward derivative, which know
     nothing of the program's structure. A function without a forward derivative (`jax.custom_vjp`) is not checked.
 
     Args:

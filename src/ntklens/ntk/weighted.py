@@ -1,4 +1,4 @@
-"""Kernels whose leaves count with factors: with rates of their own, Σ_l η_l Θ_l drives training, not Θ."""
+"""Kernels whose leaves count with factors: with rates of their own, Σ_ℓ η_ℓ Θ_ℓ drives training, not Θ."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,15 +10,15 @@ from ntklens.ntk.layers import Function, call_function
 
 
 def weigh_leaves(f: Function, params: Any, factors: Sequence[float]) -> tuple[Function, Any]:
-    """Return a function and parameters whose kernel is Σ_l η_l Θ_l, Θ_l the share of leaf l of the kernel of f.
+    """Return a function and parameters whose kernel is Σ_ℓ η_ℓ Θ_ℓ, Θ_ℓ the share of leaf ℓ of the kernel of f.
 
-    It is the kernel of φ ↦ f(s φ) at φ = θ / s with s_l = √η_l: ∂/∂φ_l = s_l ∂/∂θ_l. So each function of a kernel takes
+    It is the kernel of φ ↦ f(s φ) at φ = θ / s with s_ℓ = √η_ℓ: ∂/∂φ_ℓ = s_ℓ ∂/∂θ_ℓ. So each function of a kernel takes
     any factors as it is, without a plain Jacobian.
 
     Args:
         f: function f(params, x) → [N, C], or a `flax.linen.Module`.
         params: pytree of parameters θ.
-        factors: η_l ≥ 0, in the order of `jax.tree.leaves(params)`; a leaf of factor 0 is held fixed.
+        factors: η_ℓ ≥ 0, in the order of `jax.tree.leaves(params)`; a leaf of factor 0 is held fixed.
 
     Returns:
         The function, and φ, a tree like `params`.

@@ -210,7 +210,7 @@ _LIST = (
     Quantity("trace", "Tr Θ, the sum of all N·C diagonal entries", RECORD, lambda view: view.traces.sum()),
     Quantity("trace_layer", "a layer's share of Tr Θ", RECORD, lambda view: view.traces, _LAYER),
     Quantity(
-        "weight_change", "|θ_l − θ_l(0)| / |θ_l(0)|, biases included", RECORD, _measure_weight_change, _LAYER,
+        "weight_change", "|θ_ℓ − θ_ℓ(0)| / |θ_ℓ(0)|, biases included", RECORD, _measure_weight_change, _LAYER,
         "weights/layer/{layer}/change",
     ),
     Quantity(
@@ -280,12 +280,12 @@ _LIST = (
     ),
     Quantity(
         "trace_weighted",
-        "Σ_l η_l Tr Θ_l over the parameter arrays l, η_l the rate of l in units of learning_rate: Adam's factors of a "
+        "Σ_ℓ η_ℓ Tr Θ_ℓ over the parameter arrays ℓ, η_ℓ the rate of ℓ in units of learning_rate: Adam's factors of a "
         "parameterisation, the step of an output scale; Tr Θ where all are one", RECORD,
         lambda view: view.weighted_trace, optional=True, symbol="Tr Θ{at} (weighted)",
     ),
     Quantity(
-        "effective_rank_weighted", "Γ of Σ_l η_l Θ_l, the kernel that trains with these rates", SPECTRUM,
+        "effective_rank_weighted", "Γ of Σ_ℓ η_ℓ Θ_ℓ, the kernel that trains with these rates", SPECTRUM,
         _measure_weighted_rank, optional=True, needs=(WEIGHTED,), symbol="Γ{at} (weighted)",
     ),
     Quantity(

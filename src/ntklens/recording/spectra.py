@@ -39,7 +39,7 @@ def compute_member_kernel(params: Params, member: jax.Array, probe: jax.Array, *
 
 @functools.partial(jax.jit, static_argnames=("measurer",))
 def compute_weighted_kernel(params: Params, member: jax.Array, probe: jax.Array, *, measurer: Measurer) -> jax.Array:
-    """Return Σ_l η_l Θ_l, shape [N, C, N, C], of one of the stacked members, with the rates η_l of its leaves."""
+    """Return Σ_ℓ η_ℓ Θ_ℓ, shape [N, C, N, C], of one of the stacked members, with the rates η_ℓ of its leaves."""
     assert measurer.rates is not None
     function, values = weigh_leaves(measurer.kernel_apply, select_member(params, member), measurer.rates)
     return add_shares(ENGINES[measurer.engine].layer_kernels(function, values, probe))
@@ -71,7 +71,7 @@ class KernelView:
       regression: how well kernel regression with Θ predicts the test samples, where a quantity needs it.
       limit_regression: the same with Θ_∞.
       projection: P of the kernel's outputs, shape [outputs, C]; None: C are all.
-      weighted: Σ_l η_l Θ_l with the rates of the leaves, where a quantity needs it; None: all rates are one, it is Θ.
+      weighted: Σ_ℓ η_ℓ Θ_ℓ with the rates of the leaves, where a quantity needs it; None: all rates are one, it is Θ.
     """
 
     epoch: float

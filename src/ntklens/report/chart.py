@@ -38,6 +38,7 @@ class Series:
       points: drawn as points, not as a line.
       dashed: drawn so beside a solid line of the same colour; of the role reference dash-dotted beside a dotted one.
       hollow: points that are shown, but were left out of a fit.
+      bare: a line of few points has no marks, as marks in its figure stand for something else.
       detail: what a hover says beside the numbers.
       start: whether a logarithmic axis puts points at x = 0 beside its first tick: the start of training, a control.
       meaning: what its line or its points stand for, in the legend; empty if the legend does not name it.
@@ -53,6 +54,7 @@ class Series:
     points: bool = False
     dashed: bool = False
     hollow: bool = False
+    bare: bool = False
     detail: str = ""
     start: bool = False
     meaning: str = ""

@@ -32,7 +32,8 @@ PANEL_HEIGHT = 1.55  # inches, without labels
 REACH, LEAST_LABEL = 0.1, 6.5  # inches that the label of a y axis may be longer than its panel; its least size
 GAP, EDGE = 0.12, 0.04  # inches: between panels, around the figure
 BAR = 0.1  # inches: width of a colour bar
-LETTERS, NOTE = 26.0, 6.2  # of a note, on an inch; its size in points
+LETTERS, NOTE = 31.0, 6.2  # of a note, on an inch; its size in points
+INDENT = "\u2003"  # of what goes on from the line above: textwrap and matplotlib keep an em space
 LEGEND_LETTERS = 15.0  # of a legend, on an inch
 HANDLE = 4  # letters that a line or a symbol takes in a legend
 FEW = 12  # points of a line that are marked
@@ -113,7 +114,7 @@ GREEK = {
     "α": "alpha", "β": "beta", "χ": "chi", "η": "eta", "θ": "theta", "λ": "lambda", "Γ": "Gamma", "Δ": "Delta",
     "Θ": "Theta", "Σ": "Sigma", "∞": "infty", "∝": "propto", "±": "pm", "×": "times", "·": "cdot", "≈": "approx",
     "≤": "le", "≥": "ge", "⊗": "otimes", "…": "dots", "ε": "epsilon", "μ": "mu", "∂": "partial", "√": "surd",
-    "‖": "Vert", "|": "vert", "⟨": "langle", "⟩": "rangle",
+    "ℓ": "ell", "‖": "Vert", "|": "vert", "⟨": "langle", "⟩": "rangle",
 }  # fmt: skip
 SPECIAL = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "ᵀ": r"\textsuperscript{T}",
@@ -121,7 +122,7 @@ SPECIAL = {
 }  # fmt: skip
 HAT = re.compile("(\\w)\u0302")  # a letter with a combining circumflex
 SYMBOL = re.compile(
-    r"((?<![A-Za-z0-9_.])(?:Tr|[A-Za-zΑ-Ωα-ω])_[A-Za-z0-9∞]+(?![A-Za-z0-9_.]*=)"  # Γ_min
+    r"((?<![A-Za-z0-9_.])(?:Tr|[A-Za-zΑ-Ωα-ω])_[A-Za-z0-9∞ℓ]+(?![A-Za-z0-9_.]*=)"  # Γ_min
     r"|\^(?:\([^()]*\)|−?[A-Za-z0-9α-ω]+))"  # ^α, ^(α′−α)
 )
 
@@ -136,7 +137,7 @@ def _set_symbol(text: str) -> str:
     if text.startswith("^"):
         return f"$^{{{''.join(f'{_set_letter(c)} ' if c in GREEK else _set_letter(c) for c in text[1:].strip('()'))}}}$"
     letter, index = text.split("_", 1)
-    index = r"\infty" if index == "∞" else rf"\mathrm{{{index}}}" if len(index) > 1 else index
+    index = _set_letter(index) if index in GREEK else rf"\mathrm{{{index}}}" if len(index) > 1 else index
     return f"${_set_letter(letter)}_{{{index}}}$"
 
 
@@ -186,8 +187,10 @@ def _draw_panel(axes: Any, panel: Panel, keys: Sequence[Key], width: float) -> N
 
 
 def _wrap(note: str, width: float) -> list[str]:
-    """Return a note as lines that fit; what is joined by no-break spaces, as an interval is, is not divided."""
-    return textwrap.wrap(note, int(LETTERS * width), break_long_words=False, break_on_hyphens=False)
+    """Return a note as lines that fit, all but the first indented; what no-break spaces join, an interval, is whole."""
+    return textwrap.wrap(
+        note, int(LETTERS * width), subsequent_indent=INDENT, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _draw_series(axes: Any, series: Series, key: Key) -> None:
@@ -218,8 +221,13 @@ def style_series(series: Series, colour: str, marker: str) -> dict[str, Any]:
         return {"ls": "", "marker": marker, "ms": 3.8, "color": colour, "mfc": face, "zorder": 4}
     styles = (":", "-.") if series.role == "reference" else ("-", "--")
     style = styles[series.dashed]
-    own = marker if series.role == "mean" and len(series.x) <= FEW else None
+    own = marker if _is_marked(series) else None
     return {"ls": style, "color": colour, "lw": 0.9 if series.role in FIT_ROLES else 1.1, "marker": own, "ms": 3.5}
+
+
+def _is_marked(series: Series) -> bool:
+    """Return whether the points of a line are marked."""
+    return series.role == "mean" and not series.bare and len(series.x) <= FEW
 
 
 def _choose_scales(axes: Any, panel: Panel) -> None:
@@ -234,7 +242,7 @@ def _choose_scales(axes: Any, panel: Panel) -> None:
         else:
             positive = x[x > 0]
             axes.set_xscale("symlog", linthresh=positive.min() if len(positive) else 1.0, linscale=0.4)
-            marked = any(s.role == "mean" and len(s.x) <= FEW for s in panel.series)
+            marked = any(_is_marked(series) for series in panel.series)
             axes.set_xlim(-0.3 * positive.min() if marked and len(positive) else 0, x.max() * 1.1)
     if panel.y_log and (_find_extent(panel) > 0).any():
         axes.set_yscale("log")

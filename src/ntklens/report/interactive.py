@@ -88,6 +88,7 @@ def _describe_series(series: Series) -> dict[str, Any]:
         "points": series.points,
         "dashed": series.dashed,
         "hollow": series.hollow,
+        "bare": series.bare,
         "detail": to_markup(series.detail),
     }
     if series.low is not None and series.high is not None:

@@ -147,7 +147,7 @@
             opacity: s.role === "seed" ? (this.seeds ? 0.75 : 0.3) : 1, line: s.hollow ? { width: 1.5, color: colour } : { width: s.role === "minimum" ? 1.5 : 0, color: ink("--paper") } };
           if (s.low) trace.error_y = { type: "data", symmetric: false, array: s.y.map((v, i) => s.high[i] - v), arrayminus: s.y.map((v, i) => v - s.low[i]), thickness: 1.3, width: 0, color: colour };
         } else {
-          trace.mode = s.role === "mean" && s.y.length <= 14 ? "lines+markers" : "lines";
+          trace.mode = s.role === "mean" && !s.bare && s.y.length <= 14 ? "lines+markers" : "lines";
           trace.marker = { color: colour, size: 6, symbol: colours.markers[key.number % colours.markers.length] };
           if (s.role === "seed") trace.opacity = 0.6;
         }

@@ -149,16 +149,20 @@ def label_setting(setting: str, value: str, full_batch: bool = False) -> str:
 
 # A single letter, or Tr, with an index; `train_size` and `hidden_0` are names, not symbols.
 MINUS = re.compile(r"(?<=[\s\[(])-(?=\d)")  # not that of a name or a range
-SUBSCRIPT = re.compile(r"(?<![A-Za-z0-9_.])(Tr|[A-Za-zΑ-Ωα-ω])_([A-Za-z0-9∞]+)(?![A-Za-z0-9_.]*=)")
+SUBSCRIPT = re.compile(r"(?<![A-Za-z0-9_.])(Tr|[A-Za-zΑ-Ωα-ω])_([A-Za-z0-9∞ℓ]+)(?![A-Za-z0-9_.]*=)")
 SUPERSCRIPT = re.compile(r"\^(?:\(([^()]*)\)|(−?[A-Za-z0-9α-ω]+))")  # ^α, ^(α′−α)
 
 
 def to_math(text: str) -> str:
     """Return text with symbols such as `Γ_min` as matplotlib's math."""
-    name = r"\mathrm{Tr}"
-    return SUBSCRIPT.sub(
-        lambda m: rf"${name if m[1] == 'Tr' else m[1]}_{{\mathrm{{{m[2]}}}}}$", text.replace("$", r"\$")
-    )
+
+    def set_symbol(found: re.Match[str]) -> str:
+        letter, index = found[1], found[2]
+        letter = r"\mathrm{Tr}" if letter == "Tr" else letter
+        index = r"\ell" if index == "ℓ" else rf"\mathrm{{{index}}}"
+        return f"${letter}_{{{index}}}$"
+
+    return SUBSCRIPT.sub(set_symbol, text.replace("$", r"\$"))
 
 
 def to_markup(text: str) -> str:

@@ -64,9 +64,12 @@ def _chart_family(
     if forms := describe_forms(laws):
         words.append(
             "Solid: the preferred law, with its pointwise 95 % band; dashed: its closest rival; each is drawn only"
-            " where it describes the points, so that some panels have no curve. Where points"
-            " bend about a power law, or are too few to test for one, its exponent is their mean slope. Numbers in"
-            f" brackets are 95 % intervals. Forms: {forms}."
+            f" where it describes the points, so that some panels have no curve. Forms: {forms}."
+        )
+    if any(law.fits for law in laws):
+        words.append(
+            "Where points bend about a power law, or are too few to test for one, its exponent α is their mean slope."
+            " Numbers in brackets are 95 % intervals."
         )
     asked = [OBSERVABLES[name] for name in names if OBSERVABLES[name].asked]
     words += [f"{one.symbol}: {one.description}." for one in asked]

@@ -1,4 +1,4 @@
-"""Which layers stop moving first: β of each layer, its exponent, and the width of its transition."""
+"""Which layers stop moving first: β of each layer, its exponent, and where its transition lies."""
 
 import numpy as np
 
@@ -9,13 +9,13 @@ from ntklens.report.charts.members import Members, average_samples, choose_place
 from ntklens.report.charts.setup import describe_setup
 from ntklens.stats.powerlaw import Interval, Law
 
-RELATIVE = "mean of β_l / its mean at the smallest ± s.e.m."
+RELATIVE = "mean of β_ℓ / its mean at the smallest ± s.e.m."
 MOST_TICKS = 7
 EXPONENTS = (MOVING, "trace_change_layer", "minimum_effective_rank_layer")
 
 
 def chart_layer_order(study: Study, group: Members) -> Chart:
-    """Chart β_l against the axis, relative to where it starts; exponents and transitions of the layers in order."""
+    """Chart β_ℓ against the axis, relative to where it starts; exponents and transitions of the layers in order."""
     own = [law for law in study.layer_laws if (law.axis, law.group) == (group.axis, group.label)]
     laws = {name_layer(law.observable): law for law in own}
     layers = list(dict.fromkeys(layer for _, layer in laws))  # in the order of the data
@@ -23,7 +23,7 @@ def chart_layer_order(study: Study, group: Members) -> Chart:
     places = {layer: 1.0 + number for number, layer in enumerate(layers)}
     falling = [_draw_relative(laws[MOVING, layer], layer) for layer in layers if (MOVING, layer) in laws]
     panels = [
-        Panel("fall", group.title, "β_l / β_l at the smallest", falling, True, True,
+        Panel("fall", group.title, "β_ℓ / β_ℓ at the smallest", falling, True, True,
               x_ticks=choose_ticks(group.x, log=True))
     ]  # fmt: skip
     ticks = choose_places(len(layers), MOST_TICKS)
@@ -37,19 +37,19 @@ def chart_layer_order(study: Study, group: Members) -> Chart:
         label = f"slope α of {LAYER_OBSERVABLES[name]}"
         panels.append(Panel(name, "layer, numbered as in the legend", label, points, False, x_ticks=ticks))
     within = [
-        _draw_interval(layer, places[layer], one.scale, "crossover of β_l, 95 % interval")
+        _draw_interval(layer, places[layer], one.scale, "crossover of β_ℓ, 95 % interval")
         for one in study.layer_transitions
         if (one.axis, one.group) == (group.axis, group.label) and one.within
         and (layer := name_layer(one.observable)[1]) in places
     ]  # fmt: skip
     if within:
-        label = "width of the transition"
+        label = f"{group.title} of the transition"
         panels.append(Panel("transition", "layer, numbered as in the legend", label, within, False, True,
                             x_ticks=ticks))  # fmt: skip
     caption = (
         "Which layers stop moving first: β of each layer's share of Θ, relative to its mean at the smallest value; the"
-        " mean slopes α (exponents of fitted power laws) of β_l, ΔTr_l and Γ_l; and, where a pure power law of β_l is"
-        " rejected and its crossover lies within the sweep, the width of that. Layers are numbered from the inputs to"
+        " mean slopes α (exponents of fitted power laws) of β_ℓ, ΔTr_ℓ and Γ_ℓ; and, where a pure power law of β_ℓ is"
+        " rejected and its crossover lies within the sweep, where it lies. Layers are numbered from the inputs to"
         " the outputs."
         f" {describe_setup(study, group.runs)}"
     )

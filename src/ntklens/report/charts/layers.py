@@ -7,14 +7,14 @@ import xarray as xr
 
 from ntklens.analysis.study import Study
 from ntklens.report.chart import Chart, Panel, Series
-from ntklens.report.charts.members import Members, average, choose_ticks, make_layer_keys
+from ntklens.report.charts.members import Members, average_networks, choose_ticks, find_draws, make_layer_keys
 from ntklens.report.charts.setup import describe_setup
 
 QUANTITIES = (
-    ("trace_ratio", "β_l of the layer", False),
-    ("initial_effective_rank", "Γ_l at the start", True),
-    ("minimum_effective_rank", "Γ_l at the minimum", True),
-    ("weight_change", "|Δθ_l| / |θ_l|", True),
+    ("trace_ratio", "β_ℓ of the layer", False),
+    ("initial_effective_rank", "Γ_ℓ at the start", True),
+    ("minimum_effective_rank", "Γ_ℓ at the minimum", True),
+    ("weight_change", "|Δθ_ℓ| / |θ_ℓ|", True),
 )
 
 
@@ -23,11 +23,16 @@ def chart_layers(study: Study, group: Members, selected: Mapping[str, xr.Dataset
     runs = [selected[run] for run in group.runs]
     layers = [str(layer) for layer in study.data.layer.values]
     x = group.x if group.axis else np.arange(1.0, len(runs) + 1)
+    draws = find_draws(study.data, group.runs)
     panels = []
     for name, label, log in QUANTITIES:
-        values = [_measure(run, name) for run in runs]
+        values = np.full((len(runs), study.data.sizes["seed"], len(layers)), np.nan)
+        for row, run in enumerate(runs):
+            values[row, np.isin(study.data.seed.values, run.seed.values)] = _measure(run, name)
         series = [
-            s for number, layer in enumerate(layers) for s in _draw_layer(layer, x, [v[:, number] for v in values])
+            s
+            for number, layer in enumerate(layers)
+            for s in _draw_layer(layer, x, values[:, :, number], draws, study.data.seed.values)
         ]
         log = log or all(s.y[np.isfinite(s.y)].min(initial=1) > 0 for s in series)
         ticks = choose_ticks(x[x > 0], bool(group.axis))
@@ -68,21 +73,27 @@ def _measure(run: xr.Dataset, name: str) -> np.ndarray:
     return read(variables[name]).astype(float)
 
 
-def _draw_layer(layer: str, x: np.ndarray, values: list[np.ndarray]) -> list[Series]:
-    """Return a layer's line and its seeds; values of one x, of several runs, are taken together."""
-    places = np.unique(x)
-    together = [np.concatenate([v for v, at in zip(values, x, strict=True) if at == place]) for place in places]
-    mean = np.array([average(v)[0] for v in together])
-    error = np.array([average(v)[1] for v in together])
-    if not np.isfinite(mean).any():
+def _draw_layer(layer: str, x: np.ndarray, values: np.ndarray, draws: np.ndarray, seeds: np.ndarray) -> list[Series]:
+    """Return a layer's line, means and errors over networks as in other figures, and its seeds.
+
+    Args:
+      layer: its name.
+      x: place of each run, shape [R].
+      values: of each run and seed, shape [R, S], NaN where missing.
+      draws: of the training set, shape [R]: runs of one draw are the same networks on several probes.
+      seeds: their numbers, shape [S].
+    """
+    there = np.isfinite(values)
+    if not there.any():
         return []
-    seeds = np.concatenate([np.arange(len(v)) for v in together])
     dots = Series(
-        layer, "seed", np.repeat(places, [len(v) for v in together]), np.concatenate(together), seeds=seeds,
-        points=True, start=True, meaning="single seeds",
+        layer, "seed", np.broadcast_to(x[:, None], values.shape)[there], values[there],
+        seeds=np.broadcast_to(seeds, values.shape)[there], points=True, start=True, meaning="single seeds",
     )  # fmt: skip
-    there = np.isfinite(mean)
+    places = np.unique(x[there.any(axis=1)])
+    together = [average_networks(values[x == place], draws[x == place]) for place in places]
+    mean, error = (np.array([part[number] for part in together]) for number in (0, 1))
     error = np.nan_to_num(error)
-    line = Series(layer, "mean", places[there], mean[there], (mean - error)[there], (mean + error)[there], detail=layer,
-                  start=True, meaning="mean over seeds ± s.e.m.")  # fmt: skip
+    line = Series(layer, "mean", places, mean, mean - error, mean + error, detail=layer, start=True,
+                  meaning="mean over seeds ± s.e.m.")  # fmt: skip
     return [line, dots]

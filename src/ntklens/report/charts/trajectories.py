@@ -114,7 +114,7 @@ def _draw_curve(run: xr.Dataset, variable: str, key: str, dashed: bool, detail: 
     alone = np.isnan(error).all()
     curve = Series(
         key, "mean", epoch, mean, None if alone else mean - error, None if alone else mean + error,
-        dashed=dashed, detail=detail, start=True, meaning=_name_curve(detail, alone),
+        dashed=dashed, bare=True, detail=detail, start=True, meaning=_name_curve(detail, alone),
     )  # fmt: skip
     return [curve, join_seeds(run, key, np.broadcast_to(epoch, values.shape), values, seeds, dashed, detail)]
 
@@ -154,7 +154,7 @@ def _draw_path(run: xr.Dataset, key: str, seeds: int) -> list[Series]:
     alone = np.isnan(error).all()
     path = Series(
         key, "mean", _average_losses(loss), mean,
-        None if alone else mean - error, None if alone else mean + error, meaning=_name_curve("", alone),
+        None if alone else mean - error, None if alone else mean + error, bare=True, meaning=_name_curve("", alone),
     )  # fmt: skip
     return [path, join_seeds(run, key, loss, trace, seeds)]
 

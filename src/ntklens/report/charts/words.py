@@ -23,7 +23,7 @@ FORMS: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
     ),
 }  # fmt: skip
 SLOPE = "mean slope"  # of a power law that is not told from others
-BENT = "bends, mean slope"  # of one that is rejected
+BENT = "bends"  # of one that is rejected: its number is a mean slope, as the caption says
 UNBOUNDED = {"affine": (("intercept", "a"), ("slope", "b"))}  # numbers where those of `FORMS` have no bounds
 
 
