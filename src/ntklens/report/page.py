@@ -368,7 +368,7 @@ def _list_fit_rows(study: Study) -> list[dict[str, Any]]:
                 _cell(f"{len(fit.x)}", len(fit.x)),
                 _cell("–" if math.isnan(fit.misfit) else f"{fit.misfit:.1%}", fit.misfit),
                 *(_cell(format_number(value), value) for value in (fit.r2, fit.aicc, fit.holdout)),
-                _cell(row["not_preferred"], kind="names"),
+                _cell(str(row["not_preferred"]), kind="names"),
                 *(_cell(format_number(value), value) for value in (fit.without_top.value, fit.without_bottom.value)),
                 _cell(f"[{format_number(boot.low)}, {format_number(boot.high)}]" if math.isfinite(boot.low) else "–",
                       boot.high - boot.low),

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 
-from ntklens.analysis.claims import is_decided
 from ntklens.analysis.diagnostics import NOTE
 from ntklens.analysis.groups import Group
 from ntklens.analysis.settings import is_full_batch, read_configs
@@ -58,7 +57,7 @@ def print_summary(study: Study, console: Console) -> None:
 
 def _select_sentences(study: Study, *kinds: Kind) -> Iterator[str]:
     """Yield the summary's sentences of some kinds; verdicts on papers only where there is one."""
-    decided = any(is_decided(claim) for claim in study.claims)
+    decided = any(claim.is_decided for claim in study.claims)
     for sentence in study.summary:
         if sentence.kind in kinds and (decided or sentence.kind != Kind.CLAIMS):
             yield sentence

@@ -13,7 +13,6 @@ from ntklens.analysis.claims.judge import (
     describe_multiplicity,
     find_papers,
     find_span,
-    is_decided,
     judge_claims,
     name_protocol,
     summarise_claims,
@@ -21,6 +20,5 @@ from ntklens.analysis.claims.judge import (
 
 __all__ = [
     "CONTRADICTED", "DATA", "INCONCLUSIVE", "NOT_SWEPT", "OUTSIDE", "SUPPORTED", "WIDTH", "Claim", "describe_column",
-    "describe_multiplicity", "find_papers", "find_span", "is_decided", "judge_claims", "name_protocol",
-    "summarise_claims",
+    "describe_multiplicity", "find_papers", "find_span", "judge_claims", "name_protocol", "summarise_claims",
 ]  # fmt: skip

@@ -82,6 +82,11 @@ class Claim:
     family_verdict: str = ""
 
     @property
+    def is_decided(self) -> bool:
+        """Whether the statement was judged in these runs."""
+        return self.verdict not in (OUTSIDE, NOT_SWEPT)
+
+    @property
     def has_interval(self) -> bool:
         """Whether an interval stands behind the number."""
         return math.isfinite(self.measured.value) and not math.isnan(self.measured.low)
@@ -344,17 +349,12 @@ def describe_column(data: xr.Dataset, group: Group) -> dict[str, str]:
     return words
 
 
-def is_decided(claim: Claim) -> bool:
-    """Return whether a statement was judged in these runs."""
-    return claim.verdict not in (OUTSIDE, NOT_SWEPT)
-
-
 def summarise_claims(claims: Sequence[Claim]) -> list[str]:
     """Return a sentence for each paper: how many of its statements have which verdict, or that none is judged."""
     sentences = []
     for paper in dict.fromkeys(claim.paper for claim in claims):
         own = [claim for claim in claims if claim.paper == paper]
-        if not any(is_decided(claim) for claim in own):
+        if not any(claim.is_decided for claim in own):
             sentences.append(
                 f"No statement of {paper} is judged: these runs are none that it states anything of, or cover too "
                 "little of the range."
