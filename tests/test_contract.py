@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from contract import OWN, SETS, SMALL, check, configure, list_options
+from ntklens.config.options import name_choice
 from ntklens.errors import InputError
 from ntklens.jobs.build import build_trainer
 from ntklens.jobs.datasets import load_dataset
@@ -30,7 +31,7 @@ def try_model(cfg):
     try:
         check_model(cfg, load_dataset(cfg), build_trainer)
     except InputError as refusal:
-        if str(refusal).startswith(f"model._target_={cfg.model._target_}: "):
+        if str(refusal).startswith(f"{name_choice('model', cfg.model._target_)}: "):
             raise Refused from refusal
         raise
 

@@ -24,7 +24,7 @@ def test_a_run_is_trained_and_loaded_like_that_of_the_command_line(tmp_path, mon
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.width=abc"], "model.width: must be an integer"),
+        (["model.width=abc"], "model.width=abc: must be an integer"),
         (["model.widht=3"], "model.width"),
         (["model=nothing"], "model"),
         (["training.epochs=-1"], "training.epochs"),

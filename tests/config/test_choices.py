@@ -27,7 +27,7 @@ REFUSED = {
         "dataset.operation=plus: must be one of add, subtract, multiply, divide"
     ),
     "training.loss=mse,hinge": "training.loss=hinge: must be one of cross_entropy, mse",
-    "model.width=32,abc": "model.width=abc: must be an integer, not 'abc'; type model.width=10",
+    "model.width=32,abc": "model.width=abc: must be an integer; type model.width=32",
 }
 
 

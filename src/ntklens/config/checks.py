@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ntklens.config.identity import AUTO, RESOLVED, is_not_identity, is_same, list_neutral
 from ntklens.config.lines import find_key, format_override, get_words
-from ntklens.config.options import check_choices, describe_unknown_key, list_choices, type_groups
+from ntklens.config.options import check_choices, describe_unknown_key, list_choices, name_choice, type_groups
 from ntklens.config.schemas import KEPT
 from ntklens.config.task import find_task
 from ntklens.errors import InputError
@@ -157,7 +157,7 @@ def _check_step(cfg: DictConfig) -> None:
     if rate == AUTO and target not in DESCENDING:
         raise InputError(
             f"optimizer.learning_rate={AUTO}: c (1 − momentum)/λ_0 is a rule for optimizer=sgd and momentum, "
-            f"not for {target}; type a number, or protocol=resolved"
+            f"not for {name_choice('optimizer', target)}; type a number, or protocol=resolved"
         )
     ruled = rate is RESOLVED or rate == AUTO
     divisor = cfg.protocol.step_divisor

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -13,19 +13,25 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from ntklens.config.lines import (
     COMMAND,
     NOT_A_VALUE,
+    find_key,
     format_command,
     format_override,
     get_words,
+    join_split,
     order_words,
     quote_word,
     suggest_quotes,
 )
-from ntklens.config.options import describe_unknown_key, suggest_key
-from ntklens.config.schemas import Config, find_config_directory
+from ntklens.config.options import describe_unknown_key, describe_wrong_kind, suggest_key
+from ntklens.config.schemas import KEPT, Config, find_config_directory
 from ntklens.errors import InputError
+from ntklens.recording.quantities import list_optional
+from ntklens.words import correct_names
 
 NAMES = {entry.name for entry in fields(Config)} | {"hydra", "scaling", "experiment", "protocol"}
 NOISE = ("full_key:", "object_type=", "reference_type=", "See https://")
+LISTED: dict[str, Callable[[], Sequence[str]]] = {"metrics": list_optional, "keep": lambda: KEPT}  # what lists may hold
+TEXTS = ("name", "paths.results", "dataset.root", "dataset.name")  # keys whose values may hold commas and spaces
 KINDS = {"Integer": "an integer", "Float": "a number", "String": "text", "bool": "true or false"}
 
 
@@ -72,6 +78,8 @@ def describe(error: Exception) -> str:
 
 
 def _describe_unreadable(word: str, text: str) -> str:
+    if split := join_split(get_words(), word):
+        return f"{split[0]}: a shell splits this at its spaces; type: {split[1]}"
     key, equals, value = word.partition("=")
     if not equals:
         return _describe_without_value(word)
@@ -100,6 +108,10 @@ def _describe_without_value(word: str) -> str:
         return f"{word}: not key=value; type task={bare}"
     if (find_config_directory() / "experiment" / f"{bare}.yaml").exists():
         return f"{word}: not key=value; type experiment={bare}"
+    words = get_words()
+    before = words[words.index(word) - 1] if word in words[1:] else ""
+    if find_key(before) in TEXTS and not _is_known(bare):
+        return f"{before} {word}: a shell splits this at its spaces; type {quote_word(f'{before} {word}')}"
     return f"{word}: not key=value; type {bare}=VALUE"
 
 
@@ -119,7 +131,7 @@ def _describe_several(word: str) -> str:
     words = [typed for typed in get_words() if typed not in ("--run", "-r")]
     line = format_command(order_words(["-m", *map(_correct_key, words)]))
     quoted = _quote_text(key, value)
-    text = f" (as one text: {quoted})" if key in ("name", "paths.results", "dataset.root", "dataset.name") else ""
+    text = f" (as one text: {quoted})" if key in TEXTS else ""
     return f"{word}: several values are a sweep, which needs -m{text}; type: {line}"
 
 
@@ -154,9 +166,12 @@ def _describe_wrong_kind(key: str, cause: ValidationError, text: str) -> str:
         listed = ",".join(map(str, value))
         return f"{shown}: must be {KINDS.get(kind, kind)}, not a list; for a sweep type: {COMMAND} -m {key}={listed}"
     if "is not a ListConfig" in str(cause):
-        return f"{shown}: must be a list; type {key}=[{value}]"
+        known = LISTED[key]() if key in LISTED else [str(value)]
+        meant = correct_names([str(value)], known)
+        hint = f"; type {key}=[{meant[0]}]" if meant else f" of some of {', '.join(known)}"
+        return f"{shown}: must be a list{hint}"
     if kind in KINDS:
-        return f"{shown}: must be {KINDS[kind]}, not {value!r}; type {key}={_find_example(kind, value)}"
+        return describe_wrong_kind(key, value, KINDS[kind], _find_example(kind, value))
     return f"{shown}: {str(cause).splitlines()[0]}"
 
 

@@ -103,6 +103,17 @@ def hold_back(words: Sequence[str]) -> list[str]:
     return held
 
 
+def list_typed(key: str) -> list[str]:
+    """Return the values that the last word with this key lists, as Hydra reads them: several are a sweep's."""
+    words = [word for word in get_words() if find_key(word) == key]
+    override = _parse(words[-1]) if words else None
+    if override is None or override.is_delete():
+        return []
+    if override.is_discrete_sweep():
+        return list(override.sweep_string_iterator())
+    return [override.get_value_element_as_str()]
+
+
 def _has_several(key: str, value: str) -> bool:
     override = _parse(f"{key}={value}")
     return override is not None and override.is_sweep_override()
@@ -175,6 +186,32 @@ def format_task(task: str, folder: Path) -> str:
     if str(folder.parent) != "multirun":
         words.append(format_override("paths.results", str(folder.parent)))
     return format_command(words)
+
+
+def join_split(words: Sequence[str], word: str) -> tuple[str, str] | None:
+    """Return what a shell split at its spaces, as typed, and the line with it whole; None if `word` is no part of such.
+
+    Args:
+      words: options first.
+      word: that Hydra cannot read: `model.width=32,` before `64`.
+    """
+    groups: list[list[str]] = []
+    for one in words:
+        before = "".join(groups[-1]) if groups else "-"
+        opened = sum(map(before.count, "[{(")) > sum(map(before.count, "]})"))
+        inside = opened or one[:1] in (",", "=") or (before[-1:] in (",", "=") and "=" not in one)
+        if inside and before[0] != "-" and one[:1] != "-":
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+    split = next((group for group in groups if word in group and len(group) > 1), None)
+    whole = _parse("".join(split)) if split else None
+    if split is None or whole is None:
+        return None
+    line = ["".join(group) for group in groups]
+    if whole.is_sweep_override() and not {"-m", "--multirun"} & set(words):
+        line = ["-m", *line]
+    return " ".join(split), format_command(line)
 
 
 def find_key(word: str) -> str:

@@ -4,7 +4,7 @@ So an option of anyone's own, a YAML file in a folder given by --config-dir, is 
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,17 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ntklens.config.identity import AUTO, RESOLVED
-from ntklens.config.lines import find_key, format_override, get_words
+from ntklens.config.lines import find_key, format_override, get_words, list_typed
 from ntklens.config.schemas import ALIASES, Config, find_config_directory
 from ntklens.config.signatures import Arguments, read_arguments
 from ntklens.errors import InputError
 
 # Group → the arguments of its targets that the program gives.
 GROUPS: dict[str, tuple[str, ...]] = {"model": ("classes",), "dataset": (), "optimizer": (), "tracking": ()}
+CHOSEN = (*GROUPS, "task")  # groups whose options have keys of their own
 # Numbers for which optax's signatures name no plain type.
 KINDS = {"optimizer.momentum": float}
+READ: dict[str, Callable[[str], Any]] = {"an integer": int, "a number": float}  # kind → what reads its values
 RULED = "optimizer.learning_rate"  # may be left to a rule
 CHOICES = "choices"  # of a field's metadata
 
@@ -60,7 +62,29 @@ def _convert_step(cfg: DictConfig) -> None:
             raise TypeError
         cfg.optimizer.learning_rate = float(rate)
     except (TypeError, ValueError):
-        raise InputError(f"{RULED}={rate}: must be a number, not {rate!r}; type {RULED}=0.001") from None
+        raise InputError(describe_wrong_kind(RULED, rate, "a number", "0.001")) from None
+
+
+def describe_wrong_kind(key: str, value: Any, kind: str, example: str) -> str:
+    """Return the line for a value of another kind: where a sweep lists it, with the values that are of this kind.
+
+    Args:
+      key: as typed.
+      value: as it was read.
+      kind: a key of `READ`, or another that no sweep is searched for.
+      example: a value of this kind.
+    """
+    right = [one for one in list_typed(key) if _is_read(one, kind)]
+    hint = f"; type {key}={','.join(right)}" if right else f", such as {key}={example}"
+    return f"{format_override(key, value)}: must be {kind}{hint}"
+
+
+def _is_read(text: str, kind: str) -> bool:
+    try:
+        READ[kind](text)
+    except (KeyError, ValueError):
+        return False
+    return True
 
 
 def _is_typed(node: DictConfig) -> bool:
@@ -149,7 +173,26 @@ def _describe_unknown(group: str, target: str, name: str, known: Iterable[str]) 
         return describe_unknown_key(f"{group}.{name}", others)
     near = difflib.get_close_matches(name, others, n=1)
     hint = f"did you mean {near[0]}" if near else f"there are {', '.join(others)}"
-    return f"{group}._target_={target}: takes no argument {name}; {hint}"
+    return f"{name_choice(group, target)}: {target} takes no argument {name}; {hint}"
+
+
+def name_choice(group: str, target: object) -> str:
+    """Return the word that chose a group's target: `model=cnn`, or `model._target_=…` if it was typed, or none was.
+
+    Args:
+      group: such as model.
+      target: its `_target_`, of one configuration.
+    """
+    word, options, typed = f"{group}._target_={target}", list_options(group), list_typed(group)
+    if list_typed(f"{group}._target_"):
+        return word
+    found = typed if len(typed) == 1 else [name for name in typed or options if _get_target(options, name) == target]
+    found = found or [name for name in typed if not _get_target(options, name)]  # of one's own, made of another
+    return f"{group}={found[0]}" if len(found) == 1 else word
+
+
+def _get_target(options: Mapping[str, Mapping[str, Any]], name: str) -> object:
+    return options.get(name, {}).get("_target_")
 
 
 def list_options(group: str) -> dict[str, dict[str, Any]]:
@@ -165,6 +208,12 @@ def list_options(group: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def _list_owners(key: str) -> list[str]:
+    """Return the options of a key's group whose files have it."""
+    group, _, leaf = key.rpartition(".")
+    return [name for name, keys in list_options(group).items() if leaf in keys] if group in CHOSEN else []
+
+
 def suggest_key(key: str) -> str | None:
     """Return the key that is meant by one that does not exist: its other name, or the group that it belongs to.
 
@@ -174,7 +223,7 @@ def suggest_key(key: str) -> str | None:
     leaf = key.rpartition(".")[2].lower()
     if leaf in ALIASES and ALIASES[leaf] != key:
         return ALIASES[leaf]
-    places = [f"{group}.{leaf}" for group in GROUPS if any(leaf in keys for keys in list_options(group).values())]
+    places = [f"{group}.{leaf}" for group in CHOSEN if _list_owners(f"{group}.{leaf}")]
     places += [
         f"{entry.name}.{leaf}"
         for entry in fields(Config)
@@ -192,18 +241,20 @@ def describe_unknown_key(key: str, known: Iterable[str], target: str = "") -> st
       known: the keys of its group.
       target: the `_target_` of its group, if there is one.
     """
-    group, _, leaf = key.rpartition(".")
+    group = key.rpartition(".")[0]
     names = sorted(name for name in known if name != "_target_")
     if group == "hydra.launcher" and not names:  # launchers of this machine: they take launch.workers
         line = f"-m hydra/launcher=slurm_gpu {key}{_find_typed_value(key)}"
         return f"{key}: the chosen hydra/launcher has no such key; on a cluster type {line}"
-    hint = _find_argument_hint(key, target) or _find_typed_hint(key) or _find_near(group, leaf, names)
-    return f"{key}: unknown key; {hint or 'there are ' + ', '.join(names)}"
+    hint = _find_argument_hint(key, target) or _find_typed_hint(key) or _find_near(key, names)
+    there = f"there are {', '.join(names)}" if names else f"the chosen {group} has none"
+    return f"{key}: unknown key; {hint or there}"
 
 
-def _find_near(group: str, leaf: str, names: Sequence[str]) -> str:
+def _find_near(key: str, names: Sequence[str]) -> str:
+    group, point, leaf = key.rpartition(".")
     near = difflib.get_close_matches(leaf, names, n=1)
-    return f"did you mean {f'{group}.' if group else ''}{near[0]}" if near else ""
+    return f"did you mean {group}{point}{near[0]}{_find_typed_value(key)}" if near else ""
 
 
 def _find_argument_hint(key: str, target: str) -> str:
@@ -237,10 +288,18 @@ def _find_default(group: str) -> str | None:
 def _find_typed_hint(key: str) -> str:
     """Return what to type instead of a key that has another name or belongs to another option, with its value."""
     value = _find_typed_value(key)
-    group, _, leaf = key.rpartition(".")
-    if group in GROUPS and (options := [name for name, keys in list_options(group).items() if leaf in keys]):
-        listed = " or ".join(f"{group}={option}" for option in options)
+    if options := _list_owners(key):
+        group = key.partition(".")[0]
         first = default if (default := _find_default(group)) in options else options[0]
-        return f"it belongs to {listed}; type {group}={first} {key}{value}"
+        return f"it belongs to {_list_choices(key)}; type {group}={first} {key}{value}"
     right = suggest_key(key)
-    return f"did you mean {right}{value}" if right else ""
+    if not right:
+        return ""
+    group, options = right.partition(".")[0], _list_owners(right)
+    chosen = list_typed(group) or [str(_find_default(group))]
+    others = bool(options) and all(_get_target(list_options(group), one) and one not in options for one in chosen)
+    return f"did you mean {right}{value}" + (f", which belongs to {_list_choices(right)}" if others else "")
+
+
+def _list_choices(key: str) -> str:
+    return " or ".join(f"{key.partition('.')[0]}={option}" for option in _list_owners(key))

@@ -8,6 +8,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from ntklens.config.construct import construct
+from ntklens.config.options import name_choice
 from ntklens.data.dataset import Dataset, Split
 from ntklens.data.split import compute_checksum
 from ntklens.errors import InputError
@@ -154,4 +155,4 @@ def _first_line(error: Exception) -> str:
 
 
 def _refuse(node: DictConfig, reason: str) -> InputError:
-    return InputError(f"dataset._target_={node._target_}: {reason}")
+    return InputError(f"{name_choice('dataset', node._target_)}: {reason}")

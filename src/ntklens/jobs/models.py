@@ -13,6 +13,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from ntklens.config.construct import construct
+from ntklens.config.options import name_choice
 from ntklens.data import Dataset
 from ntklens.errors import InputError
 from ntklens.ntk.layers import call_function, mark_parameters
@@ -254,10 +255,9 @@ def _check_tokens(node: DictConfig, apply: Apply, params: Params, dataset: Datas
     split = max(filter(len, splits), key=lambda split: split.inputs.max())
     row = split.inputs[split.inputs.reshape(len(split), -1).max(1).argmax()]
     if np.isnan(jax.jit(apply)(params, jnp.asarray(row[None], jnp.int32))).any():
-        shown = (
-            f"model.vocabulary={node.vocabulary}: " if node.get("vocabulary") else f"model._target_={node._target_}: "
-        )
-        raise InputError(f"{shown}gives NaN for token {np.max(row)}; the data's tokens are 0 … {np.max(row)}")
+        known = node.get("vocabulary")
+        shown = f"model.vocabulary={known}" if known else name_choice("model", node._target_)
+        raise InputError(f"{shown}: gives NaN for token {np.max(row)}; the data's tokens are 0 … {np.max(row)}")
 
 
 def _pick_samples(dataset: Dataset) -> jax.Array:
@@ -273,4 +273,4 @@ def _refuse(node: DictConfig, reason: str | Exception) -> InputError:
         line = " ".join(str(reason).strip().splitlines()[:1])
         plain = type(reason) is ValueError
         reason = line.replace("f(params, x)", "the network", 1) if plain else f"{type(reason).__name__}: {line}"
-    return InputError(f"model._target_={node._target_}: {reason}")
+    return InputError(f"{name_choice('model', node._target_)}: {reason}")

@@ -8,6 +8,7 @@ import optax
 from omegaconf import DictConfig
 
 from ntklens.config.construct import construct
+from ntklens.config.options import name_choice
 from ntklens.errors import InputError
 from ntklens.jobs.models import Model
 from ntklens.training.ensemble import Precondition
@@ -48,7 +49,7 @@ def build_optimizer(node: DictConfig, network: Model, model: DictConfig) -> Opti
     if target not in SCALED:
         key = "output_scale" if factors is None else "parameterization"
         raise InputError(
-            f"model.{key}={model.get(key)}: has no rule for the rates of optimizer._target_={target}; type "
+            f"model.{key}={model.get(key)}: has no rule for the rates of {name_choice('optimizer', target)}; type "
             f"optimizer=sgd, momentum, adam or adamw, or leave model.{key} out"
         )
     make, step = SCALED[target], 1.0 if scale is None else scale_steps(target, scale)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ntklens.errors import InputError
+from ntklens.words import correct_names
 
 if TYPE_CHECKING:
     from ntklens.recording.measure import RecordView
@@ -367,11 +368,14 @@ def list_curves() -> tuple[str, ...]:
 
 def check_metrics(metrics: Iterable[str]) -> None:
     """Raise InputError where `metrics` lists something else than optional quantities."""
-    known = list_optional()
-    if unknown := [str(name) for name in metrics if name not in known]:
-        always = ", ".join(name for name in unknown if name in QUANTITIES)
-        reason = f"{always} is always recorded" if always else f"must list none or some of {', '.join(known)}"
-        raise InputError(f"metrics=[{','.join(map(str, metrics))}]: {reason}")
+    known, names = list_optional(), [str(name) for name in metrics]
+    if unknown := [name for name in names if name not in known]:
+        reason = f"must list none or some of {', '.join(known)}"
+        if always := ", ".join(name for name in unknown if name in QUANTITIES):
+            reason = f"{always} is always recorded"
+        elif meant := correct_names(names, known):
+            reason = f"there is no quantity {', '.join(unknown)}; type metrics=[{','.join(meant)}]"
+        raise InputError(f"metrics=[{','.join(names)}]: {reason}")
 
 
 def list_metrics(metrics: Iterable[str], probes: int, estimated: bool = False) -> tuple[str, ...]:

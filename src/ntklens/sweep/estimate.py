@@ -10,6 +10,7 @@ import jax
 from omegaconf import DictConfig, OmegaConf
 
 from ntklens.config.identity import RESOLVED, STEP_RULES, find_step_rule
+from ntklens.config.options import name_choice
 from ntklens.data import Dataset
 from ntklens.errors import InputError
 from ntklens.jobs.build import build_trainer, count_member_needs, count_sizes, describe_sample, make_record_steps
@@ -51,7 +52,7 @@ def estimate_cost(cfg: DictConfig) -> Cost:
     except InputError:
         raise
     except Exception as error:  # whatever a model says when it is traced
-        raise InputError(f"model._target_={cfg.model._target_}: {type(error).__name__}: {error}") from error
+        raise InputError(f"{name_choice('model', cfg.model._target_)}: {type(error).__name__}: {error}") from error
 
 
 def _name_programs(relevant: dict[str, Any]) -> str:
