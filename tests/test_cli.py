@@ -73,7 +73,10 @@ def expect_refusal(result, folder, *fragments):
         (["optimizer.learning_rate=fast"], ["optimizer.learning_rate=fast", "must be a number"]),
         (["optimizer.learning_rate=null"], ["optimizer.learning_rate=null", "needs a value"]),
         (["optimizer.learning_rate=auto"], ["optimizer.learning_rate=auto", "optimizer=sgd", "not for optimizer=adam"]),
-        (["optimizer=lion", "optimizer.learning_rate=auto"], ["optimizer.learning_rate=auto", "not for optimizer=lion"]),
+        (
+            ["optimizer=lion", "optimizer.learning_rate=auto"],
+            ["optimizer.learning_rate=auto", "not for optimizer=lion"],
+        ),
         (["protocol=resolved", "optimizer.learning_rate=0.1"], ["optimizer.learning_rate=0.1", "protocol=resolved"]),
         (["protocol=resolved", "optimizer.learning_rate=auto"], ["optimizer.learning_rate=auto", "protocol=resolved"]),
         (["protocol.step_divisor=3"], ["protocol.step_divisor=3", "protocol=resolved"]),

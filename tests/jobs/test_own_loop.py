@@ -170,7 +170,7 @@ def test_updates_may_take_the_memory_of_the_parameters(tmp_path):
 def test_other_initial_parameters_than_announced_are_taken_and_said(tmp_path):
     recorder = ntklens.Recorder(apply, START, probe=X)
     with pytest.warns(UserWarning, match="other parameters than"):
-        recorder(1, shift(START, 1), train_loss=1.0, test_loss=1.0)
+        recorder(0, shift(START, 1), train_loss=1.0, test_loss=1.0)
     recorder.save(tmp_path)
     assert ntklens.load(tmp_path)["weight_change"].values.ravel().tolist() == [0.0]
 
@@ -205,6 +205,13 @@ def call(step=1, params=START, **losses):
         (lambda: ntklens.Recorder(apply, START, probe=X, record_ratio=0.5), "record_ratio=0.5: must be a number"),
         (lambda: ntklens.Recorder(apply, START, probe=X).save("nowhere"), "nothing was recorded"),
         (lambda: call(0), "updates must increase, and the call before was at 0"),
+        (
+            lambda: ntklens.Recorder(apply, START, probe=X)(5, START, train_loss=1.0, test_loss=1.0),
+            r"recorder\(5, …\): the first call must be before the first update, recorder\(0, params, …\)",
+        ),
+        (lambda: call(trian_loss=1.0), "there is no trian_loss; did you mean train_loss=…"),
+        (lambda: call(error=1.0), "there is no error; there are train_loss, test_loss, selection_loss"),
+        (lambda: ntklens.Recorder(apply, START, probe=X)(0, START, test_loss=1.0), "'train_loss'; type recorder"),
         (lambda: call(1.5), "must be an integer"),
         (lambda: call(train_loss=jnp.ones(3)), r"train_loss must be one number, not \[3\]"),
         (lambda: call(test_loss=None), "test_loss must be one number"),

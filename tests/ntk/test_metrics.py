@@ -57,6 +57,12 @@ def test_effective_rank_equals_the_oracle_and_ignores_scale(kind):
 def test_effective_rank_of_known_spectra():
     assert metrics.effective_rank(np.eye(7)) == pytest.approx(7)
     assert metrics.effective_rank(np.ones((7, 7))) == pytest.approx(1)
+
+
+@each_kind
+def test_a_zero_kernel_has_no_effective_rank(kind):
+    """Its normalised spectrum is 0/0: any number, 0 or 1 too, would be a limit of some kernels and not of others."""
+    assert np.isnan(metrics.effective_rank(kind(np.zeros((3, 2, 3, 2)))))
     assert metrics.effective_rank_from_eigenvalues(np.array([1.0, 1.0, 0.0, -1e-3])) == pytest.approx(2)
     assert metrics.effective_rank_from_eigenvalues(np.array([3.0, 1.0])) == pytest.approx(
         np.exp(-0.75 * np.log(0.75) - 0.25 * np.log(0.25))

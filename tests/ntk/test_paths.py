@@ -179,7 +179,7 @@ def test_an_explanation_has_a_line_for_every_leaf_and_the_sum(capsys):
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(params)]
     assert sorted(name for line in lines for name in re.split(r"  +", line)[0].split(" + ")) == sorted(paths)
     assert f"{found.chunk} samples at a time" in passes
-    assert total.split() == ["sum", "at", "the", "peak", f"{found.operations / 1e9:.3f}", f"{found.bytes / 2**20:.1f}"]
+    assert total.split() == ["sum", "at", "the", "peak", f"{found.operations / 1e9:.3g}", f"{found.bytes / 2**20:.3g}"]
 
 
 def test_operations_of_a_dense_layer_are_those_of_its_grams():

@@ -1,15 +1,16 @@
 """Trajectories of networks that somebody trains in a loop of their own."""
 
 import functools
+import inspect
 import json
 import math
 import operator
 import re
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +33,32 @@ from ntklens.store.provenance import describe_environment
 from ntklens.store.stack import flatten_config
 from ntklens.store.trajectory import FILE_NAME, encode_trajectory, publish_trajectory
 from ntklens.training.ensemble import PRECISION, Params
+from ntklens.words import correct_names
 
+Arguments = ParamSpec("Arguments")
 GIVEN = ("train_loss", "selection_loss", "test_loss", "train_accuracy", "test_accuracy")  # by the training loop
+EXAMPLE = "recorder(step, params, train_loss=…, test_loss=…)"
 NAME_LENGTH = 100  # of a run's directory, without its key
+
+
+def _check_names(call: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Return the call with an error of ours where a value has a name that it does not take, or one is missing."""
+    signature = inspect.signature(call)
+    names = [name for name, one in signature.parameters.items() if one.kind is one.KEYWORD_ONLY]
+
+    @functools.wraps(call)
+    def checked(*args: Arguments.args, **values: Arguments.kwargs) -> None:
+        try:
+            signature.bind(*args, **values)
+        except TypeError as error:
+            unknown = [name for name in values if name not in signature.parameters]
+            meant = correct_names(unknown[:1], names)
+            hint = f"did you mean {meant[0]}=…" if meant else f"there are {', '.join(names)}"
+            text = f"there is no {unknown[0]}; {hint}" if unknown else f"{error}; type {EXAMPLE}"
+            raise InputError(f"recorder(step, …): {text}") from None
+        call(*args, **values)
+
+    return checked
 
 
 class Recorder:
@@ -107,6 +131,7 @@ class Recorder:
         self._started = time.monotonic()
         self._saved: dict[Path, tuple[int, int]] = {}
 
+    @_check_names
     def __call__(
         self,
         step: int,
@@ -133,8 +158,8 @@ class Recorder:
             test_accuracy: that of the samples of `test_loss`.
 
         Raises:
-            InputError: if `step` does not increase, a value is no number, `params` are not like the first, or `apply`
-                has changed.
+            InputError: if the first `step` is not 0 or a later one does not increase, a value is no number, is missing
+                or has another name, `params` are not like the first, or `apply` has changed.
         """
         number = self._check_step(step)
         if self.diverged:
@@ -172,7 +197,7 @@ class Recorder:
                 that another recorder saved, or cannot be written.
         """
         if self._latest is None:
-            raise InputError("save: nothing was recorded; call recorder(step, params, train_loss=…, test_loss=…) first")
+            raise InputError(f"save: nothing was recorded; call {EXAMPLE} first")
         key = hash_identity({"recorder": "own loop", "config": self._config})
         run = Path(folder) / _name_run(self._config, key)
         path = find_seed_directory(run, self._seed) / FILE_NAME
@@ -211,6 +236,11 @@ class Recorder:
             raise InputError(f"recorder({step!r}, …): the number of updates done must be an integer") from None
         if number < 0:
             raise InputError(f"recorder({number}, …): the number of updates done must not be negative")
+        if self._latest is None and number:
+            raise InputError(
+                f"recorder({number}, …): the first call must be before the first update, recorder(0, params, …): all "
+                "changes of the kernel are measured from there"
+            )
         if self._latest is not None and number <= self._latest[0]:
             raise InputError(
                 f"recorder({number}, …): updates must increase, and the call before was at {self._latest[0]}"
@@ -232,7 +262,7 @@ class Recorder:
         if not self._chooser and not _are_equal(self._apply, core.initial, stacked):
             warnings.warn(
                 f"recorder({step}, …): the first call has other parameters than Recorder(apply, params) had: they are "
-                "taken for the initial ones; call recorder(0, params, …) before the first update",
+                "taken for the initial ones",
                 stacklevel=3,
             )
             core = self._core = self._begin(stacked)

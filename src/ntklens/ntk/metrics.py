@@ -34,7 +34,7 @@ def effective_rank(kernel: Kernel) -> float:
         kernel: array [N, C, N, C] or square.
 
     Returns:
-        Γ; NaN if the kernel is zero or not finite.
+        Γ; NaN if the kernel is not finite, or zero: p = 0/0 is then no distribution, and has no entropy.
 
     Raises:
         ValueError: if the kernel has another shape.
@@ -49,7 +49,7 @@ def effective_rank_from_eigenvalues(eigenvalues: np.ndarray) -> float:
         eigenvalues: array [K], in any order.
 
     Returns:
-        Γ; NaN if no eigenvalue is positive or one is not finite.
+        Γ; NaN if one is not finite, or none is positive: p = 0/0 is then no distribution, and has no entropy.
     """
     clipped = np.maximum(np.asarray(eigenvalues, dtype=np.float64), 0)
     if not np.isfinite(clipped).all() or not clipped.any():

@@ -108,12 +108,17 @@ class KernelPlan:
             ("sum", "at the peak", self.operations, self.bytes),
         ]
         cells = [("leaf", "path", "Gflop", "MiB")]
-        cells += [(name, path, f"{count / 1e9:.3f}", f"{size / 2**20:.1f}") for name, path, count, size in rows]
+        cells += [(name, path, _show(count / 1e9, 3), _show(size / 2**20, 1)) for name, path, count, size in rows]
         widths = [max(len(row[k]) for row in cells) for k in range(4)]
         return "\n".join(
             f"{name:<{widths[0]}}  {path:<{widths[1]}}  {count:>{widths[2]}}  {size:>{widths[3]}}"
             for name, path, count, size in cells
         )
+
+
+def _show(number: float, decimals: int) -> str:
+    """Return a number with decimals, or, where these leave less, with three significant digits."""
+    return f"{number:.{decimals}f}" if number >= 100 / 10**decimals or not number else f"{number:.3g}"
 
 
 @dataclass(frozen=True)
