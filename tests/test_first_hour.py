@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from commands import call_ntklens, list_files
+from commands import call_ntklens, isolate, list_files
 
 # typed → what the answer must contain; `type`d words are what a shell takes
 WRONG = [
@@ -139,6 +139,39 @@ def test_one_line_says_what_to_type(call, tmp_path, typed, answer):
     assert len(errors.splitlines()) == 1, errors
     assert answer in errors
     assert list_files(tmp_path / "here") == []
+
+
+@pytest.mark.parametrize(
+    "typed", ["model=cnn dataset=synthetic", "ntk.memory_limit=0.001", "-m model=cnn dataset=synthetic model.width=8,9"]
+)
+def test_an_error_is_the_only_line_where_runs_would_be_kept_on_this_disk(tmp_path, typed):
+    """Where runs of W&B go is said, without credentials, once nothing is refused any more."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    result = call_ntklens(*shlex.split(typed), cwd=folder, **isolate(folder))
+    assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+    assert list_files(folder) == []
+
+
+def test_notes_of_a_sweep_come_after_its_errors(call):
+    status, output, errors = call("-m", "optimizer=momentum,sgd", "optimizer.momentum=0.5", "model.width=0,1")
+    assert (status, output, errors) == (2, "", "error: model.width=0: must be a positive integer\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "once"),
+    [
+        ("model.width=8,9,8", "model.width=8"),
+        ("optimizer.learning_rate=0.1,1e-1", "optimizer.learning_rate=0.1"),
+        ("model=mlp,mlp", "model=mlp"),
+        ("seed=0,1 ensemble=2", "seed=1"),
+    ],
+)
+def test_what_a_sweep_lists_twice_is_computed_once_and_said(call, typed, once):
+    status, output, errors = call("-m", "task=plan", "ensemble=1", *typed.split())
+    assert (status, errors) == (0, "")
+    assert f"         more than once in the sweep, computed once: {once}\n" in output
+    assert "more than once" not in call("-m", "task=plan", "ensemble=1", "seed=0,1")[1]
 
 
 def test_options_may_stand_anywhere(call):

@@ -94,6 +94,22 @@ def test_saved_networks_of_one_folder_are_a_sweep(tmp_path):
     assert status["observables"]["minimum_loss"] == 0.5
 
 
+def test_advice_names_no_setting_that_a_loop_of_ones_own_lacks(tmp_path):
+    for width in (8, 16, 32, 64):
+        recorder = ntklens.Recorder(apply, START, probe=X, config={"model.width": width})
+        record(recorder, (1.0, 0.9, 0.8) if width < 64 else (1.0, 0.9, 1.1)).save(tmp_path / "mine")
+    study = ntklens.analyse(ntklens.load(tmp_path / "mine"))
+    claims = [claim.advice for claim in study.claims]
+    text = "\n".join([*study.summary, *(f"{one.sentence} {one.advice}" for one in study.diagnoses), *claims])
+    assert "Train for more epochs in your loop before reading them." in study.summary[1]
+    assert "Record more networks, each with a seed of its own." in text
+    assert "Take smaller steps in your loop, and more of them." in text
+    assert "(open): training ended" in text
+    assert "(model.width=8; model.width=16; model.width=32)" in text  # no folder's name
+    for setting in ("training.", "ensemble=", "protocol", "optimizer.", "replace=", "precision="):
+        assert setting not in text
+
+
 def test_the_minimum_is_that_of_the_selection_loss_where_it_is_given(tmp_path):
     recorder = ntklens.Recorder(apply, START, probe=X)
     for step, (selection, test) in enumerate([(1.0, 0.9), (0.8, 0.3), (0.6, 0.5), (0.7, 0.4)]):

@@ -57,6 +57,7 @@ class NtklensSweeper(BasicSweeper):
         self.bases: dict[tuple[str, ...], DictConfig] = {}
         self.axes: dict[tuple[str, ...], DictConfig] = {}  # what each combination of group choices would sweep
         self.groups: dict[str, bool] = {}
+        self.notes: list[str] = []  # printed once every configuration is checked
 
     def sweep(self, arguments: list[str]) -> Any:
         """Sweep over the product of the overrides.
@@ -88,6 +89,8 @@ class NtklensSweeper(BasicSweeper):
             make_configuration(cfg, words, find_axes(words, swept, cfg))
             for words, cfg in zip(jobs, composed, strict=True)
         ]
+        for line in self.notes:
+            print(line, file=sys.stderr)
         launcher = self.launcher
         note_status(
             launch(
@@ -101,10 +104,10 @@ class NtklensSweeper(BasicSweeper):
     def fit_to_options(
         self, jobs: Sequence[list[str]], swept: Sequence[str], parser: OverridesParser
     ) -> list[list[str]]:
-        """Leave out of each job the values that its swept option has no key for; say so, once each.
+        """Leave out of each job the values that its swept option has no key for, and note it, once each.
 
-        `optimizer=momentum,sgd optimizer.momentum=0.5` sets the momentum of the one that has it. Jobs that are equal
-        then are one.
+        `optimizer=momentum,sgd optimizer.momentum=0.5` sets the momentum of the one that has it. Jobs that become
+        equal by that are one.
 
         Returns:
           The overrides of every job that is left.
@@ -117,7 +120,7 @@ class NtklensSweeper(BasicSweeper):
             return list(jobs)
         words = dict.fromkeys(word for job in jobs for word in job)
         parsed = dict(zip(words, parser.parse_overrides(list(words)), strict=True))
-        fitted: dict[tuple[str, ...], None] = {}
+        fitted: list[list[str]] = []
         with_key: set[str] = set()
         without: dict[str, list[str]] = {}
         for job in jobs:
@@ -134,13 +137,15 @@ class NtklensSweeper(BasicSweeper):
                     left_out.add(word)
                     option = next(one for one in job if one.partition("=")[0] == group)
                     without.setdefault(key, []).append(option)
-            fitted[tuple(word for word in job if word not in left_out)] = None
+            words_left = [word for word in job if word not in left_out]
+            if not left_out or words_left not in fitted:
+                fitted.append(words_left)
         for key, options in without.items():
             listed = ", ".join(dict.fromkeys(options))
             if key not in with_key:
                 raise InputError(f"{key}: unknown key; {listed}: none of the swept options has it")
-            print(f"{key} is left out where there is no such key: {listed}", file=sys.stderr)
-        return [list(job) for job in fitted]
+            self.notes.append(f"{key} is left out where there is no such key: {listed}")
+        return fitted
 
     def compose(self, jobs: Sequence[Sequence[str]], parser: OverridesParser) -> list[DictConfig]:
         """Return the resolved configuration of every job, given by its overrides."""

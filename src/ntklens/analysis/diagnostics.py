@@ -11,7 +11,14 @@ import xarray as xr
 from ntklens.analysis.convergence import LIMIT, Change
 from ntklens.analysis.groups import ARM, RANDOM, Group, describe_value, list_swept, select_good
 from ntklens.analysis.ratio import Split, describe_slope, split_ratio
-from ntklens.analysis.settings import advise_smaller_step, is_ours, list_values, read_configs
+from ntklens.analysis.settings import (
+    advise_longer,
+    advise_smaller_step,
+    is_ours,
+    is_own_loop,
+    list_values,
+    read_configs,
+)
 from ntklens.analysis.transitions import compare_transitions
 from ntklens.recording.observables import OBSERVABLES, STRAIGHT, UNRESOLVED_STEPS
 from ntklens.stats.forms import FORMS
@@ -20,6 +27,7 @@ from ntklens.stats.transition import Transition
 from ntklens.words import choose, count
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
+OWN_STEP = "Take smaller steps in your loop, and more of them."
 FEW_SEEDS, FEW_PAIRS = 5, 3
 NEGATIVE = 1e-5  # of Tr Θ: eigenvalues below zero by so much together are rounding that Γ may feel
 LAZY = 0.01  # |β| below which a kernel has not left initialisation
@@ -68,14 +76,14 @@ def diagnose(
     """
     found = [
         *_check_states(data, states, failures),
-        *_check_numbers(observables),
+        *_check_numbers(data, observables),
         *_check_minima(data, observables),
         *_check_steps(data, steps),
         *_check_paths(data, observables),
-        *_check_seeds(observables, laws),
+        *_check_seeds(data, observables, laws),
         *_check_precision(data),
         *(d for group in groups for d in _check_group(data, observables, group, laws, transitions)),
-        *_check_updates(observables, groups),
+        *_check_updates(data, observables, groups),
         *_check_random(data, observables, groups),
     ]
     return sorted(dict.fromkeys(found), key=lambda one: (ERROR, WARNING, NOTE).index(one.severity))
@@ -111,18 +119,26 @@ def _check_states(data: xr.Dataset, states: Mapping[str, int], failures: Sequenc
         yield Diagnosis(
             ERROR, f"{count(len(unreadable), 'file')} could not be read and "
             f"{choose(len(unreadable), 'is', 'are')} left out; the first: {first['path']} ({first['reason']}).",
-            "Damaged files: type the sweep's line again, which sets them aside and computes them anew. Files of a "
-            "newer schema: upgrade ntklens.",
+            ("Damaged files: save them again with replace=True. "
+            if is_own_loop(data)
+            else "Damaged files: type the sweep's line again, which sets them aside and computes them anew. ")
+            + "Files of a newer schema: upgrade ntklens.",
         )  # fmt: skip
 
 
 def _name_runs(data: xr.Dataset, chosen: np.ndarray, most: int = 4) -> str:
-    """Return ` (run, run, …)`: the runs in which any seed is chosen."""
-    names = [str(name) for name in data["run"].values[chosen.any(axis=1)]]
-    return f" ({', '.join(names[:most])}{', …' if len(names) > most else ''})" if names else ""
+    """Return ` (run; run; …)`: the runs in which any seed is chosen, by their settings."""
+    names = [_name_run(data, int(place)) for place in np.flatnonzero(chosen.any(axis=1))]
+    return f" ({'; '.join(names[:most])}{'; …' if len(names) > most else ''})" if names else ""
 
 
-def _check_numbers(observables: xr.Dataset) -> Iterator[Diagnosis]:
+def _name_run(data: xr.Dataset, place: int) -> str:
+    """Return a run's settings, as far as they were swept: `model.width=64 protocol.arm=paper`; without any its name."""
+    words = [f"{name}={describe_value(values[place])}" for name, values in list_swept(data).items()]
+    return " ".join(words) or str(data["run"].values[place])
+
+
+def _check_numbers(data: xr.Dataset, observables: xr.Dataset) -> Iterator[Diagnosis]:
     done = observables["state"].values == "done"
     names = [name for name in ("minimum_loss", "initial_trace", "minimum_effective_rank") if name in observables]
     empty = done & np.any([~np.isfinite(observables[name].values) for name in names] or [~done], axis=0)
@@ -131,12 +147,15 @@ def _check_numbers(observables: xr.Dataset) -> Iterator[Diagnosis]:
             ERROR, f"{int(empty.sum())} of {int(done.sum())} seeds "
             f"{choose(int(empty.sum()), 'is done, but lacks', 'are done, but lack')} numbers that every trajectory "
             f"has{_name_runs(observables, empty)}.",
-            "Look at their trajectory.nc; replace=true computes them anew.",
+            "Look at their trajectory.nc"
+            + ("." if is_own_loop(data) else "; replace=true computes them anew."),
         )  # fmt: skip
 
 
 def _advise_step(data: xr.Dataset, chosen: np.ndarray, also: str = "") -> str:
     """Return, as a sentence, what makes the step of the runs in which any seed is chosen smaller."""
+    if is_own_loop(data):
+        return OWN_STEP
     text = advise_smaller_step(read_configs(data, [str(run) for run in data["run"].values[chosen.any(axis=1)]]), also)
     return f"{text[0].upper()}{text[1:]}."
 
@@ -149,7 +168,7 @@ def _check_minima(data: xr.Dataset, observables: xr.Dataset) -> Iterator[Diagnos
             "at_last_record", WARNING, ("has its", "have their"), "minimum at the last record (open): training "
             "ended before the test loss rose, so that L_min, β, χ and Γ_min are of the end of training and not "
             "of the minimum",
-            "Raise training.epochs.",
+            f"{advise_longer(data)}.",
         ),
         (
             "unresolved", WARNING, ("reaches its", "reach their"), f"minimum before update "
@@ -177,8 +196,9 @@ def _check_steps(data: xr.Dataset, steps: Sequence[Change]) -> Iterator[Diagnosi
     large = [change for change in steps if change.is_large]
     for run, divisor in dict.fromkeys((change.run, change.divisor) for change in large):
         own = [change for change in large if (change.run, change.divisor) == (run, divisor)]
+        name = _name_run(data, data["run"].values.tolist().index(run))
         yield Diagnosis(
-            WARNING, f"{run} is not resolved: with the step over {divisor:g} {', '.join(map(str, own))} "
+            WARNING, f"{name} is not resolved: with the step over {divisor:g} {', '.join(map(str, own))} "
             f"(paired, {own[0].count} seeds; the limit is {LIMIT:.0%} and twice the standard error).",
             "Read these observables as those of this step; protocol.step_divisor=3 computes with a third of it.",
         )  # fmt: skip
@@ -248,11 +268,13 @@ def _check_paths(data: xr.Dataset, observables: xr.Dataset) -> Iterator[Diagnosi
             WARNING, f"{count(int(still.sum()), 'seed')} never left initialisation (|β| < "
             f"{LAZY}){_name_runs(observables, still)}: "
             "the kernel did not move.",
-            "Train longer (training.epochs) or, under protocol=paper, with a larger optimizer.learning_rate.",
+            "Train for more epochs in your loop, or with a larger step."
+            if is_own_loop(data)
+            else "Train longer (training.epochs) or, under protocol=paper, with a larger optimizer.learning_rate.",
         )  # fmt: skip
 
 
-def _check_seeds(observables: xr.Dataset, laws: Sequence[Law]) -> Iterator[Diagnosis]:
+def _check_seeds(data: xr.Dataset, observables: xr.Dataset, laws: Sequence[Law]) -> Iterator[Diagnosis]:
     counts = (observables["state"].values == "done").sum(axis=1)
     if counts.size and counts.min() < FEW_SEEDS:
         few = int(counts.min())
@@ -260,7 +282,9 @@ def _check_seeds(observables: xr.Dataset, laws: Sequence[Law]) -> Iterator[Diagn
             WARNING if few < 3 else NOTE, f"{int((counts < FEW_SEEDS).sum())} of {len(counts)} configurations "
             f"{choose(int((counts < FEW_SEEDS).sum()), 'has', 'have')} fewer than {FEW_SEEDS} seeds done "
             f"(the least: {few}): a standard error from so few is itself off by a factor.",
-            "Ask for more seeds: ensemble=20 computes only those that are missing.",
+            "Record more networks, each with a seed of its own."
+            if is_own_loop(data)
+            else "Ask for more seeds: ensemble=20 computes only those that are missing.",
         )  # fmt: skip
     limited = [
         law
@@ -293,7 +317,8 @@ def _check_precision(data: xr.Dataset) -> Iterator[Diagnosis]:
         yield Diagnosis(
             WARNING, f"Eigenvalues below zero add up to {worst:.1e} of Tr Θ, where exact ones cannot be negative: "
             f"rounding may have reached Γ.",
-            "Compute one configuration with precision=float64 and compare.",
+            f"Compute one configuration with {'jax_enable_x64' if is_own_loop(data) else 'precision=float64'} and "
+            "compare.",
         )  # fmt: skip
 
 
@@ -407,7 +432,7 @@ def _is_of_ours(data: xr.Dataset) -> bool:
     return any(is_ours(config.get("dataset._target_")) for config in read_configs(data))
 
 
-def _check_updates(observables: xr.Dataset, groups: Sequence[Group]) -> Iterator[Diagnosis]:
+def _check_updates(data: xr.Dataset, observables: xr.Dataset, groups: Sequence[Group]) -> Iterator[Diagnosis]:
     """Say where groups are compared whose minima come after very different numbers of updates, at the same x.
 
     Arms of the protocol are not compared: that they differ in the step is what they are for.
@@ -435,7 +460,11 @@ def _check_updates(observables: xr.Dataset, groups: Sequence[Group]) -> Iterator
         if factor < UNEQUAL:
             continue
         advice = "Compare groups at equal n or at equal train loss (crossing_… columns of observables.csv)"
-        also = "" if arm == "resolved" else "; protocol=resolved chooses for each a step that brings n to 100–300"
+        also = (
+            ""
+            if arm == "resolved" or is_own_loop(data)
+            else "; protocol=resolved chooses for each a step that brings n to 100–300"
+        )
         yield Diagnosis(
             WARNING, f"Along {axis} groups are compared after different amounts of training: the update n of the "
             f"minimum differs by a factor of up to {factor:.2g}, at {axis}={place:g} between {medians[first]:.0f} "

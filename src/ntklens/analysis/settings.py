@@ -46,6 +46,17 @@ def _read_config(text: str) -> dict[str, object]:
     return flatten_config(json.loads(text))
 
 
+def is_own_loop(data: xr.Dataset) -> bool:
+    """Return whether all trajectories are of loops of people's own, which have none of our settings of training."""
+    found = json.loads(data.attrs.get("provenance", "{}")).get("training", [])
+    return bool(found) and not list_values(read_configs(data), "training.epochs")
+
+
+def advise_longer(data: xr.Dataset) -> str:
+    """Return, as a sentence without its stop, what makes training longer."""
+    return "Train for more epochs in your loop" if is_own_loop(data) else "Raise training.epochs"
+
+
 def list_values(configs: Sequence[Mapping[str, object]], key: str) -> list[object]:
     """Return the different values of a setting, in the order of the runs."""
     found: list[object] = []

@@ -120,7 +120,7 @@ def analyse(
     steps = compare_steps(data, observables)
     diagnoses = diagnose(data, observables, groups, laws, transitions, counted, failures, steps)
     layers = study_layers(data, observables, groups)
-    summary = summarise_study(observables, groups, laws, transitions, surfaces, counted, claims, layers)
+    summary = summarise_study(data, observables, groups, laws, transitions, surfaces, counted, claims, layers)
     return Study(
         list(names) or json.loads(data.attrs.get("sweeps", "[]")),
         data,

@@ -10,6 +10,7 @@ from ntklens.analysis.claims import Claim, summarise_claims
 from ntklens.analysis.groups import Group
 from ntklens.analysis.layers import describe_layers
 from ntklens.analysis.ratio import explain_trace_ratio
+from ntklens.analysis.settings import advise_longer
 from ntklens.analysis.transitions import compare_transitions
 from ntklens.recording.observables import OBSERVABLES
 from ntklens.stats.forms import FORMS
@@ -46,6 +47,7 @@ class Sentence(str):
 
 
 def summarise_study(
+    data: xr.Dataset,
     observables: xr.Dataset,
     groups: Sequence[Group],
     laws: Sequence[Law],
@@ -58,6 +60,7 @@ def summarise_study(
     """Return what was found in sentences, each group's laws below the sentence that names it.
 
     Args:
+      data: what was loaded.
       observables: (run, seed), as `measure_observables` returns them.
       groups: runs that differ along one axis alone.
       laws: along them.
@@ -69,7 +72,7 @@ def summarise_study(
     """
     total, runs = sum(states.values()), observables.sizes["run"]
     sweep = [f"{count(runs, 'configuration')}, {states.get('done', 0)} of {count(total, 'seed')} done."]
-    sweep += [*_say_stopped(observables), *_say_short(groups)]
+    sweep += [*_say_stopped(observables, advise_longer(data)), *_say_short(groups)]
     sentences = [Sentence(text, Kind.SWEEP) for text in sweep]
     sentences += [Sentence(text, Kind.CLAIMS) for text in summarise_claims(claims)]
     for group in groups:
@@ -115,7 +118,7 @@ def _describe_transitions(found: Sequence[Transition]) -> list[str]:
     return [*sentences, *([f"{compare_transitions(*found)}."] if len(found) == 2 else [])]
 
 
-def _say_stopped(observables: xr.Dataset) -> list[str]:
+def _say_stopped(observables: xr.Dataset, longer: str) -> list[str]:
     """Say in how many seeds training ended before the minimum, if in any: what the minimum decides is not of it."""
     if "at_last_record" not in observables:
         return []
@@ -125,7 +128,7 @@ def _say_stopped(observables: xr.Dataset) -> list[str]:
         return []
     return [
         f"In {stopped:,} of {count(int(done.sum()), 'seed')} training ended before the test loss rose: L_min, β, χ and "
-        "Γ_min of these are those of its last record, not of a minimum. Raise training.epochs before reading them."
+        f"Γ_min of these are those of its last record, not of a minimum. {longer} before reading them."
     ]
 
 

@@ -5,7 +5,7 @@ import math
 import sys
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +75,7 @@ def compute_seeds(
     memory: float | None = None,
     replaced: Sequence[int] = (),
     command: str = "",
+    begin: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Train, measure and publish seeds in packs that fit into memory; nothing is written before the input is checked.
 
@@ -87,6 +88,7 @@ def compute_seeds(
       memory: bytes that arrays may use; None: by `ntk.memory_limit`, or four fifths of what is free.
       replaced: those of the seeds whose results are invalidated first.
       command: the line that continues this run, to be kept in its directory; of a sweep the plan has it.
+      begin: called once nothing is refused any more, before what is computed is locked.
 
     Returns:
       What became of the seeds.
@@ -101,6 +103,7 @@ def compute_seeds(
     fitting = _count_fitting(cfg, built.need, memory)
     check_run_data(cfg, run, identify_dataset(cfg, built.dataset), replaced)
     _prepare_directory(cfg, run, seeds, command)
+    begin()
     use_compilation_cache(run.absolute().parents[1])  # of all runs, wherever a job's own folder is
     with lock_seeds(run, seeds) as locked:
         set_replaced(run, sorted(set(replaced) & set(locked)))

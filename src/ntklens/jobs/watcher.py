@@ -139,6 +139,7 @@ def make_progress(console: Console, *columns: ProgressColumn, rate: ProgressColu
         *([give_way("{task.fields[note]}")] if console.width >= NOTE_WIDTH else []),
         console=console,
         disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # what goes to a file goes there, and not above the bar
         transient=True,
         expand=True,
     )

@@ -209,6 +209,9 @@ def describe_plan(plan: Plan) -> list[str]:
     if counts["failed"] and not plan.configurations[0].cfg.retry:
         parts.append(f"{counts['failed']:,} failed before, left alone without retry=true")
     lines = [f"plan     {count(len(plan.configurations), 'configuration')}, {', '.join(parts)}"]
+    if repeated := [label for configuration in plan.configurations for label in configuration.repeated]:
+        names = "; ".join(dict.fromkeys(filter(None, repeated)))
+        lines.append(f"         more than once in the sweep, computed once: {names}")
     if left:
         verb = "waits or is" if left == 1 else "wait or are"
         lines.append(f"         {count(left, 'seed')} {verb} computed already, left to their jobs")

@@ -31,6 +31,7 @@ class Configuration:
       seeds: the seeds asked for.
       overrides: what composes it, as typed; one list for each configuration merged in it.
       units: the seeds' states.
+      repeated: the swept settings of configurations merged in it that ask for seeds of it again.
     """
 
     cfg: DictConfig
@@ -40,6 +41,7 @@ class Configuration:
     seeds: list[int]
     overrides: list[list[str]]
     units: list[Unit] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
 
     retried: bool = False  # failed units have had their second chance in this launch
 
@@ -251,6 +253,7 @@ def merge_configurations(configurations: Sequence[Configuration]) -> list[Config
                     f"{other[0]}: cannot be swept, its values share one run's directory; give it one value, or sweep "
                     f"name in step with it (hydra.sweeper.zip=[{other[0]},name])"
                 )
+            first.repeated += [configuration.label] if {*first.seeds} & {*configuration.seeds} else []
             first.overrides += configuration.overrides
             first.seeds = sorted({*first.seeds, *configuration.seeds})
             first.axes = {key: value for key, value in first.axes.items() if configuration.axes.get(key) == value}

@@ -68,8 +68,9 @@ def sweep(
             refuse_unrecorded(configuration.cfg.metrics, configuration.run, places)
     console = make_console()
     _store(plans)
+    if there := sum(_invalidate(plan) for plan in plans):
+        console.print(f"replace=true: {there} results are invalidated; type the line without it to continue later")
     for plan in plans:
-        _invalidate(plan, console)
         if count_pending(plan) and (line := construct(plan.configurations[0].cfg.tracking).announce(plan.folder)):
             console.print(line)
         print_plan_summary(plan, console)
@@ -129,8 +130,8 @@ def _store(plans: Sequence[Plan]) -> None:
                 raise
 
 
-def _invalidate(plan: Plan, console: Console) -> None:
-    """Invalidate the results that `replace=true` asks to be computed anew."""
+def _invalidate(plan: Plan) -> int:
+    """Invalidate the results that `replace=true` asks to be computed anew, and return how many."""
     there = 0
     for configuration in plan.configurations:
         if configuration.replaces:
@@ -146,8 +147,7 @@ def _invalidate(plan: Plan, console: Console) -> None:
             there += len(mine)
             configuration.invalidated = True
             configuration.units = find_units(configuration.run, configuration.seeds)
-    if there:
-        console.print(f"replace=true: {there} results are invalidated; type the line without it to continue later")
+    return there
 
 
 def _print_end(plan: Plan, console: Console) -> int:

@@ -67,22 +67,22 @@ def train(cfg: DictConfig) -> int:
         refuse_finished(cfg.keep, run, places)
         refuse_unrecorded(cfg.metrics, run, places)
     command = format_command(_list_words())
-    if replaced:
-        console.print(f"replace=true: {len(there)} results are invalidated; type the line without it to continue later")
-        there = []
     pending = sorted({*select_pending(units, cfg.retry), *replaced})
+    lines = []  # printed once nothing is refused any more
+    if replaced:
+        lines.append(f"replace=true: {len(there)} results are invalidated; type the line without it to continue later")
+        there = []
     if pending:
         tracker = construct(cfg.tracking)
         tracker.check()
-        if line := tracker.announce(run.parent):
-            console.print(line)
+        lines += filter(None, [tracker.announce(run.parent)])
     if pending and there:
-        console.print(f"{len(there)} of {count(len(seeds), 'seed')} {'is' if len(there) == 1 else 'are'} there already")
+        lines.append(f"{len(there)} of {count(len(seeds), 'seed')} {'is' if len(there) == 1 else 'are'} there already")
     elif len(there) == len(seeds):
         all_seeds = "the seed is" if len(seeds) == 1 else f"all {len(seeds)} seeds are"
         console.print(f"{all_seeds} there already: nothing to compute")
     with tracked():
-        status = _train(cfg, run, seeds, pending, replaced, console, command)
+        status = _train(cfg, run, seeds, pending, replaced, console, command, lines)
     if status != UNFINISHED:  # a full disk
         for line in track_published(cfg, [(run, find_units(run, seeds))]):
             console.print(line)
@@ -97,11 +97,12 @@ def _train(
     replaced: Sequence[int],
     console: Console,
     command: str,
+    lines: list[str],
 ) -> int:
-    """Compute what is pending, and report on all seeds; return the exit status."""
+    """Compute what is pending, its lines first, and report on all seeds; return the exit status."""
     started = time.perf_counter()
     if pending:
-        if status := _compute(cfg, run, pending, replaced, command):
+        if status := _compute(cfg, run, pending, replaced, command, lines):
             line = f"retry    {command} retry=true" if status == FAILED else f"next     {command}"
             console.print(line)
             return status
@@ -119,9 +120,16 @@ def _train(
     return COMPLETE
 
 
-def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequence[int], command: str) -> int:
+def _compute(
+    cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequence[int], command: str, lines: list[str]
+) -> int:
     """Compute seeds, and wait for those that another process is computing; return the exit status."""
     announced = False
+
+    def begin() -> None:
+        while lines:
+            print(lines.pop(0), flush=True)
+
     with stop_on_signals() as stop:
         while seeds:
             with ProgressBar("importing JAX, reading the data") as watcher:
@@ -135,7 +143,7 @@ def _compute(cfg: DictConfig, run: Path, seeds: Sequence[int], replaced: Sequenc
                 check_device()
                 use_compilation_cache(run.absolute().parents[1], begin=False)
                 check_model(cfg, load_dataset(cfg), build_trainer)
-                outcome = compute_seeds(cfg, run, seeds, stop, watcher, replaced=replaced, command=command)
+                outcome = compute_seeds(cfg, run, seeds, stop, watcher, replaced=replaced, command=command, begin=begin)
             if outcome.failed or outcome.interrupted:
                 return FAILED if outcome.failed else UNFINISHED
             seeds, replaced = select_pending(find_units(run, outcome.busy), retry=False), []

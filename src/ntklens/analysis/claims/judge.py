@@ -25,6 +25,7 @@ from ntklens.analysis.groups import WIDTH as WIDTH
 from ntklens.analysis.settings import (
     count_seeds,
     describe_runs,
+    is_own_loop,
     list_values,
     name_target,
     read_configs,
@@ -133,6 +134,7 @@ def _collect(data: xr.Dataset, group: Group, laws: Sequence[Law], transitions: S
         {t.observable: t for t in transitions if (t.axis, t.group) == own},
         int(count_seeds(data, group.runs).min()),
         *_find_unread(data, group),
+        own_loop=is_own_loop(data),
     )
 
 

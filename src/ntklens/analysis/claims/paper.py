@@ -63,6 +63,7 @@ class Evidence:
       seeds: done in the run that has fewest.
       unresolved: values of the axis whose minimum comes too early to be read, in every seed.
       stopped: values at which training ended before the minimum, in most of the seeds.
+      own_loop: whether training has none of our settings.
     """
 
     group: Group
@@ -72,17 +73,17 @@ class Evidence:
     seeds: int
     unresolved: Sequence[float] = ()
     stopped: Sequence[float] = ()
+    own_loop: bool = False
 
     def advise_training(self, observable: str) -> str:
         """Return what makes minima readable; empty where an observable needs none that is not."""
         if not (observable in OBSERVABLES and OBSERVABLES[observable].trained):
             return ""
         axis = self.group.axis
-        longer = f"raise training.epochs: at {axis} {join_values(self.stopped)} training ended before the minimum"
-        finer = (
-            f"{advise_smaller_step(self.configs)}: at {axis} {join_values(self.unresolved)} the minimum comes too early"
-            " to be read"
-        )
+        more = "train for more epochs in your loop" if self.own_loop else "raise training.epochs"
+        longer = f"{more}: at {axis} {join_values(self.stopped)} training ended before the minimum"
+        smaller = "take smaller steps in your loop" if self.own_loop else advise_smaller_step(self.configs)
+        finer = f"{smaller}: at {axis} {join_values(self.unresolved)} the minimum comes too early to be read"
         return "; ".join([longer] * bool(self.stopped) + [finer] * bool(self.unresolved))
 
 
@@ -366,7 +367,8 @@ def _advise_values(evidence: Evidence, observable: str) -> str:
 def _advise_precision(fit: Fit, evidence: Evidence) -> str:
     if fit.misfit > 2 * fit.samples.typical_error:
         return f"sweep more values of {evidence.group.axis} between {fit.x.min():g} and {fit.x.max():g}"
-    return f"more seeds: ensemble={2 * max(evidence.seeds, 1)}"
+    more = 2 * max(evidence.seeds, 1)
+    return f"more seeds: {f'{more} in all' if evidence.own_loop else f'ensemble={more}'}"
 
 
 def _read_transition(evidence: Evidence, observable: str) -> tuple[Transition | None, float, float]:
