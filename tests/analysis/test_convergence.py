@@ -136,6 +136,14 @@ def test_an_early_minimum_is_unresolved_and_the_last_record_is_open():
     assert set(find_resolution(data)[1:].ravel()) == {"resolved"}
 
 
+@pytest.mark.parametrize(("after", "word"), [(1.01, "open"), (1.08, "resolved")])
+def test_a_minimum_next_to_the_last_record_is_open(after, word):
+    """Records end …, 397, 400 where the last update is off their grid."""
+    data = make_sweep(WIDTHS, seeds=3)
+    data["minimum_step"].values[:] = data["step"].values[..., -1] / after
+    assert set(find_resolution(data).ravel()) == {word}
+
+
 def test_two_arms_are_two_groups_named_by_the_arm():
     """Whatever else differs between them: the step, the epochs."""
     first, second = make_sweep(WIDTHS), make_sweep(WIDTHS)

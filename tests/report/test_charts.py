@@ -1,5 +1,6 @@
 """What figures say of themselves, read back from matplotlib: legends, labels, notes, ticks, captions."""
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -7,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from ntklens.analysis.settings import _describe_optimiser
 from ntklens.analysis.study import analyse
@@ -18,8 +20,8 @@ from ntklens.report.charts.members import Members, average, average_networks, av
 from ntklens.report.charts.slopes import differentiate, measure_slopes
 from ntklens.report.charts.theory import predict_initial_trace
 from ntklens.report.charts.words import describe_fit, describe_law, describe_many, select_curves
-from ntklens.report.draw import draw_chart, make_figure, style_series, to_latex, write_latex
-from ntklens.report.style import apply_style, label_axis, label_group
+from ntklens.report.draw import INDENT, draw_chart, make_figure, style_series, to_latex, write_latex
+from ntklens.report.style import apply_style, label_axis, label_group, to_math
 from ntklens.stats.powerlaw import fit_form, fit_law
 from ntklens.stats.samples import summarise
 from studies import make_data, make_study
@@ -76,9 +78,17 @@ def test_notes_hold_numbers_and_no_line_divides_an_interval(laws):
             assert line.count("[") == line.count("]"), title
         assert re.search(r"= [−\d]", title.replace("\u00a0", " ")), title
     for panel, title in zip(chart.panels, titles, strict=True):  # a group begins a line, and goes on in an indented one
-        begun = [line for line in title.split("\n") if not line.startswith("\u2003")]
+        begun = [line for line in title.split("\n") if not line.startswith("   ")]
         assert len(begun) == len(panel.note.split("\n"))
     assert len(titles) == len(chart.panels)
+
+
+def test_the_indent_of_a_note_has_a_glyph_beside_symbols(caplog):
+    with apply_style():
+        figure = Figure()
+        figure.text(0.1, 0.5, to_math(f"{INDENT}Θ_0 = 3"))
+        figure.savefig(io.BytesIO())
+    assert not [record.message for record in caplog.records if "glyph" in record.message]
 
 
 def test_everything_lies_within_the_figure(laws):

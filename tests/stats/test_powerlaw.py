@@ -302,8 +302,8 @@ def test_how_far_another_form_speaks_against_a_power_law():
     assert [one.is_bent for one in (alike, better, far)] == [False, True, True]
     assert [one.is_rejected for one in (alike, better, far)] == [False, False, True]
     assert str(alike) == "a power law and y = a + b x describe the points alike (AICc)"
-    assert str(better) == "whether it is a power law is open: the AICc of y = a + b x is lower by 3"
-    assert str(far) == "a power law is rejected (the AICc of y = a + b x is lower by 5)"
+    assert str(better) == "whether it is a power law is open: the AICc of y = a + b x is lower by 3.0"
+    assert str(far) == "a power law is rejected (the AICc of y = a + b x is lower by 5.0)"
     assert str(Course(6, 0.4)) == ""
 
 

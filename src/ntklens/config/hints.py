@@ -17,6 +17,7 @@ from ntklens.config.lines import (
     format_command,
     format_override,
     get_words,
+    is_readable,
     join_split,
     order_words,
     quote_word,
@@ -29,6 +30,7 @@ from ntklens.recording.quantities import list_optional
 from ntklens.words import correct_names
 
 NAMES = {entry.name for entry in fields(Config)} | {"hydra", "scaling", "experiment", "protocol"}
+CLOSING = {"[": "]", "{": "}", "(": ")"}
 NOISE = ("full_key:", "object_type=", "reference_type=", "See https://")
 LISTED: dict[str, Callable[[], Sequence[str]]] = {"metrics": list_optional, "keep": lambda: KEPT}  # what lists may hold
 TEXTS = ("name", "paths.results", "dataset.root", "dataset.name")  # keys whose values may hold commas and spaces
@@ -91,10 +93,26 @@ def _describe_unreadable(word: str, text: str) -> str:
     values = [one for one in value.split(",") if one]
     if value[:1] not in NOT_A_VALUE and values and len(values) <= value.count(","):
         return f"{word}: a value between commas is empty; type {key}={','.join(values)}"
+    if tidy := _tidy(word):
+        reason = "" if len(tidy) < len(word) else "brackets or quotes do not match; "
+        return f"{word}: {reason}type {quote_word(tidy)}"
     if quoted := suggest_quotes(word, sweeping):
         return f"{word}: a value with such characters needs quotes of its own; type {quoted}"
     reason = " ".join(text.partition("See https://")[0].split()).removeprefix(f"Error parsing override '{word}' ")
     return f"{word}: brackets or quotes do not match ({reason}); type {key}=VALUE"
+
+
+def _tidy(word: str) -> str:
+    """Return a word without spaces around its equals sign and with brackets closed; empty if Hydra cannot read that."""
+    tidy = re.sub(r"^([\w./@+~-]+)\s*=\s*", r"\1=", word.strip())
+    opened: list[str] = []
+    for letter in tidy:
+        if letter in CLOSING:
+            opened.append(CLOSING[letter])
+        elif opened and letter == opened[-1]:
+            opened.pop()
+    tidy += "".join(reversed(opened))
+    return tidy if tidy != word and is_readable(tidy) else ""
 
 
 def _is_known(key: str) -> bool:
@@ -109,7 +127,13 @@ def _describe_without_value(word: str) -> str:
     if (find_config_directory() / "experiment" / f"{bare}.yaml").exists():
         return f"{word}: not key=value; type experiment={bare}"
     words = get_words()
-    before = words[words.index(word) - 1] if word in words[1:] else ""
+    place = words.index(word) if word in words else 0
+    before, after = words[place - 1] if place else "", "".join(words[place + 1 : place + 2])
+    number = r"-?[\d.]+(e[+-]?\d+)?"
+    if re.fullmatch(number, bare) and re.search(rf"={number}$", before):
+        return f"{before} {word}: a sweep's values are separated by commas; type {before},{bare}"
+    if _is_known(bare) and after and not re.search(r"^-|=", after):
+        return f"{word} {after}: not key=value; type {bare}={quote_word(after)}"
     if find_key(before) in TEXTS and not _is_known(bare):
         return f"{before} {word}: a shell splits this at its spaces; type {quote_word(f'{before} {word}')}"
     return f"{word}: not key=value; type {bare}=VALUE"
@@ -120,10 +144,10 @@ def _describe_missing_option(file: str, options: Sequence[str]) -> str:
     if "//" in file:
         group, _, option = file.partition("/")
     near = difflib.get_close_matches(option.lower(), list(options), n=1)
-    hint = f"; did you mean {group}={near[0]}" if near else ""
     if group == "dataset" and "/" in option:
-        hint = f"; for files type dataset=mnist dataset.root={option}"
-    return f"{group}={option}: no such option; available: {', '.join(options)}{hint}"
+        return f"{group}={option}: no such option; for files type dataset=mnist dataset.root={option}"
+    hint = f"did you mean {group}={near[0]}; " if near else ""
+    return f"{group}={option}: no such option; {hint}available: {', '.join(options)}"
 
 
 def _describe_several(word: str) -> str:
@@ -131,6 +155,8 @@ def _describe_several(word: str) -> str:
     words = [typed for typed in get_words() if typed not in ("--run", "-r")]
     line = format_command(order_words(["-m", *map(_correct_key, words)]))
     quoted = _quote_text(key, value)
+    if key == "name" and any(typed.startswith("task=") for typed in words):
+        return f"{word}: several sweeps are a list; type {quote_word(f'name=[{value}]')}"
     text = f" (as one text: {quoted})" if key in TEXTS else ""
     return f"{word}: several values are a sweep, which needs -m{text}; type: {line}"
 

@@ -130,6 +130,11 @@ def _parse(word: str) -> Any:
         return None
 
 
+def is_readable(word: str) -> bool:
+    """Return whether Hydra can read a word."""
+    return _parse(word) is not None
+
+
 def format_override(key: str, value: Any) -> str:
     """Return the word that gives a key this value, as Hydra reads it; quotes only where Hydra needs them."""
     return f"{key}={_format_value(value)}"

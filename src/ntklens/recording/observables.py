@@ -18,6 +18,7 @@ from ntklens.errors import InputError
 from ntklens.recording.quantities import QUANTITIES, list_curves
 
 UNRESOLVED_STEPS = 30  # fewer updates to the minimum are no trajectory
+BEYOND = 1.05  # times the updates to the minimum: training that ends sooner has not shown that the loss rises
 PLATEAU = 0.01  # of the selection loss: what is so close to the minimum is as good as it
 TAIL = 0.1  # share of the path in ln L_train that is local to the minimum
 STRAIGHT = 0.95  # R² below which no single χ exists
@@ -141,9 +142,13 @@ def compute_weighted_trace_ratio(data: xr.Dataset) -> np.ndarray:
 
 
 def is_at_last_record(data: xr.Dataset) -> np.ndarray:
-    """Return 1 where the minimum lies at the last record: training ended before the test loss rose; NaN if missing."""
+    """Return 1 where training ended before the test loss rose; NaN if missing.
+
+    The minimum lies at the last record, or less than 5 % of its updates were done after it: the last record may lie
+    next to the one before it, where noise alone decides between the two.
+    """
     minimum = data["minimum_step"].values
-    return np.where(np.isfinite(minimum), (minimum >= find_last_step(data)).astype(float), np.nan)
+    return np.where(np.isfinite(minimum), (find_last_step(data) <= BEYOND * minimum).astype(float), np.nan)
 
 
 def is_unresolved(data: xr.Dataset) -> np.ndarray:
@@ -155,8 +160,8 @@ def is_unresolved(data: xr.Dataset) -> np.ndarray:
 def find_resolution(data: xr.Dataset) -> np.ndarray:
     """Return, as text, whether the minimum can be read; empty if missing.
 
-    `open`: it is the last record, and training ended before the loss rose. `unresolved`: it came before update 30, too
-    early for a trajectory. `resolved`: neither.
+    `open`: it is the last record, or next to it, and training ended before the loss rose. `unresolved`: it came before
+    update 30, too early for a trajectory. `resolved`: neither.
 
     Returns:
         Text of the data's shape without the records.

@@ -204,7 +204,7 @@ class Course:
     def __str__(self) -> str:
         """Return what keeps the means from being a power law, in words; empty if nothing does."""
         formula = FORMS[self.rival].formula if self.rival else ""
-        better = f"the AICc of {formula} is lower by {self.gain:.0f}" if self.gain > CLEAR else ""
+        better = f"the AICc of {formula} is lower by {self.gain:.1f}" if self.gain > CLEAR else ""
         if self.is_rejected:
             p = f"p = {self.p:.3f}" if self.p < 1 - LEVEL else ""
             return f"a power law is rejected ({', '.join(filter(None, (p, better)))})"
@@ -685,6 +685,8 @@ def _describe_exponent(fit: Fit, course: Course) -> str:
     alpha, value = fit.exponent, _say_exponent(fit.exponent)
     if alpha.is_inside(-CONSTANT, CONSTANT) and course.is_bent:
         return f"bends, with no trend: {describe_means(fit)}, mean slope {value} within ±{CONSTANT}; {course}"
+    if alpha.is_inside(-CONSTANT, CONSTANT) and not course.is_tested:
+        return f"has a mean slope within ±{CONSTANT}: {value}; {course}"
     if alpha.is_inside(-CONSTANT, CONSTANT):
         return f"is constant within ±{CONSTANT}: {value}"
     if alpha.low <= 0 <= alpha.high:

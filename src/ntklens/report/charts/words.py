@@ -50,7 +50,7 @@ def describe_law(law: Law) -> str:
     if preferred is not None:
         return describe_fit(law.fits[preferred], law.axis, _name_form(law, preferred))
     if law.preferred == "power" and law.course.is_bent:
-        return describe_fit(law.fits["power"], law.axis, BENT)
+        return describe_fit(law.fits["power"], law.axis, BENT if law.course.is_rejected else SLOPE)
     return "no law describes the points"
 
 
