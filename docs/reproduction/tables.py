@@ -230,6 +230,12 @@ TABLES: dict[str, Callable[[], Iterable[str]]] = {
     ],
     "draws": lambda: exponents("draws_small", LAWS, WIDTH),
     "cnn": lambda: exponents("cnn_width_small", LAWS, WIDTH),
+    "depth 3": lambda: [*exponents("mnist_width_depth3", LAWS, WIDTH), "", *transitions("mnist_width_depth3", WIDTH)],
+    "fashion": lambda: [
+        *exponents("fashion_mnist_width_small", LAWS, WIDTH),
+        "",
+        *transitions("fashion_mnist_width_small", WIDTH),
+    ],
 }
 FIGURES = {
     "mnist_width": (
@@ -246,6 +252,8 @@ FIGURES = {
     "cifar10_transition_small": ("trace-law-model.width",),
     "cnn_width_small": ("laws-model.width",),
     "kernel_change": ("metrics-model.width",),
+    "mnist_width_depth3": ("trace-law-model.width",),
+    "fashion_mnist_width_small": ("laws-model.width", "trace-law-model.width"),
 }
 
 
