@@ -144,7 +144,7 @@ def finish(folder, undisturbed):
 
 
 def test_a_detached_launch_says_where_to_look_and_submits_nothing_twice(tmp_path):
-    words = (*SWEEP, "training.epochs=600000")  # ends after whatever follows
+    words = (*SWEEP, "training.epochs=3000000")  # ends after whatever follows, also on a slow machine
     launch = run_ntklens(*words, cwd=tmp_path)
     assert launch.returncode == 0, launch.stderr
     submitted = re.search(r"job      \d+: (\d+) tasks?, \d+ min, 1 GB each", launch.stdout)
