@@ -12,6 +12,7 @@ import ntklens
 FLOORS = (
     ("run", "notebook"),
     ("cli",),
+    ("hints",),
     ("tasks",),
     ("wandb",),
     ("report",),

@@ -18,12 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ntklens.config.checks import list_all_choices, validate
-from ntklens.config.hints import describe
 from ntklens.config.lines import current, drop_words, format_command, get_words, hold_back, order_words, quote_word
 from ntklens.config.options import suggest_key
 from ntklens.config.schemas import find_config_directory, register_schemas
 from ntklens.config.task import find_task
 from ntklens.errors import InputError
+from ntklens.hints import describe
 from ntklens.jobs.tracker import begin_tracking
 from ntklens.recording.quantities import check_metrics
 

@@ -15,11 +15,11 @@ from omegaconf.errors import OmegaConfBaseException
 from ntklens._compat import leave_out_triton
 from ntklens.cli import EXIT_INTERRUPTED, run_command
 from ntklens.config.checks import validate
-from ntklens.config.hints import describe
 from ntklens.config.identity import name_run
 from ntklens.config.lines import find_key, format_override
 from ntklens.config.schemas import find_config_directory
 from ntklens.errors import InputError
+from ntklens.hints import describe
 from ntklens.store.layout import find_seed_directory
 from ntklens.store.load import load
 from ntklens.store.stack import flatten_config

@@ -268,7 +268,8 @@ def test_entries_are_complete():
 @pytest.mark.parametrize(
     ("metrics", "line"),
     [
-        (["aligment"], "metrics=[aligment]: must list none or some of participation_ratio, kernel_distance"),
+        (["aligment"], "metrics=[aligment]: there is no quantity aligment; type metrics=[alignment]"),
+        (["loss"], "metrics=[loss]: must list none or some of participation_ratio, kernel_distance"),
         (["trace"], "metrics=[trace]: trace is always recorded"),
     ],
 )
