@@ -135,4 +135,5 @@ lock: ## write the lock files anew from pyproject.toml
 
 clean: ## remove .venv and every cache (results in multirun/ stay)
 	rm -rf .venv .venv-lock build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf "$${XDG_CACHE_HOME:-$$HOME/.cache}/ntklens"
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Compiled programs, kept from one run of the tests to the next in a folder that git ignores.
+"""Compiled programs, kept from one run of the tests to the next, in a folder that all clones of one user share.
 
 JAX keys a program by its text, the compiler's options and the versions of jaxlib and XLA: what is kept is never stale.
 """
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ntklens._compat import describe_processor
 
-FOLDER = Path(__file__).resolve().parents[1] / ".pytest_cache" / "programs"
+CACHES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+FOLDER = CACHES / "ntklens" / "test-programs"
 KINDS = {
     "JAX_COMPILATION_CACHE_DIR": str,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": float,
