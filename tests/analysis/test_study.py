@@ -225,9 +225,9 @@ def test_joint_laws_do_not_mix_other_settings():
         sweep["minimum_test_loss"] = sweep.minimum_test_loss * 0 + depth * (
             3 * sweep["model.width"] ** -0.5 + 20 * size**-0.7
         )
-        sweeps.append(
-            sweep.assign_coords({"dataset.train_size": ("run", [size] * 4), "model.depth": ("run", [depth] * 4)})
-        )
+        # Two settings that go together: one of them names the groups.
+        settings = {"dataset.train_size": size, "model.depth": depth, "model.output_scale": float(depth)}
+        sweeps.append(sweep.assign_coords({name: ("run", [value] * 4) for name, value in settings.items()}))
     surfaces = [one for one in analyse(combine(*sweeps)).surfaces if one.form == "combined"]
     assert [one.group for one in surfaces] == ["model.depth=1", "model.depth=4"]
     assert all(one.n == 16 for one in surfaces)

@@ -116,7 +116,7 @@ def _split(
         elif value == 0.0 and not isinstance(value, bool):
             zeros.setdefault(key, []).append(str(observables["run"].values[run]))
     found = {key: runs for key, runs in found.items() if len({swept[axis][run] for run in runs}) > 1}
-    telling = _select_telling(others, list(found))
+    telling = select_telling(others, list(found))
     groups = []
     for key, runs in found.items():
         x = np.array([swept[axis][run] for run in runs], float)
@@ -129,7 +129,7 @@ def _split(
     return groups
 
 
-def _select_telling(names: list[str], keys: list[tuple[object, ...]]) -> list[str]:
+def select_telling(names: list[str], keys: list[tuple[object, ...]]) -> list[str]:
     """Return the settings that it takes to tell groups from each other, the best known ones if there is a choice."""
     telling = sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
     for name in reversed(telling.copy()):

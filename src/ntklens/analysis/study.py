@@ -22,6 +22,7 @@ from ntklens.analysis.groups import (
     find_groups,
     list_swept,
     select_good,
+    select_telling,
     select_whole_steps,
 )
 from ntklens.analysis.layers import study_layers
@@ -169,10 +170,13 @@ def _fit_surfaces(observables: xr.Dataset) -> list[Surface]:
     swept = list_swept(observables)
     others = [name for name in swept if name not in (*axes, *RANDOM)]
     keys = [tuple(swept[name][run] for name in others) for run in range(observables.sizes["run"])]
+    telling = select_telling(others, list(dict.fromkeys(keys)))
     surfaces = []
     for key in dict.fromkeys(keys):
         own = observables.isel(run=[run for run, one in enumerate(keys) if one == key])
-        label = ", ".join(f"{name}={describe_value(value)}" for name, value in zip(others, key, strict=True))
+        label = ", ".join(
+            f"{name}={describe_value(value)}" for name, value in zip(others, key, strict=True) if name in telling
+        )
         points = np.stack([own[axis].values.astype(float) for axis in axes], axis=1)
         good = select_good(own, trained=True)
         for name, form in itertools.product(list_observables("joint"), SURFACE_FORMS):

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import least_squares
-from scipy.stats import t as student
 
 from ntklens.errors import InputError
-from ntklens.stats.overview import describe_joint_law
+from ntklens.stats.overview import describe_interval, describe_joint_law
 from ntklens.stats.powerlaw import Interval
-from ntklens.stats.profile import LEVEL
+from ntklens.stats.profile import find_quantile
 
 MARGIN = 2  # points beyond the number of parameters
 DOMINANT = 3.0  # one term over the other: beyond this factor a limit holds
+FIRST_STEP, FARTHEST, CLOSE = 0.02, 30.0, 0.02  # of a parameter, where the ends of its interval are looked for
 STARTS = ((0.3, 0.3), (0.5, 0.5), (1.0, 0.5), (0.5, 1.0), (1.0, 1.0))
 
 
@@ -84,7 +84,8 @@ def fit_surface(
 ) -> Surface:
     """Fit a joint surface to means by least squares on their logarithms.
 
-    Intervals are those of the linearised fit with t-quantiles, its scale taken from the residuals.
+    An interval holds the values of a parameter that leave the sum of squares, least over the others, below
+    (1 + t²/(n − p)) times its minimum; it is infinite where no value that could be told apart ends it.
 
     Args:
       x: m and D of each configuration, shape [n, 2], positive.
@@ -114,14 +115,12 @@ def fit_surface(
             return np.clip(np.log(function(theta, x)), -50, 50) - logs
 
     best = min((least_squares(measure, start) for start in _make_starts(x, mean, names)), key=lambda fit: fit.cost)
-    degrees = len(mean) - len(names)
-    covariance = np.linalg.pinv(best.jac.T @ best.jac) * 2 * best.cost / degrees
-    half = float(student.ppf((1 + LEVEL) / 2, degrees)) * np.sqrt(np.diag(covariance))
+    allowed = best.cost * (1 + find_quantile(degrees := len(mean) - len(names)) ** 2 / degrees)
     parameters = {}
-    for name, value, width in zip(names, best.x, half, strict=True):
-        ends = (value, value - width, value + width)
-        logarithm = name in ("A", "B", "E")
-        parameters[name] = Interval(*(math.exp(min(float(v), 700.0)) if logarithm else float(v) for v in ends))
+    for index, name in enumerate(names):
+        ends = (float(best.x[index]), *(_find_end(measure, best.x, index, side, allowed) for side in (-1, 1)))
+        with np.errstate(over="ignore"):
+            parameters[name] = Interval(*(map(float, np.exp(ends)) if name in ("A", "B", "E") else ends))
     size, n = len(names) + 1, len(mean)
     variance = max(2 * best.cost / n, 1e-300)
     aicc = n * math.log(variance) + 2 * size + (2 * size * (size + 1) / (n - size - 1) if n > size + 1 else math.inf)
@@ -129,6 +128,30 @@ def fit_surface(
         observable, axes, group, form, formula, parameters, math.sqrt(2 * best.cost / n), aicc, n,
         tuple(_name_limit(*terms) for terms in zip(*_terms(best.x, x), strict=True)), x, mean,
     )  # fmt: skip
+
+
+def _find_end(
+    measure: Callable[[np.ndarray], np.ndarray], best: np.ndarray, index: int, side: int, allowed: float
+) -> float:
+    """Return how far one parameter can move to a side while the others keep the half sum of squares below `allowed`."""
+
+    def refit(value: float, start: np.ndarray) -> tuple[float, np.ndarray]:
+        fit = least_squares(lambda rest: measure(np.insert(rest, index, value)), np.delete(start, index))
+        return float(fit.cost), np.insert(fit.x, index, value)
+
+    theta, course, step = best, np.zeros_like(best), FIRST_STEP  # course: how the others follow
+    inside, outside = float(best[index]), None
+    while outside is None or abs(outside - inside) > CLOSE * abs(outside - best[index]):
+        trial = inside + side * step if outside is None else (inside + outside) / 2
+        cost, found = refit(trial, theta + (trial - inside) * course)
+        if cost > allowed:
+            outside = trial
+        elif abs(trial - best[index]) > FARTHEST:
+            return side * math.inf
+        else:
+            course = (found - theta) / (trial - inside)
+            inside, theta, step = trial, found, 2 * step
+    return (inside + outside) / 2
 
 
 def _make_starts(x: np.ndarray, mean: np.ndarray, names: tuple[str, ...]) -> list[np.ndarray]:
@@ -151,8 +174,7 @@ def _name_limit(width: float, data: float) -> str:
 def describe_surface(surface: Surface) -> str:
     """Return one sentence: the exponents, and where each limit holds."""
     listed = ", ".join(
-        f"{name} = {surface.parameters[name].value:.3g} "
-        f"[{surface.parameters[name].low:.3g}, {surface.parameters[name].high:.3g}]"
+        f"{name} = {describe_interval(surface.parameters[name])}"
         for name in surface.parameters
         if name in ("a", "b", "E")
     )

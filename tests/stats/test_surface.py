@@ -1,0 +1,40 @@
+"""Joint laws over width and data: their intervals hold the truth, and have no end where the sweep sets none."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ntklens.stats.surface import describe_surface, fit_surface
+
+AXES = ("model.width", "dataset.train_size")
+
+
+def make_grid(widths, sizes):
+    return np.array([(width, size) for width in widths for size in sizes], float)
+
+
+def combine(x, A, a, B, b):
+    width, data = x.T
+    return ((A * width**-a) ** (1 / b) + B ** (1 / b) / data) ** b
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth():
+    truth = {"A": 2.0, "a": 0.3, "B": 10.0, "b": 0.4}
+    x = make_grid((16, 64, 256), (100, 400, 1600))
+    generator, held = np.random.default_rng(0), 0
+    for _ in range(30):
+        noisy = combine(x, **truth) * np.exp(0.02 * generator.standard_normal(len(x)))
+        surface = fit_surface(x, noisy, "minimum_loss", AXES, "combined")
+        held += sum(surface.parameters[name].low <= truth[name] <= surface.parameters[name].high for name in truth)
+    assert 0.9 <= held / 120 < 1
+
+
+def test_an_exponent_that_only_the_narrowest_width_shows_has_no_upper_end():
+    x = make_grid((16, 64, 256), (100, 400, 1600))
+    y = combine(x, 2.0 * 16**6, 6.0, 10.0, 0.4) * np.exp(0.02 * np.random.default_rng(1).standard_normal(len(x)))
+    surface = fit_surface(x, y, "minimum_loss", AXES, "combined")
+    assert surface.parameters["a"].high == surface.parameters["A"].high == math.inf
+    assert 0.5 < surface.parameters["a"].low < 6.0 and surface.parameters["a"].value
+    assert "∞]" in describe_surface(surface)
