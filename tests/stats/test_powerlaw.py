@@ -274,6 +274,28 @@ def test_a_power_law_is_named_only_where_it_is_tested_and_holds():
     )
 
 
+def test_points_too_few_to_test_reject_nothing():
+    """An affine curve at four points, with an AICc far lower than the power law's; at five it is told from one."""
+    rng, affine = np.random.default_rng(0), 1 + 4 * WIDTHS / WIDTHS[3]
+    for points, verdict in ((4, "4 points are too few to test"), (5, "a power law is rejected (")):
+        y = draw_values(affine[:points], rng, 5, noise=0.005)[:, 0]
+        law = fit_law(summarise(WIDTHS[:points], y), "initial_trace", "model.width", forms=("power", "affine"))
+        assert law.fits["power"].aicc - law.fits["affine"].aicc > 4
+        assert verdict in str(law.course)
+        assert (verdict in law.finding) == (points == 4)  # of five the preferred form is named
+        assert law.course.is_rejected == law.course.is_bent == law.course.is_tested == (points == 5)
+
+
+def test_a_form_at_a_bound_rejects_no_power_law():
+    samples = summarise(WIDTHS, draw_values(CURVES["power"](WIDTHS), np.random.default_rng(2), 5, noise=0.01)[:, 0])
+    power, other = (fit_form(samples, form) for form in ("power", "plateau_power"))
+    lower = replace(other, aicc=power.aicc - 9)
+    for place, rival in ((80, "plateau_power"), (0, "")):
+        bent = replace(lower, profile=replace(other.profile, loss=np.abs(np.arange(len(other.profile.psi)) - place)))
+        course = judge_course({"power": power, "plateau_power": bent})
+        assert (course.rival, course.is_rejected) == (rival, bool(rival))
+
+
 def test_a_curve_that_turns_neither_grows_nor_falls():
     rng = np.random.default_rng(0)
     for curve, words in (

@@ -167,7 +167,7 @@ class Course:
       points: means along the axis.
       p: p-value of the power law against a parabola in ln x, ln y, or, if smaller, against crossovers where one was
         looked for; NaN where points are too few for a test.
-      rival: the form whose AICc is the lowest, if it is lower than the power law's; else empty.
+      rival: the form whose AICc is the lowest, if it is lower than the power law's; else empty. None of untested points.
       gain: by how much it is lower: up to 2 says nothing, beyond 4 rejects the power law.
     """
 
@@ -553,6 +553,9 @@ def judge_course(fits: Mapping[str, Fit], crossover_p: float = math.nan) -> Cour
     with the weights of the power law, τ among them, and the least scale of all intervals: a few means may lie much
     closer to a parabola than their own errors, by chance.
 
+    Points too few for this test reject nothing, by their AICc neither: it counts seeds, and they are as many at four
+    points. Nor does a form whose scale or exponent is at a bound: what the data ask for is its limit, another form.
+
     Args:
       fits: form → fit; without a power law nothing is tested.
       crossover_p: p-value of the power law against crossovers; NaN where none was looked for.
@@ -563,21 +566,22 @@ def judge_course(fits: Mapping[str, Fit], crossover_p: float = math.nan) -> Cour
     power = fits.get("power")
     if power is None:
         return Course()
-    aicc = {form: fit.aicc for form, fit in fits.items() if fit.aicc < power.aicc}
+    samples, parabola = power.samples, FORMS["parabola"]
+    points = len(samples.x)
+    if points < parabola.least_points:
+        return Course(points)
+    if float(np.max(np.abs(power.profile.residuals))) < EXACT:
+        return Course(points, 1.0)
+    aicc = {form: fit.aicc for form, fit in fits.items() if fit.aicc < power.aicc and not fit.is_degenerate}
     rival = min(aicc, key=lambda form: aicc[form], default="")
     gain = power.aicc - aicc[rival] if rival else 0.0
-    samples, parabola = power.samples, FORMS["parabola"]
-    if len(samples.x) < parabola.least_points:
-        return Course(len(samples.x), math.nan, rival, gain)
-    if float(np.max(np.abs(power.profile.residuals))) < EXACT:
-        return Course(len(samples.x), 1.0)
     weights = 1 / floor_variance(samples.variance + power.misfit**2)
     straight, bent = (profile(form, samples.x, np.log(samples.mean), weights) for form in (FORMS["power"], parabola))
     assert straight is not None
     assert bent is not None
     gained = float(straight.loss[straight.best] - bent.loss[bent.best])
     p = float(fisher.sf(gained / bent.scale, 1, bent.degrees))
-    return Course(len(samples.x), float(np.fmin(p, crossover_p)), rival, gain)
+    return Course(points, float(np.fmin(p, crossover_p)), rival, gain)
 
 
 def fit_law(

@@ -187,7 +187,8 @@ class Exponent:
       text: the sentence.
       axis: along which.
       observable: whose exponent decides.
-      low, high: what is stated of it; a range that holds 0 states a constant, which points that bend do not support.
+      low, high: what is stated of it; a range that holds 0 states a constant: supported only by points that were
+        tested for a power law and do not bend.
       sign: of the observable; with the other sign the statement means nothing.
       compare: training samples that show, where the exponent is smaller than stated, whether data are what limits it.
       power: whether it is also stated that y is a power law: the exponent alone does not support that.
@@ -249,7 +250,8 @@ class Exponent:
         """Return what the course of the points leaves open though the exponent agrees; empty if nothing."""
         if self.is_constancy and course.is_bent:
             return f"the exponent agrees, but the points bend: {describe_means(fit)}; {course}"
-        return f"the exponent agrees, but {course}" if self.power and not course.is_straight else ""
+        stated = self.power or self.is_constancy
+        return f"the exponent agrees, but {course}" if stated and not course.is_straight else ""
 
 
 @dataclass(frozen=True)
