@@ -15,14 +15,14 @@ from ntklens.analysis.study import analyse
 from ntklens.recording.observables import measure_observables
 from ntklens.report.chart import Chart, Key, Panel, Series, list_rows
 from ntklens.report.charts import build_charts
-from ntklens.report.charts.laws import _chart_observable
+from ntklens.report.charts.laws import _chart_observable, _draw_fits
 from ntklens.report.charts.members import Members, average, average_networks, average_samples, choose_ticks, list_groups
 from ntklens.report.charts.slopes import differentiate, measure_slopes
 from ntklens.report.charts.theory import predict_initial_trace
 from ntklens.report.charts.words import describe_fit, describe_law, describe_many, select_curves
 from ntklens.report.draw import INDENT, draw_chart, make_figure, style_series, to_latex, write_latex
-from ntklens.report.style import apply_style, label_axis, label_group, to_math
-from ntklens.stats.powerlaw import fit_form, fit_law
+from ntklens.report.style import apply_style, label_axis, label_group, mark_axis, to_math
+from ntklens.stats.powerlaw import choose_form, fit_form, fit_law
 from ntklens.stats.samples import summarise
 from studies import make_data, make_study
 
@@ -183,10 +183,58 @@ def test_text_figure_and_numbers_choose_the_same_form():
         law = fit_law(samples, "minimum_effective_rank", "model.width", forms=("power", "power_plateau"))
         assert law.preferred == "power"
         assert select_curves(law)[0] == drawn
-        assert drawn or select_curves(law) == (None, None)  # nothing that a rival would be one of
+        assert drawn or select_curves(law) == (None, "power_plateau")  # what fits better is drawn, and why it lost
         assert describe_law(law).startswith(words)
+        assert ("; dashed: power law, then plateau, no hold-out" in describe_law(law)) == (drawn is None)
         assert describe_many([law]).startswith(words.replace(", α", " in 1 of 1, α"))
         assert "with mean slope" in law.finding
+
+
+def test_a_panel_without_a_curve_has_the_reason():
+    """Of points that bend a form of lower AICc is drawn though it is not preferred; without one the panel says why."""
+    x, rng = 2.0 ** np.arange(4, 11), np.random.default_rng(1)
+    curve = (x / (1 + x / 100)) ** 0.4
+    samples = summarise(x, curve[:, None] * (1 + 0.01 * rng.standard_normal((7, 5))))
+    law = fit_law(samples, "minimum_effective_rank", "model.width", forms=("power", "power_plateau"))
+    power, plateau = law.fits["power"], law.fits["power_plateau"]
+    bound = replace(plateau.profile, loss=np.arange(len(plateau.profile.psi)))
+    cases = {
+        "dashed: power law, then plateau, hold-out worse": replace(plateau, holdout=2 * power.holdout),
+        "no curve: scale at a bound": replace(plateau, profile=bound),
+        "no curve: no form fits better": replace(plateau, aicc=power.aicc + 1),
+    }
+    for words, fit in cases.items():
+        fits = {"power": power, "power_plateau": fit}
+        changed = replace(law, fits=fits, preferred=choose_form(fits))
+        assert changed.course.is_rejected
+        assert describe_law(changed).endswith(words)
+        drawn = _draw_fits(changed, None, 1.0)
+        assert [series.meaning for series in drawn] == ["lower AICc, not preferred"] * words.startswith("dashed")
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(2.1, 19), (3.1, 13), (1.05, 1.9), (0.3, 2.6), (40, 900), (3, 4000), (1e5, 8e5)]
+)
+def test_a_logarithmic_axis_has_three_numbers(low, high):
+    axes = Figure().add_subplot()
+    axes.set_yscale("log")
+    axes.plot([1, 2], [low, high])
+    mark_axis(axes.yaxis, np.array([low, high]), "y")
+    axes.figure.canvas.draw()
+    bottom, top = axes.get_ylim()
+    places = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    numbered = [tick for tick, label in places if label.get_text() and bottom <= tick <= top]
+    assert 3 <= len(numbered) <= 7
+
+
+def test_an_axis_of_slopes_has_all_values_of_the_axis():
+    study = make_study({"model.width": [16, 32, 64, 128]}, records=12, modes=8)
+    chart = next(chart for chart in build_charts(study) if chart.family == "slopes")
+    with apply_style():
+        axes = make_figure(chart).axes[0]
+    low, high = axes.get_xlim()
+    assert low < 16 < 128 < high
+    assert list(axes.get_xticks()) == [16, 32, 64, 128]
 
 
 def test_means_of_unresolved_seeds_are_hollow_also_where_no_law_is_fitted():

@@ -219,3 +219,19 @@ def test_an_axis_of_one_value_without_interval_has_an_extent():
     column = ForestColumn("loss", "α", "", np.nan, np.nan)
     low, high = Forest(["row"], [False], [column], values, *[{"a": np.zeros((1, 1), bool)}] * 2).find_limits(0)
     assert low < 0.3 < high
+
+
+def find_limits(*rows):
+    column, marks = ForestColumn("loss", "α", "", np.nan, np.nan), {"a": np.zeros((len(rows), 1), bool)}
+    values = {"a": np.array(rows, float)[:, None]}
+    return Forest([""] * len(rows), [False] * len(rows), [column], values, marks, marks).find_limits(0)
+
+
+def test_intervals_fit_in_their_axis():
+    """Exponents that nearly agree leave an axis of no extent; one interval among many that dwarfs the others is cut."""
+    low, high = find_limits((0.573, 0.1, 1.05), (0.577, 0.3, 0.85))
+    assert low < 0.1
+    assert high > 1.05
+    low, high = find_limits(*[(0.57, 0.5, 0.64)] * 5, (0.5, -8.0, 9.0))
+    assert -1 < low < 0.5
+    assert 0.64 < high < 2

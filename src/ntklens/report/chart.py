@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 FIT_ROLES = ("fit", "rival", "reference")
+LEAST_REACH = 0.2  # of a forest plot's axis beyond its values: intervals that end there are whole
+DWARFING = 2.0  # median widths of the intervals, likewise: of two rows both are whole
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Forest:
     crossed: dict[str, np.ndarray]
 
     def find_limits(self, column: int) -> tuple[float, float]:
-        """Return the extent of a column's axis: values and bounds, and intervals as far as they do not dwarf these."""
+        """Return the extent of a column's axis: values, bounds and intervals, those that dwarf the others cut."""
         found = np.concatenate([array[:, column].reshape(-1, 3) for array in self.values.values()])
         bounds = np.array([self.columns[column].low, self.columns[column].high])
         inner = np.concatenate([found[:, 0], bounds])
@@ -148,10 +150,11 @@ class Forest:
         if not len(inner):
             return -1.0, 1.0
         low, high = float(inner.min()), float(inner.max())
-        reach = max(high - low, 0.2)
-        ends = found[:, 1:][np.isfinite(found[:, 1:])]
-        low = min([low, *ends[ends > low - reach].tolist()])
-        high = max([high, *ends[ends < high + reach].tolist()])
+        widths = found[:, 2] - found[:, 1]
+        widths = widths[np.isfinite(widths)]
+        reach = max(high - low, LEAST_REACH, DWARFING * float(np.median(widths)) if len(widths) else 0.0)
+        ends = found[:, 1:][np.isfinite(found[:, 1:])].tolist()
+        low, high = max(low - reach, min([low, *ends])), min(high + reach, max([high, *ends]))
         margin = 0.08 * (high - low) or 0.1  # one value alone has no extent
         return low - margin, high + margin
 

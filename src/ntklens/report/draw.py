@@ -32,7 +32,7 @@ PANEL_HEIGHT = 1.55  # inches, without labels
 REACH, LEAST_LABEL = 0.1, 6.5  # inches that the label of a y axis may be longer than its panel; its least size
 GAP, EDGE = 0.12, 0.04  # inches: between panels, around the figure
 BAR = 0.1  # inches: width of a colour bar
-LETTERS, NOTE = 31.0, 6.2  # of a note, on an inch; its size in points
+LETTERS, NOTE = 27.0, 6.2  # of a note, on an inch; its size in points
 INDENT = "   "  # of what goes on from the line above
 LEGEND_LETTERS = 15.0  # of a legend, on an inch
 HANDLE = 4  # letters that a line or a symbol takes in a legend
@@ -260,11 +260,20 @@ def _mark_scales(axes: Any, panel: Panel) -> None:
             axis.set_major_locator(FixedLocator(panel.x_ticks))
             axis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in panel.x_ticks]))
             axis.set_minor_locator(NullLocator())
+            _show_ticks(axes, panel.x_ticks)
         elif is_log and len(values):
             mark_axis(axis, values, label)
             _add_minor_ticks(axes, axis)
         else:
             mark_linear(axis, values, label)
+
+
+def _show_ticks(axes: Any, ticks: Sequence[float]) -> None:
+    """Let an axis reach to all its ticks: slopes lie between its values, and its ends would not be numbered."""
+    low, high = axes.get_xlim()
+    if ticks[0] < low or ticks[-1] > high:
+        axes.update_datalim([(ticks[0], axes.dataLim.y0), (ticks[-1], axes.dataLim.y1)], updatey=False)
+        axes.autoscale_view(scaley=False)
 
 
 def _add_minor_ticks(axes: Any, axis: Any) -> None:

@@ -213,7 +213,7 @@
       const xlog = this.xlog ?? panel.xlog;
       layout.xaxis = { ...axis(panel.x, xlog), ...(panel.reversed ? { autorange: "reversed" } : {}) };
       layout.yaxis = axis(panel.y, this.ylog ?? panel.ylog);
-      if (panel.ticks.length) { layout.xaxis.tickvals = panel.ticks; layout.xaxis.ticktext = panel.ticks.map(short); layout.xaxis.minor = {}; }
+      if (panel.ticks.length) { layout.xaxis.tickvals = panel.ticks; layout.xaxis.ticktext = panel.ticks.map(short); layout.xaxis.minor = {}; showTicks(layout.xaxis, panel); }
       else mark(layout.xaxis, panel.series.flatMap((s) => s.x));
       mark(layout.yaxis, panel.series.filter((s) => s.role !== "seed").flatMap((s) => s.y));
       const started = panel.series.find((s) => s.start !== undefined);
@@ -251,6 +251,15 @@
     const decades = Math.log10(high / low);
     axis.dtick = decades < 0.5 ? undefined : decades < 2 ? "D2" : Math.max(1, Math.ceil(decades / 6));
     if (high < 1e5 && low >= 1e-3) axis.exponentformat = "none";
+  };
+  // Slopes lie between the values of the axis, whose ends would not be numbered: it reaches to all its ticks.
+  const showTicks = (axis, panel) => {
+    const place = axis.type === "log" ? Math.log10 : (v) => v, [first, last] = [panel.ticks[0], panel.ticks[panel.ticks.length - 1]].map(place);
+    let low = Infinity, high = -Infinity;
+    for (const s of panel.series) for (const v of s.x) { low = Math.min(low, place(v)); high = Math.max(high, place(v)); }
+    if (first >= low && last <= high || panel.reversed) return;
+    const edge = 0.04 * (Math.max(last, high) - Math.min(first, low));
+    axis.range = [Math.min(first, low) - edge, Math.max(last, high) + edge];
   };
   // 0 (the epoch at the start, a control) has no place on a logarithmic axis: it stands beside the first value, named 0.
   const start = (axis, panel, at) => {

@@ -21,6 +21,8 @@ CATEGORIES_DARK = ("#F2F2F2", "#F0843C", "#56B4E9", "#F5C04A", "#2FC49A", "#A8DC
 RAMP, RAMP_LIGHT, RAMP_DARK = "viridis", (0.0, 0.86), (0.28, 1.0)
 RAMP_STEPS = 33
 MOST_DECIMALS = 5
+DIGITS = ((1,), (1, 2, 5), (1, 2, 3, 5), (1, 2, 3, 4, 6, 8))  # of the numbers along a logarithmic axis
+LEAST_TICKS = 3  # numbers along an axis
 NARROW = 0.75  # decades below which round numbers say more than powers of ten
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 PLOTLY_MARKERS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
@@ -231,7 +233,7 @@ def mark_axis(axis: Any, values: np.ndarray, label: str) -> None:
         return
     decades = math.log10(positive.max() / positive.min())
     plain = positive.min() >= 1e-3 and positive.max() < 2e4
-    digits = (1, 2, 5) if decades < 2 else (1,)
+    digits = _choose_digits(*(axis.get_view_interval() if axis.get_scale() == "log" else (1.0, 10.0**decades)))
     shared = 0 if plain or decades >= 2 else math.floor(math.log10(positive.max()))
     if shared:
         axis.set_label_text(rf"{to_math(label)} / $10^{{{shared}}}$")
@@ -252,11 +254,22 @@ def mark_axis(axis: Any, values: np.ndarray, label: str) -> None:
     if axis.get_scale() != "log":
         return
     if decades < NARROW:
-        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=LEAST_TICKS))
         axis.set_minor_locator(NullLocator())
     else:
         axis.set_major_locator(LogLocator(10, subs=digits, numticks=8))
         axis.set_minor_locator(LogLocator(10, subs=(2, 3, 4, 5, 6, 7, 8, 9), numticks=60))
+
+
+def _choose_digits(low: float, high: float) -> tuple[int, ...]:
+    """Return the fewest leading digits whose ticks number a logarithmic axis of this extent at three places."""
+    ends = min(low, high), max(low, high)
+    powers = 10.0 ** np.arange(math.floor(math.log10(ends[0])), math.ceil(math.log10(ends[1])) + 1)
+    for digits in DIGITS:
+        ticks = np.outer(powers, digits)
+        if np.sum((ticks >= ends[0]) & (ticks <= ends[1])) >= LEAST_TICKS:
+            break
+    return digits
 
 
 def mark_linear(axis: Any, values: np.ndarray, label: str) -> None:
@@ -270,7 +283,7 @@ def mark_linear(axis: Any, values: np.ndarray, label: str) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis.set_label_text(to_math(label))
-    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], min_n_ticks=LEAST_TICKS))
     size = float(np.abs(values).max(initial=0.0))
     if size == 0 or 1e-2 <= size < 2e4:
         return

@@ -32,7 +32,7 @@ NUMBER = re.compile(r"[^=,]+=[-+.e0-9]+")
 LEAST_POINTS = 3  # of an axis, to speak of a slope
 MOST_DOTS = 3000  # single seeds in a panel
 MEAN, SEEDS, LEFT_OUT = "mean over seeds ± s.e.m.", "single seeds", "left out of fits: unresolved or dead"
-PREFERRED, RIVAL = "preferred law, 95 % band", "closest rival"
+PREFERRED, RIVAL, BETTER = "preferred law, 95 % band", "closest rival", "lower AICc, not preferred"
 
 
 def chart_laws(study: Study) -> Iterator[Chart]:
@@ -65,6 +65,11 @@ def _chart_family(
         words.append(
             "Solid: the preferred law, with its pointwise 95 % band; dashed: its closest rival; each is drawn only"
             f" where it describes the points, so that some panels have no curve. Forms: {forms}."
+        )
+    if any(series.meaning == BETTER for panel in panels for series in panel.series):
+        words.append(
+            "Dashed without a solid line: the points bend about the power law; a form of lower AICc describes them, and"
+            " is not preferred for the reason above the panel."
         )
     if any(law.fits for law in laws):
         words.append(
@@ -329,11 +334,15 @@ def _draw_means(x: np.ndarray, values: np.ndarray, draws: np.ndarray, group: Mem
 
 
 def _draw_fits(law: Law, form: str | None, scale: float) -> list[Series]:
-    """Return the curves of the preferred form and of its closest rival, as far as they describe the points."""
+    """Return the curves of the preferred form and of its closest rival, or of one that fits better than a power law."""
     if form:
         return _draw_fit(law.fits[form], law.group, "fit", scale) if form in law.fits else []
-    drawn = zip(select_curves(law), ("fit", "rival"), strict=True)
-    return [series for one, role in drawn if one for series in _draw_fit(law.fits[one], law.group, role, scale)]
+    preferred, rival = select_curves(law)
+    series = _draw_fit(law.fits[preferred], law.group, "fit", scale) if preferred else []
+    if rival:
+        meaning = RIVAL if preferred else BETTER
+        series += [replace(one, meaning=meaning) for one in _draw_fit(law.fits[rival], law.group, "rival", scale)]
+    return series
 
 
 def _draw_fit(fit: Fit, key: str, role: str, scale: float) -> list[Series]:
@@ -344,7 +353,7 @@ def _draw_fit(fit: Fit, key: str, role: str, scale: float) -> list[Series]:
     y = np.asarray(fit.predict(grid), float) * scale
     low, high = (None, None) if role == "rival" else (np.asarray(e, float) * scale for e in fit.predict_band(grid))
     return [Series(key, role, grid, y, low, high, dashed=role == "rival", detail=fit.form.replace("_", " "),
-                   meaning=RIVAL if role == "rival" else PREFERRED)]  # fmt: skip
+                   meaning=PREFERRED)]  # fmt: skip
 
 
 def _split_ratio(study: Study, group: Members) -> list[Series]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ntklens.report.style import find_symbol, format_interval, format_number, glue
-from ntklens.stats.powerlaw import SAME, Fit, Law
+from ntklens.stats.powerlaw import SAME, Fit, Law, explain_choice
 
 # Form → (its name, its formula, the numbers that say most of it).
 FORMS: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
@@ -30,28 +30,44 @@ UNBOUNDED = {"affine": (("intercept", "a"), ("slope", "b"))}  # numbers where th
 def select_curves(law: Law) -> tuple[str | None, str | None]:
     """Return the forms to draw: the preferred one and its closest rival by AICc, each if it describes the points.
 
-    A power law that the points bend about is not drawn as the law that they follow. Without a preferred law there is
-    nothing that another form would be the rival of.
+    A power law that the points bend about is not drawn as the law that they follow: alone stands the form of lower AICc
+    that describes them best, if there is one, though it is not preferred.
     """
     preferred = law.preferred if law.preferred and law.is_described_by(law.preferred) else None
-    if preferred is None:
-        return None, None
     rivals = [
         form for form, fit in law.fits.items() if form != law.preferred and not fit.is_degenerate and fit.is_describing
     ]
+    if preferred is None:
+        rivals = [form for form in rivals if law.course.is_bent and law.fits[form].aicc < _find_least(law)]
     return preferred, min(rivals, key=lambda f: (np.isnan(law.fits[f].aicc), law.fits[f].aicc)) if rivals else None
+
+
+def _find_least(law: Law) -> float:
+    """Return the AICc below which another form fits better than the preferred one; none does where there is none."""
+    return law.fits[law.preferred].aicc if law.preferred else -np.inf
 
 
 def describe_law(law: Law) -> str:
     """Return the form that is drawn with its numbers; empty where none could be fitted: the caption says why."""
     if law.preferred is None:
         return SAME if law.is_same else ""
-    preferred, _ = select_curves(law)
+    preferred, rival = select_curves(law)
     if preferred is not None:
         return describe_fit(law.fits[preferred], law.axis, _name_form(law, preferred))
-    if law.preferred == "power" and law.course.is_bent:
-        return describe_fit(law.fits["power"], law.axis, BENT if law.course.is_rejected else SLOPE)
+    if law.preferred == "power":
+        slope = describe_fit(law.fits["power"], law.axis, BENT if law.course.is_rejected else SLOPE)
+        return f"{slope}; {_explain_curve(law, rival)}"
     return "no law describes the points"
+
+
+def _explain_curve(law: Law, form: str | None) -> str:
+    """Return why the form that is drawn in place of the power law is not preferred, or why none is drawn."""
+    objections = explain_choice(law)
+    if form is not None:
+        return f"dashed: {FORMS[form][0]}, {objections[form]}"
+    better = [one for one, fit in law.fits.items() if fit.aicc < _find_least(law)]
+    bounds = [objections[one] for one in better if law.fits[one].is_degenerate]
+    return f"no curve: {next(iter(bounds), 'no form describes the points') if better else 'no form fits better'}"
 
 
 def _name_form(law: Law, form: str) -> str:
