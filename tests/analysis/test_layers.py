@@ -123,3 +123,12 @@ def test_a_study_has_them_where_there_are_layers():
     assert {law.observable.partition(".")[2] for law in found.layer_laws} == set(LAYERS)
     assert any(sentence.startswith("Mean slope α of β_ℓ of each layer: hidden_0 ") for sentence in found.summary)
     assert analyse(data.drop_dims("layer")).layer_laws == []
+
+
+def test_layers_without_a_law_are_named_below_the_figure(study):
+    group = list_groups(study)[0]
+    assert "Left out" not in chart_layer_order(study, group).caption
+    own = [law for law in study.layer_laws if law.observable != "trace_ratio_layer.hidden_1"]
+    assert "Left out: of β_ℓ 1 of 3 layers (hidden_1); no law is fitted where" in (
+        chart_layer_order(dataclasses.replace(study, layer_laws=own), group).caption
+    )
