@@ -21,9 +21,11 @@ from ntklens.report.sweep_table import (
     describe_status,
     describe_sweep_minima,
     format_mean,
+    format_progress,
     format_value,
+    read_labels,
 )
-from ntklens.store.units import Unit
+from ntklens.store.units import Unit, find_units, write_unfinished
 from ntklens.sweep.plan import Calibration, Configuration, Plan, Slice, Task
 from ntklens.sweep.status import RunStatus, SweepStatus
 
@@ -142,7 +144,7 @@ def test_minima_that_decide_nothing_are_counted_below_the_table():
     (configuration,) = make_configurations({"model.width": [64]})[:1]
     configuration.units = [*units, Unit(4, "failed", {}), Unit(5, "done", {"observables": {"minimum_step": 3}})]
     assert describe_sweep_minima([configuration]) == [
-        "in 2 of 4 seeds the minimum is the last record: raise training.epochs",
+        "in 2 of 4 seeds the minimum is the last record or next to it: raise training.epochs",
         "in 1 of 4 seeds the minimum comes before update 30 (unresolved): lower optimizer.learning_rate, or type "
         "protocol=resolved",
     ]
@@ -169,6 +171,32 @@ def test_a_status_is_sorted_by_the_swept_values_whatever_is_complete():
     one = SweepStatus(Path("multirun/wide"), "", runs[:1], 0)
     assert describe_status(one)[0] == "1 queued of 1 seed"
     assert "wide: 1 configuration\n" in render(build_status_table(one), 100)
+
+
+def test_runs_of_loops_of_ones_own_stand_in_a_status_by_what_they_differ_in():
+    names = [f"own-width={width}-rate=1e-05-loss=mse-{width:08x}" for width in (8, 128)]
+    status = SweepStatus(Path("multirun/mine"), "", [RunStatus(name, {}, [Unit(0, "done", {})]) for name in names], 0)
+    text = render(build_status_table(status), 80)
+    assert [row[0] for row in read_rows(text)] == ["8", "128"]
+    assert all(f"*-{name[-8:]}" in text for name in names)
+    assert "own-" not in text
+    for others in (names[:1], [*names, "mnist-100-mlp-w8-1a2b3c4d"], ["own-" + 96 * "a" + "-1a2b3c4d"] * 2):
+        assert read_labels(others) == [{}] * len(others)
+
+
+@pytest.mark.parametrize("state", ["running", "failed"])
+def test_the_progress_of_a_killed_seed_is_that_of_its_checkpoint(tmp_path, state):
+    """A heartbeat may be older than the checkpoint, and who notes that a worker was killed knows neither."""
+    seed = tmp_path / "run" / "seed=0"
+    write_unfinished(tmp_path / "run", [0], "running", step=0, steps=100)
+    (seed / "checkpoint").mkdir()
+    for step in (10, 40):
+        (seed / "checkpoint" / f"{step}.json").write_text("{}")
+    if state == "failed":
+        write_unfinished(tmp_path / "run", [0], state, error="the process that computed it ended by SIGKILL")
+    (unit,) = find_units(tmp_path / "run", [0])
+    assert unit.state == ("failed" if state == "failed" else "interrupted")
+    assert format_progress([unit]) == "40%"
 
 
 def test_headings_are_broken_behind_dots():

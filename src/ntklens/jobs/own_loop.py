@@ -28,7 +28,7 @@ from ntklens.recording.recorder import EnsembleRecorder
 from ntklens.recording.spectra import SpectrumWorkers
 from ntklens.recording.trajectory import build_trajectory
 from ntklens.store.files import replacing
-from ntklens.store.layout import find_seed_directory
+from ntklens.store.layout import NAME_LENGTH, find_seed_directory
 from ntklens.store.provenance import describe_environment
 from ntklens.store.stack import flatten_config
 from ntklens.store.trajectory import FILE_NAME, encode_trajectory, publish_trajectory
@@ -38,7 +38,6 @@ from ntklens.words import correct_names
 Arguments = ParamSpec("Arguments")
 GIVEN = ("train_loss", "selection_loss", "test_loss", "train_accuracy", "test_accuracy")  # by the training loop
 EXAMPLE = "recorder(step, params, train_loss=…, test_loss=…)"
-NAME_LENGTH = 100  # of a run's directory, without its key
 
 
 def _check_names(call: Callable[Arguments, None]) -> Callable[Arguments, None]:

@@ -1,7 +1,9 @@
 """Tables and lines on a sweep: its plan, state and findings; from status.json alone, so that they are there at once."""
 
+import contextlib
 import math
 import pwd
+import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,6 +14,7 @@ from ntklens.config.lines import format_task
 from ntklens.config.schemas import GIB
 from ntklens.recording.observables import OBSERVABLES, UNRESOLVED_STEPS, list_observables
 from ntklens.report.fitted import Column, FittedTable
+from ntklens.store.layout import NAME_LENGTH
 from ntklens.store.units import FINISHED, Unit
 from ntklens.sweep.plan import Configuration, Plan
 from ntklens.sweep.status import COMPLETE, UNFINISHED, SweepStatus, find_chosen_step
@@ -20,6 +23,7 @@ from ntklens.words import count
 SWEEP_COLUMNS = list_observables("tabled")
 MOST_ROWS = 60
 MOST_ERROR = 100.0  # from which on a compact mean has a power of ten: two digits of an error are enough
+LABEL, KEY = re.compile(r"-(?=[A-Za-z_]\w*=)"), re.compile("[0-9a-f]{8}")  # in the name of a run
 MOST_LINES = 5  # to type, of single runs
 
 
@@ -74,8 +78,8 @@ def describe_minima(last: Sequence[bool], early: Sequence[bool], ruled: Sequence
     """Return a line on seeds that stopped before their minimum, and one on those whose minimum comes too early.
 
     Args:
-      last: of each seed that is done, whether its minimum is the last record.
-      early: whether it comes before update 30; one that is also the last record is a matter of longer training alone.
+      last: of each seed that is done, whether its minimum is the last record, or next to it.
+      early: whether it comes before update 30; one that is also at the end is a matter of longer training alone.
       ruled: whether a rule chose its step.
     """
     soon = [rule for one, end, rule in zip(early, last, ruled, strict=True) if one and not end]
@@ -83,7 +87,7 @@ def describe_minima(last: Sequence[bool], early: Sequence[bool], ruled: Sequence
     total = count(len(last), "seed")
     lines = []
     if stopped:
-        lines.append(f"in {stopped} of {total} the minimum is the last record: raise training.epochs")
+        lines.append(f"in {stopped} of {total} the minimum is the last record or next to it: raise training.epochs")
     if unresolved:
         advice = ["lower optimizer.learning_rate, or type protocol=resolved"] if not all(soon) else []
         advice += ["raise protocol.step_divisor"] if any(soon) else []
@@ -103,7 +107,11 @@ def build_status_table(status: SweepStatus) -> FittedTable:
       status: of a sweep.
     """
     states = [state for state, number in status.count_states().items() if number]
-    order = sorted(status.runs, key=lambda run: all(unit.state in FINISHED for unit in run.units))
+    runs = status.runs
+    if not any(run.axes for run in runs):
+        labels = read_labels([run.run for run in runs])
+        runs = [run._replace(axes=axes) for run, axes in zip(runs, labels, strict=True)]
+    order = sorted(runs, key=lambda run: all(unit.state in FINISHED for unit in run.units))
     shown = sorted(order[:MOST_ROWS], key=lambda run: [_rank(value) for value in run.axes.values()])
     columns = _list_keys([run.axes for run in shown], [run.run for run in shown], folders=True)
     columns += _list_steps([run.step for run in shown])
@@ -136,6 +144,36 @@ def _list_keys(axes: Sequence[Mapping[str, Any]], runs: Sequence[str], folders: 
     return columns + ([Column("folder", [f"*-{run.rpartition('-')[2]}" for run in runs])] if folders else [])
 
 
+def read_labels(runs: Sequence[str]) -> list[dict[str, int | float | str]]:
+    """Return the labels in which runs of loops of one's own differ, read from their names; nothing of other runs.
+
+    Args:
+      runs: names of folders, `own-width=8-depth=2-1a2b3c4d`.
+    """
+    found = [_read_name(run) for run in runs]
+    if not all(found):
+        return [{}] * len(runs)
+    names = dict.fromkeys(name for labels in found for name in labels)
+    differing = [name for name in names if len({labels.get(name) for labels in found}) > 1]
+    return [{name: _read_value(labels[name]) for name in differing if name in labels} for labels in found]
+
+
+def _read_value(text: str) -> int | float | str:
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _read_name(run: str) -> dict[str, str]:
+    """Return the labels in a run's name; nothing where it is none of a Recorder, or was cut."""
+    label, key = run.rpartition("-")[::2]
+    if not label.startswith("own-") or len(label) >= NAME_LENGTH or not KEY.fullmatch(key):
+        return {}
+    words = [word.partition("=") for word in LABEL.split(label.removeprefix("own-"))]
+    return {name: value for name, equals, value in words if equals}
+
+
 def _list_steps(steps: Sequence[float | str | None]) -> list[Column]:
     """Return the column of steps; none where none is known."""
     words = [f"{step:.4g}" if isinstance(step, int | float) else "" for step in steps]
@@ -148,8 +186,8 @@ def format_progress(units: Sequence[Unit]) -> str:
     for unit in units:
         if unit.state in FINISHED:
             share += 1
-        elif unit.state in ("running", "interrupted") and unit.details.get("steps"):
-            share += unit.details.get("step", 0) / unit.details["steps"]
+        elif unit.details.get("steps"):
+            share += (unit.details.get("step") or 0) / unit.details["steps"]
     return f"{share / len(units):.0%}" if units else "–"
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from ntklens.config.identity import SCHEMA_VERSION
 from ntklens.errors import InputError
 from ntklens.machine import find_own_job
-from ntklens.store.checkpoint import remove_checkpoints
+from ntklens.store.checkpoint import find_checkpoint_step, remove_checkpoints
 from ntklens.store.files import LEFTOVER_SECONDS, write_atomically
 from ntklens.store.layout import find_seed_directory
 from ntklens.store.locks import find_locked
@@ -107,12 +107,19 @@ def find_units(run: Path, seeds: Iterable[int]) -> list[Unit]:
     units = [_find_unit(find_seed_directory(run, seed), seed) for seed in seeds]
     running = [unit.seed for unit in units if unit.state == "running"]
     alive = find_locked(run, running) if running else set()
-    return [
+    units = [
         unit._replace(state="interrupted")
         if unit.state == "running" and unit.seed not in alive and not _runs_elsewhere(unit.details)
         else unit
         for unit in units
     ]
+    return [_read_kept(run, unit) if unit.state in ("interrupted", "failed") else unit for unit in units]
+
+
+def _read_kept(run: Path, unit: Unit) -> Unit:
+    """Return a unit that stopped with the updates that its checkpoint has: from there it goes on."""
+    step = find_checkpoint_step(find_seed_directory(run, unit.seed))
+    return unit._replace(details={**unit.details, "step": step})
 
 
 def _find_unit(directory: Path, seed: int) -> Unit:
@@ -151,12 +158,13 @@ def select_pending(units: Iterable[Unit], retry: bool) -> list[int]:
 
 
 def write_unfinished(run: Path, seeds: Sequence[int], state: str, **details: Any) -> None:
-    """Give a state to the seeds that nobody has published, as far as the disk allows it."""
+    """Give a state to the seeds that nobody has published, as far as the disk allows it; `steps` stays what it was."""
     for seed in seeds:
         directory = find_seed_directory(run, seed)
         with contextlib.suppress(OSError):
             if not (directory / FILE_NAME).exists():
-                write_status(directory, state, seed=seed, **details)
+                known = {name: value for name, value in read_status(directory).items() if name == "steps"}
+                write_status(directory, state, seed=seed, **(known | details))
 
 
 def set_aside(directory: Path) -> Path | None:
