@@ -285,6 +285,21 @@ def test_the_page_says_what_was_done():
     ):  # fmt: skip
         assert words in text, words
     assert "random signs" not in text
+    assert "N probe inputs, held out from training, and C outputs" in text
+
+
+def test_the_page_says_of_a_probe_only_what_is_known():
+    """That of a loop of one's own, or of a loader of one's own, may be anything."""
+    study = make_study()
+    study.data["N"] = (("run", "seed"), np.full(study.data.state.shape, 48.0))
+    facts = {**json.loads(study.data.attrs.get("provenance", "{}")), "data": [{"test_size": 1000}]}
+    study.data.attrs["provenance"] = json.dumps(facts)
+    for config, known in ((configure(), True), ({"model": {"width": 8}}, False)):
+        study.data["config"] = ("run", np.array([json.dumps(config)] * study.data.sizes["run"], object))
+        text = describe_work(study, [])
+        assert ("The minimum is chosen on one half of 1000 test samples" in text) == known
+        assert ("held out" in text) == known
+        assert "N = 48" in text
 
 
 def test_the_page_says_that_traces_are_estimated():

@@ -26,8 +26,8 @@ INDEX = r"(?:<sub>\w+</sub>)?"
 TERMS = (
     Term(
         "loss", "L_min", "min over updates of L_test",
-        "The test loss at the minimum: the update of lowest loss on one half of the test samples, read on the "
-        "other half.",
+        "The test loss at the minimum: the update of lowest selection loss. Runs of ntklens take one half of "
+        "the test samples for that and the other for the test loss; a loop of one's own may give one loss for both.",
         r"L<sub>min</sub>",
     ),
     Term(

@@ -24,7 +24,14 @@ from ntklens.analysis.claims import (
     find_papers,
 )
 from ntklens.analysis.groups import Group, name_swept
-from ntklens.analysis.settings import describe_differences, describe_runs, is_full_batch, join_values, read_configs
+from ntklens.analysis.settings import (
+    describe_differences,
+    describe_runs,
+    is_full_batch,
+    is_ours,
+    join_values,
+    read_configs,
+)
 from ntklens.analysis.study import Study
 from ntklens.analysis.summary import Kind, Sentence
 from ntklens.report.chart import Chart, group_families
@@ -228,13 +235,15 @@ def describe_work(study: Study, plans: Sequence[dict]) -> str:
         f"{study.states.get('done', 0):,} done).",
     ]
     tested = sorted({one["test_size"] for one in seen.get("data", []) if isinstance(one, dict) and "test_size" in one})
-    if tested:
+    ours = _has_known_splits(data)
+    if tested and ours:
         text.append(f"The minimum is chosen on one half of {join_values(tested)} test samples, and read on the other.")
     sizes = {name: np.unique(data[name].values[np.isfinite(data[name].values)]) for name in ("N", "C") if name in data}
     known = [f"{name} = {join_values([int(v) for v in values])}" for name, values in sizes.items() if len(values)]
     if known:
         text.append(
-            f"The kernel Θ is measured on N probe inputs, held out from training, and C outputs: {', '.join(known)}."
+            f"The kernel Θ is measured on N probe inputs{', held out from training,' if ours else ''} and C outputs: "
+            f"{', '.join(known)}."
         )
     if "trace" in words:
         text.append(f"Traces are {words['trace']}.")
@@ -245,6 +254,11 @@ def describe_work(study: Study, plans: Sequence[dict]) -> str:
     where = f"computed on {', '.join(machine)}" if machine else ""
     origin = ", ".join(filter(None, (when, where)))
     return " ".join([*text, f"{origin[0].upper()}{origin[1:]}." if origin else ""]).strip()
+
+
+def _has_known_splits(data: xr.Dataset) -> bool:
+    """Return whether all runs have data of our loaders: of others it is not known what their probe and tests are."""
+    return all(is_ours(config.get("dataset._target_")) for config in read_configs(data))
 
 
 def split_summary(sentences: Sequence[Sentence]) -> list[dict[str, Any]]:
