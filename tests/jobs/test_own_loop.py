@@ -106,7 +106,7 @@ def test_advice_names_no_setting_that_a_loop_of_ones_own_lacks(tmp_path):
     assert "Take smaller steps in your loop, and more of them." in text
     assert "(open): training ended" in text
     assert "(model.width=8; model.width=16; model.width=32)" in text  # no folder's name
-    for setting in ("training.", "ensemble=", "protocol", "optimizer.", "replace=", "precision="):
+    for setting in ("training.", "ensemble=", "protocol", "optimizer.", "replace=", "precision=", "probe_size"):
         assert setting not in text
 
 

@@ -66,7 +66,7 @@ def test_terminal_and_page_have_their_rows(study, capsys, monkeypatch):
     print_summary(study, make_console())
     text = " ".join(capsys.readouterr().out.split())
     assert "1 − cos(Θ_min, Θ_0)" in text
-    assert "No law of alignment at the minimum: its mean is not of one sign" in text
+    assert "No law of alignment at the minimum: the mean is not of one sign" in text
     cells = [row["cells"][1]["text"] for row in _list_fit_rows(study)]
     assert "1 − cos(Θ_min, Θ_0)" in cells
 

@@ -9,6 +9,7 @@ import pytest
 from ntklens.analysis.claims import Claim
 from ntklens.analysis.diagnostics import NOTE, WARNING, Diagnosis
 from ntklens.analysis.groups import find_groups
+from ntklens.analysis.study import analyse
 from ntklens.analysis.summary import Kind, Sentence
 from ntklens.recording.observables import list_observables, measure_observables
 from ntklens.report.console import make_console
@@ -78,6 +79,30 @@ def test_sentences_are_printed_by_what_they_are_of(study, capsys):
     text = read(study, capsys)
     printed = {kind for kind in Kind if f"Of kind {kind}." in text}
     assert printed == {Kind.SWEEP, Kind.JOINT}
+
+
+def test_what_a_diagnosis_holds_is_printed_once():
+    """That training ended too early is a sentence of the summary, and a warning with the runs: a terminal has one."""
+    data = make_data({"model.width": [8, 16]}, seeds=2, records=6, modes=2)
+    data["minimum_step"][:] = data.step.isel(record=-1)
+    study = analyse(data)
+    assert any(sentence.startswith("In 4 of 4 seeds training ended") for sentence in study.summary)
+    console = make_console()
+    with console.capture() as capture:
+        print_summary(study, console)
+    assert capture.get().count("training ended before the test loss rose") == 1
+
+
+def test_a_mean_that_changes_its_sign_has_no_law_in_any_line():
+    data = make_data({"model.width": [16, 32, 64, 128]}, seeds=2, records=12, modes=2)
+    for sign, words in ((1, "There is no law of β."), (-1, "A law of β whose means are negative is that of −β.")):
+        for run in range(2 if sign > 0 else 4):
+            data["minimum_trace"][run] = (0.9 - 0.2 * run) * data.trace.isel(record=0)[run]
+        study = analyse(data)
+        lines = [line for line in study.summary if "the mean is not of one sign along the axis" in line]
+        assert [line.startswith("No law of ΔTr, β") for line in lines] == [True] * (sign > 0)
+        (shrunk,) = [one for one in study.diagnoses if "β is negative" in one.sentence]
+        assert shrunk.advice.startswith(words)
 
 
 def test_without_a_width_lines_of_a_pipe_are_whole(study, capsys, monkeypatch):

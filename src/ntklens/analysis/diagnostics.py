@@ -79,7 +79,7 @@ def diagnose(
         *_check_numbers(data, observables),
         *_check_minima(data, observables),
         *_check_steps(data, steps),
-        *_check_paths(data, observables),
+        *_check_paths(data, observables, laws),
         *_check_seeds(data, observables, laws),
         *_check_precision(data),
         *(d for group in groups for d in _check_group(data, observables, group, laws, transitions)),
@@ -165,9 +165,9 @@ def _check_minima(data: xr.Dataset, observables: xr.Dataset) -> Iterator[Diagnos
     total = int(done.sum())
     for flag, severity, verbs, text, advice in (
         (
-            "at_last_record", WARNING, ("has its", "have their"), "minimum at the last record (open): training "
-            "ended before the test loss rose, so that L_min, β, χ and Γ_min are of the end of training and not "
-            "of the minimum",
+            "at_last_record", WARNING, ("has its", "have their"), "minimum at the last record or next to it (open): "
+            "training ended before the test loss rose, so that L_min, β, χ and Γ_min are of the end of training and "
+            "not of the minimum",
             f"{advise_longer(data)}.",
         ),
         (
@@ -240,7 +240,7 @@ def _say_no_change_is_large(steps: Sequence[Change]) -> Diagnosis:
     )  # fmt: skip
 
 
-def _check_paths(data: xr.Dataset, observables: xr.Dataset) -> Iterator[Diagnosis]:
+def _check_paths(data: xr.Dataset, observables: xr.Dataset, laws: Sequence[Law]) -> Iterator[Diagnosis]:
     if not {"adaptation_rate_r2", "trace_ratio"} <= set(observables):
         return
     good = select_good(observables, trained=True)
@@ -260,7 +260,7 @@ def _check_paths(data: xr.Dataset, observables: xr.Dataset) -> Iterator[Diagnosi
         yield Diagnosis(
             NOTE, f"For {int(shrunk.sum())} of {int(np.isfinite(ratio).sum())} seeds β is negative: the trace shrank "
             f"on the way to the minimum.",
-            "Laws of β are then of its absolute value: look at Tr Θ against epoch before reading them.",
+            f"{_describe_negative(laws)} Look at Tr Θ against epoch.",
         )  # fmt: skip
     still = np.abs(ratio) < LAZY
     if still.any():
@@ -272,6 +272,16 @@ def _check_paths(data: xr.Dataset, observables: xr.Dataset) -> Iterator[Diagnosi
             if is_own_loop(data)
             else "Train longer (training.epochs) or, under protocol=paper, with a larger optimizer.learning_rate.",
         )  # fmt: skip
+
+
+def _describe_negative(laws: Sequence[Law]) -> str:
+    """Return what laws of β are of where β is negative in some seeds."""
+    own = [law for law in laws if law.observable == "trace_ratio"]
+    if any(fit.sign < 0 for law in own for fit in law.fits.values()):
+        return "A law of β whose means are negative is that of −β."
+    if own and not any(law.fits for law in own):
+        return "There is no law of β."
+    return "Laws of β are of its means, where these are of one sign."
 
 
 def _check_seeds(data: xr.Dataset, observables: xr.Dataset, laws: Sequence[Law]) -> Iterator[Diagnosis]:
@@ -525,7 +535,10 @@ def _check_random(data: xr.Dataset, observables: xr.Dataset, groups: Sequence[Gr
         yield Diagnosis(
             NOTE, f"Γ is of one probe{size}: disjoint probes may differ by as much as networks of different size do, "
             "so that an exponent of Γ holds for this probe alone.",
-            "Sweep dataset.probe_seed=0,1,2,3 as well: it draws other probes, and is taken as a random factor. "
+            "Record the same networks with other probes as well, dataset.probe_seed=1,2,3 in config: it is taken as a "
+            "random factor."
+            if is_own_loop(data)
+            else "Sweep dataset.probe_seed=0,1,2,3 as well: it draws other probes, and is taken as a random factor. "
             "A probe of another dataset.probe_size is nested in this one, or holds it."
             if _has(data, "dataset.probe_seed") or _is_of_ours(data)
             else "A probe of another dataset.probe_size is nested in this one, or holds it: it shows how Γ depends on "

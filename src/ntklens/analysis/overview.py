@@ -4,6 +4,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from ntklens.analysis.summary import Kind
+from ntklens.stats.powerlaw import NO_FIT
 
 if TYPE_CHECKING:  # a study shows itself by this module
     from ntklens.analysis.study import Study
@@ -49,7 +50,7 @@ def _list_laws(study: "Study") -> list[tuple[str, ...]]:
 def _describe_law(law: "Law") -> tuple[str, ...]:
     fit = law.fits.get(law.preferred or "")
     if fit is None:
-        return law.observable, law.axis, law.group, "no fit", law.finding.removeprefix("no fit: ")
+        return law.observable, law.axis, law.group, "no fit", law.finding.removeprefix(NO_FIT)
     exponent = fit.parameters.get("exponent")
     numbers = "" if exponent is None else f"{exponent.value:.3f} [{exponent.low:.3f}, {exponent.high:.3f}]"
     form = fit.form if fit.form != "power" or law.course.is_power else "mean slope"

@@ -30,7 +30,7 @@ from ntklens.analysis.overview import describe_study, describe_study_html
 from ntklens.analysis.summary import Sentence, summarise_study
 from ntklens.errors import InputError
 from ntklens.recording.observables import OBSERVABLES, UNRESOLVED_STEPS, list_observables, measure_observables
-from ntklens.stats.powerlaw import Law, add_crossover, fit_law
+from ntklens.stats.powerlaw import NO_FIT, Law, add_crossover, fit_law
 from ntklens.stats.samples import summarise
 from ntklens.stats.surface import FORMS as SURFACE_FORMS
 from ntklens.stats.surface import Surface, fit_surface
@@ -143,14 +143,14 @@ def _fit(observables: xr.Dataset, group: Group, name: str) -> Law:
     try:
         samples = summarise(*arrange_samples(observables, group, name))
     except InputError as error:
-        return Law(name, group.axis, group.label, {}, None, {"power": str(error)}, f"no fit: {error}")
+        return Law(name, group.axis, group.label, {}, None, {"power": str(error)}, f"{NO_FIT}{error}")
     law = fit_law(samples, name, group.axis, group.label)
     if law.fits or law.is_same or not OBSERVABLES[name].trained:
         return law
     if left_out := group.count_unresolved(observables):
         unresolved = f"{left_out} of {len(group.runs)} are unresolved (minimum before update {UNRESOLVED_STEPS})"
         note = f"{law.refusals['power']}; {unresolved}"
-        return Law(name, group.axis, group.label, {}, None, {**law.refusals, "power": note}, f"no fit: {note}")
+        return Law(name, group.axis, group.label, {}, None, {**law.refusals, "power": note}, f"{NO_FIT}{note}")
     return law
 
 

@@ -14,7 +14,7 @@ from ntklens.analysis.settings import advise_longer
 from ntklens.analysis.transitions import compare_transitions
 from ntklens.recording.observables import OBSERVABLES
 from ntklens.stats.forms import FORMS
-from ntklens.stats.powerlaw import Law
+from ntklens.stats.powerlaw import NO_FIT, Law
 from ntklens.stats.surface import Surface, describe_surface
 from ntklens.stats.transition import Transition
 from ntklens.words import count
@@ -24,6 +24,7 @@ class Kind(StrEnum):
     """What a sentence is of."""
 
     SWEEP = "sweep"  # as a whole
+    DIAGNOSED = "diagnosed"  # as a whole, and a diagnosis as well
     CLAIMS = "claims"  # verdicts on papers
     HEAD = "head"  # names the group that the following laws are of
     LAW = "law"  # of one group, or what follows from its laws
@@ -71,9 +72,9 @@ def summarise_study(
       layers: laws and transitions of each layer.
     """
     total, runs = sum(states.values()), observables.sizes["run"]
-    sweep = [f"{count(runs, 'configuration')}, {states.get('done', 0)} of {count(total, 'seed')} done."]
-    sweep += [*_say_stopped(observables, advise_longer(data)), *_say_short(groups)]
-    sentences = [Sentence(text, Kind.SWEEP) for text in sweep]
+    sentences = [Sentence(f"{count(runs, 'configuration')}, {states.get('done', 0)} of {count(total, 'seed')} done.")]
+    sentences += [Sentence(text, Kind.DIAGNOSED) for text in _say_stopped(observables, advise_longer(data))]
+    sentences += [Sentence(text, Kind.SWEEP) for text in _say_short(groups)]
     sentences += [Sentence(text, Kind.CLAIMS) for text in summarise_claims(claims)]
     for group in groups:
         own = [law for law in laws if (law.axis, law.group) == (group.axis, group.label)]
@@ -109,7 +110,8 @@ def _describe_laws(group: Group, laws: Sequence[Law]) -> list[str]:
     sentences = [f"{name_law(law)} {law.finding}{_say_window(law, group)}." for law in laws if law.fits]
     for finding in dict.fromkeys(law.finding for law in refused):
         names = ", ".join(OBSERVABLES[law.observable].symbol for law in refused if law.finding == finding)
-        sentences.append(f"{names}: {finding}.")
+        reason = finding.removeprefix(NO_FIT)
+        sentences.append(f"{names}: {finding}." if reason == finding else f"No law of {names}: {reason}.")
     return sentences
 
 
@@ -128,7 +130,7 @@ def _say_stopped(observables: xr.Dataset, longer: str) -> list[str]:
         return []
     return [
         f"In {stopped:,} of {count(int(done.sum()), 'seed')} training ended before the test loss rose: L_min, β, χ and "
-        f"Γ_min of these are those of its last record, not of a minimum. {longer} before reading them."
+        f"Γ_min of these are those of the end of training, not of a minimum. {longer} before reading them."
     ]
 
 

@@ -14,7 +14,7 @@ from ntklens.recording.observables import OBSERVABLES
 from ntklens.report.console import print_sentence
 from ntklens.report.fitted import Column, FittedTable
 from ntklens.report.style import find_symbol, format_interval, label_axis, label_group
-from ntklens.stats.powerlaw import SAME, Law
+from ntklens.stats.powerlaw import NO_FIT, SAME, Law
 from ntklens.words import count
 
 BENT, UNTESTED, NOTHING = "~", "?", "–"
@@ -112,7 +112,7 @@ def _explain_gaps(study: Study, groups: Sequence[Group], laws: Sequence[Law]) ->
     names = {group.label: _name_group(study, group) for group in groups}
     for law in laws:
         if not law.fits:
-            symbols, labels = found.setdefault(law.finding.removeprefix("no fit: "), ({}, {}))
+            symbols, labels = found.setdefault(law.finding.removeprefix(NO_FIT), ({}, {}))
             symbols[OBSERVABLES[law.observable].symbol] = labels[names[law.group]] = None
     for reason, (symbols, labels) in found.items():
         listed = [label for label in labels if label]

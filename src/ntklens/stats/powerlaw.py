@@ -31,6 +31,7 @@ DECIDED = 4.0  # by how much it must be higher for a power law to be rejected: o
 CONSTANT = 0.05  # exponents within ± this are no trend (SCIENCE: verdict rules)
 STEEPEST = 20.0  # an exponent beyond is that of a regime outside the sweep: no bound
 EXACT = 1e-6  # residuals of ln y that are rounding of float32, and no departure
+NO_FIT = "no fit: "  # before the reason, in a finding
 SAME = "the same at every value"  # what does not depend on the axis, in words
 CANDIDATES = ("power", "affine", "offset_power", "plateau_power", "power_plateau", "crossover")
 
@@ -167,7 +168,7 @@ class Course:
       points: means along the axis.
       p: p-value of the power law against a parabola in ln x, ln y, or, if smaller, against crossovers where one was
         looked for; NaN where points are too few for a test.
-      rival: the form whose AICc is the lowest, if it is lower than the power law's; else empty. None of untested points.
+      rival: the form whose AICc is the lowest, if it is lower than the power law's and points were tested; else empty.
       gain: by how much it is lower: up to 2 says nothing, beyond 4 rejects the power law.
     """
 
@@ -629,7 +630,7 @@ def _describe(
     fits: dict[str, Fit], preferred: str | None, refusals: dict[str, str], crossover_p: float = math.nan
 ) -> str:
     if preferred is None:
-        return f"no fit: {refusals['power']}"
+        return f"{NO_FIT}{refusals['power']}"
     course = judge_course(fits, crossover_p)
     fit, power = fits[preferred], fits.get("power")
     if preferred == "power":

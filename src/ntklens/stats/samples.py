@@ -121,7 +121,7 @@ def summarise(x: np.ndarray, y: np.ndarray, factors: Sequence[str] = (SEED,)) ->
     count = np.isfinite(y).any(axis=probes, keepdims=True).reshape(len(x), -1 if len(x) else 0).sum(axis=1)
     mean = np.nanmean(flat, axis=1) if len(x) else np.zeros(0)
     if len(x) and not (np.all(mean > 0) or np.all(mean < 0)):
-        raise InputError("its mean is not of one sign along the axis, so that no power of x describes it")
+        raise InputError("the mean is not of one sign along the axis, so that no power of x describes it")
     sign = -1 if len(x) and mean[0] < 0 else 1
     relative = flat.reshape(y.shape) / mean.reshape(-1, *[1] * (y.ndim - 1)) - 1
     variance, common, levels = np.zeros(len(x)), 0.0, 0
