@@ -208,6 +208,7 @@ def test_a_panel_without_a_curve_has_the_reason():
         changed = replace(law, fits=fits, preferred=choose_form(fits))
         assert changed.course.is_rejected
         assert describe_law(changed).endswith(words)
+        assert describe_many([changed, changed]).endswith(f" ({words.replace('power law, then plateau, ', '')})")
         drawn = _draw_fits(changed, None, 1.0)
         assert [series.meaning for series in drawn] == ["lower AICc, not preferred"] * words.startswith("dashed")
 

@@ -55,16 +55,22 @@ def describe_law(law: Law) -> str:
     if preferred is not None:
         return describe_fit(law.fits[preferred], law.axis, _name_form(law, preferred))
     if law.preferred == "power":
-        slope = describe_fit(law.fits["power"], law.axis, BENT if law.course.is_rejected else SLOPE)
-        return f"{slope}; {_explain_curve(law, rival)}"
+        form = f"{FORMS[rival][0]}, " if rival else ""
+        slope = describe_fit(law.fits["power"], law.axis, _name_slope(law))
+        return f"{slope}; {_explain_curve(law, rival, form)}"
     return "no law describes the points"
 
 
-def _explain_curve(law: Law, form: str | None) -> str:
+def _name_slope(law: Law) -> str:
+    """Return what the power law is called where it is not drawn."""
+    return BENT if law.course.is_rejected else SLOPE
+
+
+def _explain_curve(law: Law, form: str | None, name: str = "") -> str:
     """Return why the form that is drawn in place of the power law is not preferred, or why none is drawn."""
     objections = explain_choice(law)
     if form is not None:
-        return f"dashed: {FORMS[form][0]}, {objections[form]}"
+        return f"dashed: {name}{objections[form]}"
     better = [one for one, fit in law.fits.items() if fit.aicc < _find_least(law)]
     bounds = [objections[one] for one in better if law.fits[one].is_degenerate]
     return f"no curve: {next(iter(bounds), 'no form describes the points') if better else 'no form fits better'}"
@@ -115,11 +121,8 @@ def describe_forms(laws: Sequence[Law]) -> str:
 def describe_many(laws: Sequence[Law]) -> str:
     """Return in a line what laws of many groups have in common: how often which form, and between which exponents."""
     chosen = [(law, form, _name_form(law, form)) for law in laws if (form := select_curves(law)[0])]
-    chosen += [
-        (law, "power", BENT)
-        for law in laws
-        if law.preferred == "power" and law.course.is_bent and not select_curves(law)[0]
-    ]
+    slopes = [law for law in laws if law.preferred == "power" and not select_curves(law)[0]]
+    chosen += [(law, "power", _name_slope(law)) for law in slopes]
     parts = []
     for name, count in Counter(name for _, _, name in chosen).most_common():
         form = next(one for _, one, own in chosen if own == name)
@@ -128,6 +131,8 @@ def describe_many(laws: Sequence[Law]) -> str:
         span = glue(" … ".join(dict.fromkeys((format_number(min(values)), format_number(max(values))))))
         label = label.format(m=find_symbol(laws[0].axis))
         parts.append(f"{name} in {count} of {len(laws)}, {glue(f'{label} = {span}')}")
+        why = dict.fromkeys(_explain_curve(law, select_curves(law)[1]) for law in slopes if _name_slope(law) == name)
+        parts[-1] += f" ({'; '.join(why)})" if why else ""
     if len(chosen) < len(laws):
         parts.append(f"none in {len(laws) - len(chosen)}")
     return "; ".join(parts)
