@@ -4,9 +4,14 @@
 130: interrupted.
 """
 
+import contextlib
+import io
 import os
+import platform
+import re
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any, TextIO
 
 from hydra.conf import HydraConf
@@ -19,9 +24,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ntklens.config.checks import list_all_choices, validate
 from ntklens.config.lines import current, drop_words, format_command, get_words, hold_back, order_words, quote_word
-from ntklens.config.options import suggest_key
-from ntklens.config.schemas import find_config_directory, register_schemas
-from ntklens.config.task import find_task
+from ntklens.config.options import list_launchers, suggest_key
+from ntklens.config.schemas import register_schemas
+from ntklens.config.task import check_read, find_task
 from ntklens.errors import InputError
 from ntklens.hints import describe
 from ntklens.jobs.tracker import begin_tracking
@@ -108,12 +113,15 @@ def _run_command(hydra_main: Callable[[], None], raises: bool) -> int:
         current.words = tuple(order_words(sys.argv[1:], suggest_key))
         check_places(current.words)
         sys.argv[1:] = hold_back(current.words)
-        hydra_main()
-    except SystemExit as end:  # Hydra's own, after --help say
+        if "--version" in current.words:
+            print_version()
+        elif {"--help", "-h"} & set(current.words):
+            print_help(hydra_main)
+        else:
+            hydra_main()
+    except SystemExit as end:  # Hydra's own, after --info say
         if isinstance(end.code, str):
             raise
-        if {"--help", "-h"} & set(current.words or ()):
-            print_choices()
         return end.code or 0
     except KeyboardInterrupt:
         line = format_command(drop_words(get_words(), "retry", "replace"))
@@ -147,6 +155,7 @@ def run_task(cfg: DictConfig) -> None:
         if single and launcher not in ("local", "basic") and find_task(cfg.task._target_).launches:
             line = format_command(["-m", *get_words()])
             raise InputError(f"hydra/launcher={launcher}: needs -m; type: {line}")
+        check_read(cfg.task._target_, hydra_cfg.overrides.task)
         OmegaConf.resolve(cfg)
         validate(cfg)
         check_metrics(cfg.metrics)
@@ -157,13 +166,23 @@ def run_task(cfg: DictConfig) -> None:
     note_status(status)
 
 
-def print_choices() -> None:
-    """Print what Hydra's help leaves out: the values of every setting that takes one of a few."""
+def print_version() -> None:
+    """Print the version of ntklens, and of what its results depend on."""
+    others = ", ".join(f"{name} {version(package)}" for name, package in (("JAX", "jax"), ("Hydra", "hydra-core")))
+    print(f"ntklens {version('ntklens')} ({others}, Python {platform.python_version()})")
+
+
+def print_help(hydra_main: Callable[[], None]) -> None:
+    """Print Hydra's help without the group of our schemas, and the values of every setting that takes one of a few."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        hydra_main()
+    shown = re.sub(r"^schema: .*\n", "", text.getvalue(), flags=re.MULTILINE)
+    print(shown.replace("Show Hydra's version", "Show ntklens' version"), end="")
     print("== Choices ==")
     for key, listed in list_all_choices().items():
         print(f"{key}: {listed}")
-    launchers = sorted(path.stem for path in (find_config_directory() / "hydra" / "launcher").glob("*.yaml"))
-    print(f"hydra/launcher: {', '.join(['local', 'basic', *launchers])}")
+    print(f"hydra/launcher: {', '.join(list_launchers())}")
 
 
 def note_status(status: int) -> None:

@@ -10,6 +10,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
+from ntklens.config.amounts import NUMBER, name_unit, read_meant
 from ntklens.config.lines import (
     COMMAND,
     NOT_A_VALUE,
@@ -19,12 +20,21 @@ from ntklens.config.lines import (
     get_words,
     is_readable,
     join_split,
+    list_typed,
     order_words,
     quote_word,
     suggest_quotes,
 )
-from ntklens.config.options import describe_unknown_key, describe_wrong_kind, suggest_key
-from ntklens.config.schemas import KEPT, Config, find_config_directory
+from ntklens.config.options import (
+    describe_unknown_key,
+    describe_wrong_kind,
+    find_example,
+    list_launchers,
+    list_options,
+    suggest_key,
+)
+from ntklens.config.schemas import KEPT, Config
+from ntklens.config.task import check_read
 from ntklens.errors import InputError
 from ntklens.recording.quantities import list_optional
 from ntklens.words import correct_names
@@ -34,6 +44,8 @@ CLOSING = {"[": "]", "{": "}", "(": ")"}
 NOISE = ("full_key:", "object_type=", "reference_type=", "See https://")
 LISTED: dict[str, Callable[[], Sequence[str]]] = {"metrics": list_optional, "keep": lambda: KEPT}  # what lists may hold
 TEXTS = ("name", "paths.results", "dataset.root", "dataset.name")  # keys whose values may hold commas and spaces
+NO_EQUALS, NO_COMMA = "not key=value", "a sweep's values are separated by commas"
+EXAMPLES = {"Integer": ((int,), "10"), "Float": ((float, int), "4"), "bool": ((bool,), "true")}  # where conf/ has none
 KINDS = {"Integer": "an integer", "Float": "a number", "String": "text", "bool": "true or false"}
 
 
@@ -52,6 +64,8 @@ def describe(error: Exception) -> str:
         return _describe_several(match[1])
     if match := re.match(r"Multiple values for (\S+)\. To override a value use 'override (\S+): (.*)'", text):
         return f"+{match[1]}={match[3]}: {match[1]} has a value already; type {match[1]}={match[3]}"
+    if match := re.match(r"Could not override '([^']*)'\. No match in the defaults list", text):
+        return describe_unknown_key(match[1], [entry.name for entry in fields(Config)])
     if match := re.match(r"Additional config directory '(.*)' not found", text):
         return f"--config-dir {match[1]}: there is no such folder; it holds your own groups, such as model/mine.yaml"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -121,28 +135,34 @@ def _is_known(key: str) -> bool:
 
 
 def _describe_without_value(word: str) -> str:
-    bare = word.rstrip(":")
-    if (find_config_directory() / "task" / f"{bare}.yaml").exists():
-        return f"{word}: not key=value; type task={bare}"
-    if (find_config_directory() / "experiment" / f"{bare}.yaml").exists():
-        return f"{word}: not key=value; type experiment={bare}"
-    words = get_words()
+    bare, words = word.rstrip(":"), get_words()
     place = words.index(word) if word in words else 0
     before, after = words[place - 1] if place else "", "".join(words[place + 1 : place + 2])
-    number = r"-?[\d.]+(e[+-]?\d+)?"
-    if re.fullmatch(number, bare) and re.search(rf"={number}$", before):
-        return f"{before} {word}: a sweep's values are separated by commas; type {before},{bare}"
-    if _is_known(bare) and after and not re.search(r"^-|=", after):
-        return f"{word} {after}: not key=value; type {bare}={quote_word(after)}"
-    if find_key(before) in TEXTS and not _is_known(bare):
-        return f"{before} {word}: a shell splits this at its spaces; type {quote_word(f'{before} {word}')}"
-    return f"{word}: not key=value; type {bare}=VALUE"
+    key, _, value = before.partition("=")
+    amount = read_meant(key, f"{value} {bare}")
+    is_text = find_key(before) in TEXTS and not _is_known(bare)
+    is_key = _is_known(bare) and after and not re.search(r"^-|=", after)
+    cases = (  # holds, what is shown, why it is wrong, what to type
+        (bare in list_options("task"), word, NO_EQUALS, f"task={bare}"),
+        (bare in list_options("experiment"), word, NO_EQUALS, f"experiment={bare}"),
+        (_is_number(value) and _is_number(bare), f"{before} {word}", NO_COMMA, f"{before},{bare}"),
+        (amount, f"{before} {word}", f"a number stands without a unit{name_unit(key)}", f"{key}={amount}"),
+        (is_key, f"{word} {after}", NO_EQUALS, f"{bare}={quote_word(after)}"),
+        (is_text, f"{before} {word}", "a shell splits this at its spaces", quote_word(f"{before} {word}")),
+        (True, word, NO_EQUALS, f"{bare}=VALUE"),
+    )
+    return next(f"{shown}: {reason}; type {line}" for holds, shown, reason, line in cases if holds)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(NUMBER, text) is not None
 
 
 def _describe_missing_option(file: str, options: Sequence[str]) -> str:
     group, _, option = file.rpartition("/")
     if "//" in file:
         group, _, option = file.partition("/")
+    options = list_launchers() if group == "hydra/launcher" else options
     near = difflib.get_close_matches(option.lower(), list(options), n=1)
     if group == "dataset" and "/" in option:
         return f"{group}={option}: no such option; for files type dataset=mnist dataset.root={option}"
@@ -153,12 +173,26 @@ def _describe_missing_option(file: str, options: Sequence[str]) -> str:
 def _describe_several(word: str) -> str:
     key, _, value = word.partition("=")
     words = [typed for typed in get_words() if typed not in ("--run", "-r")]
+    if line := _describe_unread(words):
+        return line
     line = format_command(order_words(["-m", *map(_correct_key, words)]))
     quoted = _quote_text(key, value)
     if key == "name" and any(typed.startswith("task=") for typed in words):
         return f"{word}: several sweeps are a list; type {quote_word(f'name=[{value}]')}"
     text = f" (as one text: {quoted})" if key in TEXTS else ""
     return f"{word}: several values are a sweep, which needs -m{text}; type: {line}"
+
+
+def _describe_unread(words: Sequence[str]) -> str:
+    """Return the line for overrides that the typed task does not read; empty if it reads all."""
+    options = list_options("task")
+    try:
+        for name in list_typed("task"):
+            if name in options:
+                check_read(str(options[name]["_target_"]), [word for word in words if "=" in word and word[0] != "-"])
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _correct_key(word: str) -> str:
@@ -197,11 +231,12 @@ def _describe_wrong_kind(key: str, cause: ValidationError, text: str) -> str:
         hint = f"; type {key}=[{meant[0]}]" if meant else f" of some of {', '.join(known)}"
         return f"{shown}: must be a list{hint}"
     if kind in KINDS:
-        return describe_wrong_kind(key, value, KINDS[kind], _find_example(kind, value))
+        return describe_wrong_kind(key, value, KINDS[kind], _find_example(key, kind, value))
     return f"{shown}: {str(cause).splitlines()[0]}"
 
 
-def _find_example(kind: str, value: Any) -> str:
+def _find_example(key: str, kind: str, value: Any) -> str:
     if kind == "Integer" and isinstance(value, float) and 1 <= value < 2**53:
         return str(round(value))
-    return {"Integer": "10", "Float": "0.001", "bool": "true"}.get(kind, "VALUE")
+    kinds, example = EXAMPLES.get(kind, ((), "VALUE"))
+    return find_example(key, *kinds) or example

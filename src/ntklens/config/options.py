@@ -11,8 +11,9 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from ntklens.config.amounts import name_unit, read_meant
 from ntklens.config.identity import AUTO, RESOLVED
-from ntklens.config.lines import find_key, format_override, get_words, list_typed
+from ntklens.config.lines import find_key, format_command, format_override, get_words, list_typed
 from ntklens.config.schemas import ALIASES, Config, find_config_directory
 from ntklens.config.signatures import Arguments, read_arguments
 from ntklens.errors import InputError
@@ -74,17 +75,37 @@ def describe_wrong_kind(key: str, value: Any, kind: str, example: str) -> str:
       kind: a key of `READ`, or another that no sweep is searched for.
       example: a value of this kind.
     """
-    right = [one for one in list_typed(key) if _is_read(one, kind)]
-    hint = f"; type {key}={','.join(right)}" if right else f", such as {key}={example}"
-    return f"{format_override(key, value)}: must be {kind}{hint}"
+    right = ",".join(filter(None, (_find_right(key, one, kind) for one in list_typed(key))))
+    words = get_words()
+    if key == "seed" and (seeds := right.split(","))[1:] and not {"-m", "--multirun"} & set(words):
+        hint = f"; type seed={seeds[0]} ensemble={len(seeds)}"
+    elif "," in right and not {"-m", "--multirun"} & set(words):
+        words = [f"{key}={right}" if find_key(word) == key else word for word in words]
+        hint = f"; for a sweep type: {format_command(['-m', *words])}"
+    else:
+        hint = f"; type {key}={right}" if right else f", such as {key}={example}"
+    return f"{format_override(key, value)}: must be {kind}{name_unit(key)}{hint}"
 
 
-def _is_read(text: str, kind: str) -> bool:
-    try:
-        READ[kind](text)
-    except (KeyError, ValueError):
-        return False
-    return True
+def _find_right(key: str, text: str, kind: str) -> str:
+    """Return what to type for one value: itself if it is of this kind, or what is meant by it; empty if unknown."""
+    for one in (text, read_meant(key, text.replace("\\", ""))):  # Hydra writes 32\:128
+        try:
+            [READ[kind](value) for value in one.split(",")]
+        except (KeyError, ValueError):
+            continue
+        return one
+    return ""
+
+
+def find_example(key: str, *kinds: type) -> str:
+    """Return the value of a key in conf/, as an example of what can be typed; empty if none of these kinds is there."""
+    group, _, leaf = key.rpartition(".")
+    nodes = [OmegaConf.load(find_config_directory() / name) for name in ("base.yaml", "protocol/paper.yaml")]
+    values = [OmegaConf.select(node, key) for node in nodes] if group != "hydra.launcher" else []
+    options = list_options(group) if group in GROUPS else {}
+    values += [options[name].get(leaf) for name in sorted(options, key=lambda name: name != _find_default(group))]
+    return next((format_override(key, one).partition("=")[2] for one in values if type(one) in kinds), "")
 
 
 def _is_typed(node: DictConfig) -> bool:
@@ -214,6 +235,11 @@ def _list_owners(key: str) -> list[str]:
     return [name for name, keys in list_options(group).items() if leaf in keys] if group in CHOSEN else []
 
 
+def list_launchers() -> list[str]:
+    """Return the options of hydra/launcher that are for users: not those of submitit's, which ours are made of."""
+    return sorted(["basic", "local", *list_options("hydra/launcher")])
+
+
 def suggest_key(key: str) -> str | None:
     """Return the key that is meant by one that does not exist: its other name, or the group that it belongs to.
 
@@ -276,8 +302,9 @@ def _find_argument_hint(key: str, target: str) -> str:
 
 
 def _find_typed_value(key: str) -> str:
-    values = [word.partition("=")[2] for word in get_words() if "=" in word and find_key(word) == key]
-    return f"={values[-1]}" if values else ""
+    """Return what was typed behind a key: `=3`, or `.width=3` where it was taken for a group; empty if nothing was."""
+    typed = [word.lstrip("+~").removeprefix(key) for word in get_words() if f"{find_key(word)}.".startswith(f"{key}.")]
+    return next((rest for rest in reversed(typed) if "=" in rest), "")
 
 
 def _find_default(group: str) -> str | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from ntklens.config.task import SWEEP, task
 from ntklens.errors import InputError
 from ntklens.launch.slurm.client import cancel_jobs
 from ntklens.launch.slurm.submissions import ask_for_jobs, find_submitted, read_submissions
@@ -12,6 +13,7 @@ from ntklens.sweep.status import COMPLETE, read_sweep
 from ntklens.words import count
 
 
+@task(reads=SWEEP)
 def cancel(cfg: DictConfig) -> int:
     """task=cancel: cancel the jobs that a sweep has in SLURM; its finished seeds stay, the others can be continued.
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from ntklens.analysis.groups import ORDER, RANDOM
 from ntklens.analysis.sweeps import study_sweeps
 from ntklens.config.construct import construct
+from ntklens.config.task import SWEEP, task
 from ntklens.errors import InputError
 from ntklens.store.files import write_atomically
 from ntklens.sweep.status import COMPLETE, UNFINISHED, read_sweep
@@ -25,6 +26,7 @@ FILE_NAME, SAVED = "dashboard.json", "dashboard-addresses.json"
 BUILD_SECONDS = 120.0  # to import wandb and build a workspace, on a machine that does much else
 
 
+@task(reads=(*SWEEP, "tracking", "tracking."))
 def dashboard(cfg: DictConfig) -> int:
     """task=dashboard: build a sweep's workspace, and save it where there are credentials; else write what it would be.
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from ntklens.analysis.sweeps import study_sweeps
 from ntklens.config.checks import list_names
 from ntklens.config.construct import construct
-from ntklens.config.task import task
+from ntklens.config.task import SWEEP, task
 from ntklens.errors import InputError
 from ntklens.jobs.tracker import end_tracking
 from ntklens.report.console import make_console
@@ -21,7 +21,7 @@ from ntklens.wandb.runs import describe_tracking
 FOLDER = "report"
 
 
-@task(several_names=True)
+@task(several_names=True, reads=(*SWEEP, "tracking", "tracking."))
 def report(cfg: DictConfig) -> int:
     """task=report: study one sweep or several, write figures, tables and page, and print the summary.
 

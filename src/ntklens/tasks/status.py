@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.live import Live
 
+from ntklens.config.task import SWEEP, task
 from ntklens.launch.slurm.status import ask_slurm
 from ntklens.report.console import make_console
 from ntklens.report.sweep_table import build_status_table, describe_status
@@ -17,6 +18,7 @@ from ntklens.wandb.runs import describe_tracking, find_partial, find_unsynced
 LIVE_SECONDS = 2.0
 
 
+@task(reads=(*SWEEP, "task.format", "task.live"))
 def show_status(cfg: DictConfig) -> int:
     """task=status: print how far a sweep is, and return 0 if it is complete, 1 if units failed, 3 if it is unfinished.
 

@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from ntklens.config.construct import construct
 from ntklens.config.lines import format_task
+from ntklens.config.task import SWEEP, task
 from ntklens.errors import InputError
 from ntklens.sweep.status import COMPLETE, UNFINISHED, read_sweep
 from ntklens.wandb.catch_up import track_published
@@ -13,6 +14,7 @@ from ntklens.wandb.runs import choose_mode, find_unsynced, select_unlogged
 from ntklens.wandb.tracker import WandbTracker
 
 
+@task(reads=(*SWEEP, "tracking", "tracking."))
 def sync(cfg: DictConfig) -> int:
     """task=sync: upload from trajectories what W&B lacks of a sweep; exit status 0 if it then has all, 3 if not.
 
