@@ -3,7 +3,9 @@
 In this process: a composition takes a tenth of a second, a process of its own two.
 """
 
+import json
 import shlex
+from importlib.metadata import version
 
 import pytest
 
@@ -38,7 +40,6 @@ WRONG = [
     ("model.width=1e4", "type model.width=10000"),
     ("training.epochs=2e3", "type training.epochs=2000"),
     ("model.width=1.5", "must be an integer"),
-    ("model.width=wide", "must be an integer"),
     ("model.width=", "must be an integer"),
     ("model.width=[3,4]", "python -m ntklens.run -m model.width=3,4"),
     ("model.width=[3", "brackets or quotes do not match"),
@@ -119,7 +120,43 @@ WRONG = [
     ("model.width 64", "type model.width=64"),
     ("experiment=mnist_frist", "no such option; did you mean experiment=mnist_first; available: "),
     ("tracking.mode=on", "must be one of auto, online, offline, disabled"),
-    ("seed=1..3", "must be an integer"),
+    ("seed=1..3", "must be an integer; type seed=1 ensemble=3"),
+    ("seed=0-19", "type seed=0 ensemble=20"),
+    ("-m seed=0:3 ensemble=1", "type seed=0,1,2,3"),
+    ("checkpoint.minutes=5min", "must be a number, in minutes; type checkpoint.minutes=5\n"),
+    ("checkpoint.minutes=300s", "type checkpoint.minutes=5\n"),
+    ("checkpoint.minutes=often", "must be a number, in minutes, such as checkpoint.minutes=5"),
+    ("ntk.memory_limit=4GB", "must be a number, in GiB; type ntk.memory_limit=4\n"),
+    (
+        "ntk.memory_limit=4 GB",
+        "ntk.memory_limit=4 GB: a number stands without a unit, in GiB; type ntk.memory_limit=4\n",
+    ),
+    ("ntk.memory_limit=512MiB", "type ntk.memory_limit=0.5\n"),
+    ("training.epochs=10k", "type training.epochs=10000\n"),
+    ("optimizer.learning_rate=1e-3s", "type optimizer.learning_rate=0.001\n"),
+    ("-m model.width=32-128", "type model.width=32,64,128\n"),
+    ("-m model.width=32:128", "type model.width=32,64,128\n"),
+    ("-m model.width=8,10k,32..64", "type model.width=8,10000,32,64\n"),
+    ("seed=3 model.width=32-128", "type: python -m ntklens.run -m seed=3 model.width=32,64,128\n"),
+    ("model.width=wide", "such as model.width=128\n"),
+    ("-m hydra/launcher=slurm_gpu hydra.launcher.minutes=2h", "in minutes; type hydra.launcher.minutes=120\n"),
+    (
+        "task=report model.width=7 name=x",
+        "model.width=7: task=report reads name, paths.results, tracking alone; "
+        "type: python -m ntklens.run task=report name=x\n",
+    ),
+    ("task=status name=x retry=true tracking=none", "type: python -m ntklens.run task=status name=x\n"),
+    (
+        "task=sync name=x seed=3 tracking.patience=9",
+        "type: python -m ntklens.run task=sync name=x tracking.patience=9\n",
+    ),
+    ("task=report name=x dataset=mnist", "dataset=mnist: task=report reads name"),
+    ("task=report dataset=mnist", "name=mnist: no sweep of this name"),
+    ("task=report name=x model.width=3,4", "model.width=3,4: task=report reads name"),
+    ("task=status modl.width=3", "modl: unknown key; did you mean model.width=3\n"),
+    ("-m modl.width=3,4", "did you mean model.width=3,4\n"),
+    ("schema=config", "schema: unknown key; there are "),
+    ("hydra/launcher=slrm", "available: basic, local, slurm_cpu, slurm_gpu, stock_local, stock_slurm\n"),
     ("task=status name=none", "there is none yet"),
     ("task=report name=none", "no sweep of this name"),
 ]
@@ -159,9 +196,17 @@ def test_an_error_is_the_only_line_where_runs_would_be_kept_on_this_disk(tmp_pat
     assert list_files(folder) == []
 
 
-def test_notes_of_a_sweep_come_after_its_errors(call):
-    status, output, errors = call("-m", "optimizer=momentum,sgd", "optimizer.momentum=0.5", "model.width=0,1")
-    assert (status, output, errors) == (2, "", "error: model.width=0: must be a positive integer\n")
+@pytest.mark.parametrize(
+    ("typed", "error"),
+    [
+        ("model.width=0,1", "model.width=0: must be a positive integer"),
+        ("dataset.train_size=20,5000", "dataset.train_size=5000: digits has 1000 training images"),
+        ("model.width=8,8 dataset.train_size=5000", "dataset.train_size=5000: digits has 1000 training images"),
+    ],
+)
+def test_notes_of_a_sweep_come_after_its_errors(call, typed, error):
+    status, output, errors = call("-m", "optimizer=momentum,sgd", "optimizer.momentum=0.5", *typed.split())
+    assert (status, output, errors) == (2, "", f"error: {error}\n")
 
 
 @pytest.mark.parametrize(
@@ -170,14 +215,46 @@ def test_notes_of_a_sweep_come_after_its_errors(call):
         ("model.width=8,9,8", "model.width=8"),
         ("optimizer.learning_rate=0.1,1e-1", "optimizer.learning_rate=0.1"),
         ("model=mlp,mlp", "model=mlp"),
-        ("seed=0,1 ensemble=2", "seed=1"),
+        ("seed=1,0,1 ensemble=2", "seed=1"),
     ],
 )
 def test_what_a_sweep_lists_twice_is_computed_once_and_said(call, typed, once):
     status, output, errors = call("-m", "task=plan", "ensemble=1", *typed.split())
     assert (status, errors) == (0, "")
     assert f"         more than once in the sweep, computed once: {once}\n" in output
-    assert "more than once" not in call("-m", "task=plan", "ensemble=1", "seed=0,1")[1]
+    status, output, errors = call("-m", "task=plan", "task.format=json", "ensemble=1", *typed.split())
+    assert (status, json.loads(output)["version"]) == (0, 1)
+    assert f"more than once in the sweep, computed once: {once}\n" in errors
+
+
+def test_a_plan_says_how_many_seeds_several_first_seeds_make(call):
+    status, output, errors = call("-m", "task=plan", "seed=1,2,3")
+    assert (status, errors) == (0, "")
+    assert (
+        "         seeds 1…7: ensemble=5 starts 5 at each of the 3 values of seed; for these 3 alone type ensemble=1\n"
+        in output
+    )
+    assert "         seeds 0…1, 10…11: ensemble=2" in call("-m", "task=plan", "seed=0,10", "ensemble=2")[1]
+    for typed in (("seed=1,2,3", "ensemble=1"), ("ensemble=3",)):
+        output = call("-m", "task=plan", *typed)[1]
+        assert "3 seeds" in output
+        assert "more than once" not in output
+        assert "values of seed" not in output
+
+
+def test_the_version_is_that_of_ntklens(call):
+    status, output, errors = call("--version")
+    assert (status, errors) == (0, "")
+    assert output.startswith(f"ntklens {version('ntklens')} (JAX {version('jax')}, ")
+    assert len(output.splitlines()) == 1
+
+
+def test_help_lists_what_is_for_users(call):
+    status, output, errors = call("--help")
+    assert (status, errors) == (0, "")
+    assert "\ntask: cancel, dashboard, plan, report, status, sync, train\n" in output
+    assert "schema" not in output
+    assert output.endswith("hydra/launcher: basic, local, slurm_cpu, slurm_gpu, stock_local, stock_slurm\n")
 
 
 def test_options_may_stand_anywhere(call):
@@ -189,7 +266,8 @@ def test_options_may_stand_anywhere(call):
 def test_a_key_of_one_swept_option_goes_to_that_option(call):
     status, output, errors = call("-m", "optimizer=momentum,sgd", "optimizer.momentum=0.5", "ensemble=1", "task=plan")
     assert status == 0
-    assert errors == "optimizer.momentum is left out where there is no such key: optimizer=sgd\n"
+    assert errors == ""
+    assert "         optimizer.momentum is left out where there is no such key: optimizer=sgd\n" in output
     assert "2 configurations" in output
     status, output, _ = call("-m", "optimizer=momentum,sgd", "optimizer.momentum=0.5,0.7", "ensemble=1", "task=plan")
     assert status == 0

@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +56,7 @@ class NtklensSweeper(BasicSweeper):
         self.bases: dict[tuple[str, ...], DictConfig] = {}
         self.axes: dict[tuple[str, ...], DictConfig] = {}  # what each combination of group choices would sweep
         self.groups: dict[str, bool] = {}
-        self.notes: list[str] = []  # printed once every configuration is checked
+        self.left_out: list[str] = []  # of some configurations, in words
 
     def sweep(self, arguments: list[str]) -> Any:
         """Sweep over the product of the overrides.
@@ -89,8 +88,8 @@ class NtklensSweeper(BasicSweeper):
             make_configuration(cfg, words, find_axes(words, swept, cfg))
             for words, cfg in zip(jobs, composed, strict=True)
         ]
-        for line in self.notes:
-            print(line, file=sys.stderr)
+        for configuration in configurations:
+            configuration.left_out = self.left_out
         launcher = self.launcher
         note_status(
             launch(
@@ -144,7 +143,7 @@ class NtklensSweeper(BasicSweeper):
             listed = ", ".join(dict.fromkeys(options))
             if key not in with_key:
                 raise InputError(f"{key}: unknown key; {listed}: none of the swept options has it")
-            self.notes.append(f"{key} is left out where there is no such key: {listed}")
+            self.left_out.append(f"{key} is left out where there is no such key: {listed}")
         return fitted
 
     def compose(self, jobs: Sequence[Sequence[str]], parser: OverridesParser) -> list[DictConfig]:

@@ -16,7 +16,7 @@ from ntklens.recording.observables import OBSERVABLES, UNRESOLVED_STEPS, list_ob
 from ntklens.report.fitted import Column, FittedTable
 from ntklens.store.layout import NAME_LENGTH
 from ntklens.store.units import FINISHED, Unit
-from ntklens.sweep.plan import Configuration, Plan
+from ntklens.sweep.plan import Configuration, Plan, encode_ranges
 from ntklens.sweep.status import COMPLETE, UNFINISHED, SweepStatus, find_chosen_step
 from ntklens.words import count
 
@@ -247,9 +247,7 @@ def describe_plan(plan: Plan) -> list[str]:
     if counts["failed"] and not plan.configurations[0].cfg.retry:
         parts.append(f"{counts['failed']:,} failed before, left alone without retry=true")
     lines = [f"plan     {count(len(plan.configurations), 'configuration')}, {', '.join(parts)}"]
-    if repeated := [label for configuration in plan.configurations for label in configuration.repeated]:
-        names = "; ".join(dict.fromkeys(filter(None, repeated)))
-        lines.append(f"         more than once in the sweep, computed once: {names}")
+    lines += [f"         {line}" for line in describe_surprises(plan)]
     if left:
         verb = "waits or is" if left == 1 else "wait or are"
         lines.append(f"         {count(left, 'seed')} {verb} computed already, left to their jobs")
@@ -278,6 +276,26 @@ def describe_plan(plan: Plan) -> list[str]:
         lines.append(
             f"         more than the {format_gib(plan.available)} GiB that may be used here: not for this machine"
         )
+    return lines
+
+
+def describe_surprises(plan: Plan) -> list[str]:
+    """Return how a plan differs from what its command line lists: values left out or listed twice, and more seeds."""
+    lines = list(dict.fromkeys(line for configuration in plan.configurations for line in configuration.left_out))
+    if repeated := [label for configuration in plan.configurations for label in configuration.repeated]:
+        names = "; ".join(dict.fromkeys(filter(None, repeated)))
+        lines.append(f"more than once in the sweep, computed once: {names}")
+    for configuration in plan.configurations:
+        starts, each = configuration.starts, configuration.cfg.ensemble
+        if len(starts) > 1 and len(configuration.seeds) > len(starts):
+            ranges = ", ".join(
+                str(first) if first == last else f"{first}…{last}" for first, last in encode_ranges(configuration.seeds)
+            )
+            lines.append(
+                f"seeds {ranges}: ensemble={each} starts {each} at each of the {len(starts)} values of seed; "
+                f"for these {len(starts)} alone type ensemble=1"
+            )
+            break
     return lines
 
 

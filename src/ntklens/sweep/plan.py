@@ -31,7 +31,9 @@ class Configuration:
       seeds: the seeds asked for.
       overrides: what composes it, as typed; one list for each configuration merged in it.
       units: the seeds' states.
-      repeated: the swept settings of configurations merged in it that ask for seeds of it again.
+      starts: the first seeds of the configurations merged in it, each once.
+      repeated: the swept settings of those that are in the sweep already, with the same first seed.
+      left_out: what its sweep leaves out of some configurations, in words.
     """
 
     cfg: DictConfig
@@ -41,7 +43,9 @@ class Configuration:
     seeds: list[int]
     overrides: list[list[str]]
     units: list[Unit] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
+    left_out: Sequence[str] = ()
 
     retried: bool = False  # failed units have had their second chance in this launch
 
@@ -253,12 +257,14 @@ def merge_configurations(configurations: Sequence[Configuration]) -> list[Config
                     f"{other[0]}: cannot be swept, its values share one run's directory; give it one value, or sweep "
                     f"name in step with it (hydra.sweeper.zip=[{other[0]},name])"
                 )
-            first.repeated += [configuration.label] if {*first.seeds} & {*configuration.seeds} else []
+            first.repeated += [configuration.label] if configuration.seeds[0] in first.starts else []
+            first.starts = sorted({*first.starts, configuration.seeds[0]})
             first.overrides += configuration.overrides
             first.seeds = sorted({*first.seeds, *configuration.seeds})
             first.axes = {key: value for key, value in first.axes.items() if configuration.axes.get(key) == value}
         else:
             merged[configuration.run] = configuration
+            configuration.starts = configuration.seeds[:1]
     return list(merged.values())
 
 

@@ -1,6 +1,7 @@
 """task=plan: print what a launch would do."""
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from ntklens.launch.base import Launch
 from ntklens.launch.local.launch import LocalLaunch
 from ntklens.launch.planning import make_configuration, make_plans
 from ntklens.report.console import make_console
-from ntklens.report.sweep_table import build_plan_table, describe_plan
+from ntklens.report.sweep_table import build_plan_table, describe_plan, describe_surprises
 from ntklens.sweep.plan import Configuration, Plan
 
 
@@ -36,6 +37,8 @@ def print_plans(plans: Sequence[Plan], style: str) -> int:
     if style == "json":
         described = [plan.to_json() for plan in plans]
         print(json.dumps(described[0] if len(described) == 1 else described, indent=1))
+        for line in dict.fromkeys(line for plan in plans for line in describe_surprises(plan)):
+            print(line, file=sys.stderr)
         return 0
     console = make_console()
     for plan in plans:
