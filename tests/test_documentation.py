@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,22 @@ def test_every_public_name_is_documented(site):
     reference = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md"))
     shown = set(re.findall(r"^::: (\S+)|id=\"([\w.]+)\"", reference, flags=re.MULTILINE))
     assert {anchor for _, anchor in symbols.values()} <= {name for pair in shown for name in pair}
+
+
+@pytest.mark.slow
+def test_every_name_that_is_written_is_an_attribute():
+    """After `import ntklens` alone, as a reader types it."""
+    texts = "\n".join(path.read_text(encoding="utf-8") for path in [*PAGES, *sorted((ROOT / "examples").glob("*.md"))])
+    names = sorted(set(re.findall(r"\bntklens(?:\.[A-Za-z_]\w*)+", texts)))
+    assert {"ntklens.data.build_dataset", "ntklens.models.mlp.MLP", "ntklens.ntk.structured.ntk"} <= set(names)
+    code = (
+        "import sys, ntklens\n"
+        "for name in sys.argv[1:]:\n"
+        "    try: eval(name)\n"
+        "    except AttributeError as error: print(name, error)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
+    assert result.stdout == ""
 
 
 def test_what_is_undocumented_is_found(site):

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ntklens import _moved
+from ntklens._lazy import offer_modules
 
 if TYPE_CHECKING:
     from ntklens import ntk as ntk
@@ -96,7 +97,7 @@ def __getattr__(name: str) -> Any:  # JAX is imported by what needs it, not by `
 
         return version("ntklens")
     if name not in _PUBLIC:
-        raise AttributeError(f"module 'ntklens' has no attribute {name!r}")
+        return offer_modules(__name__)(name)
     module = import_module(_PUBLIC[name])
     return module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
 

@@ -1,11 +1,14 @@
 """The neural tangent kernel of a network: the kernel itself, its spectrum and the numbers drawn from it.
 
-The module may be called: `ntklens.ntk(f, params, x1, x2)` is Θ, by `ntklens.ntk.structured.ntk`.
+The module may be called: `ntklens.ntk(f, params, x1, x2=None)` returns Θ [N, C, N2, C] of f(params, x) [N, C], as
+`ntklens.ntk.structured.ntk` does: `help(ntklens.ntk.structured.ntk)` describes the arguments.
 """
 
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from ntklens._lazy import offer_modules
 
 if TYPE_CHECKING:
     from jax import Array
@@ -24,3 +27,4 @@ class _CallableModule(ModuleType):
 
 
 sys.modules[__name__].__class__ = _CallableModule
+__getattr__ = offer_modules(__name__)
