@@ -12,7 +12,8 @@ from ntklens.analysis.convergence import LIMIT, Change
 from ntklens.analysis.groups import ARM, RANDOM, Group, describe_value, list_swept, select_good
 from ntklens.analysis.ratio import Split, describe_slope, split_ratio
 from ntklens.analysis.settings import (
-    advise_longer,
+    OWN_STEP,
+    advise,
     advise_smaller_step,
     is_ours,
     is_own_loop,
@@ -27,7 +28,6 @@ from ntklens.stats.transition import Transition
 from ntklens.words import choose, count
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
-OWN_STEP = "Take smaller steps in your loop, and more of them."
 FEW_SEEDS, FEW_PAIRS = 5, 3
 NEGATIVE = 1e-5  # of Tr Θ: eigenvalues below zero by so much together are rounding that Γ may feel
 LAZY = 0.01  # |β| below which a kernel has not left initialisation
@@ -119,10 +119,7 @@ def _check_states(data: xr.Dataset, states: Mapping[str, int], failures: Sequenc
         yield Diagnosis(
             ERROR, f"{count(len(unreadable), 'file')} could not be read and "
             f"{choose(len(unreadable), 'is', 'are')} left out; the first: {first['path']} ({first['reason']}).",
-            ("Damaged files: save them again with replace=True. "
-            if is_own_loop(data)
-            else "Damaged files: type the sweep's line again, which sets them aside and computes them anew. ")
-            + "Files of a newer schema: upgrade ntklens.",
+            f"{advise('damaged', is_own_loop(data))}. Files of a newer schema: upgrade ntklens.",
         )  # fmt: skip
 
 
@@ -147,15 +144,14 @@ def _check_numbers(data: xr.Dataset, observables: xr.Dataset) -> Iterator[Diagno
             ERROR, f"{int(empty.sum())} of {int(done.sum())} seeds "
             f"{choose(int(empty.sum()), 'is done, but lacks', 'are done, but lack')} numbers that every trajectory "
             f"has{_name_runs(observables, empty)}.",
-            "Look at their trajectory.nc"
-            + ("." if is_own_loop(data) else "; replace=true computes them anew."),
+            f"{advise('no numbers', is_own_loop(data))}.",
         )  # fmt: skip
 
 
 def _advise_step(data: xr.Dataset, chosen: np.ndarray, also: str = "") -> str:
     """Return, as a sentence, what makes the step of the runs in which any seed is chosen smaller."""
     if is_own_loop(data):
-        return OWN_STEP
+        return f"{OWN_STEP}, and more of them."
     text = advise_smaller_step(read_configs(data, [str(run) for run in data["run"].values[chosen.any(axis=1)]]), also)
     return f"{text[0].upper()}{text[1:]}."
 
@@ -168,7 +164,7 @@ def _check_minima(data: xr.Dataset, observables: xr.Dataset) -> Iterator[Diagnos
             "at_last_record", WARNING, ("has its", "have their"), "minimum at the last record or next to it (open): "
             "training ended before the test loss rose, so that L_min, β, χ and Γ_min are of the end of training and "
             "not of the minimum",
-            f"{advise_longer(data)}.",
+            f"{advise('stopped', is_own_loop(data))}.",
         ),
         (
             "unresolved", WARNING, ("reaches its", "reach their"), f"minimum before update "
@@ -268,9 +264,7 @@ def _check_paths(data: xr.Dataset, observables: xr.Dataset, laws: Sequence[Law])
             WARNING, f"{count(int(still.sum()), 'seed')} never left initialisation (|β| < "
             f"{LAZY}){_name_runs(observables, still)}: "
             "the kernel did not move.",
-            "Train for more epochs in your loop, or with a larger step."
-            if is_own_loop(data)
-            else "Train longer (training.epochs) or, under protocol=paper, with a larger optimizer.learning_rate.",
+            f"{advise('still', is_own_loop(data))}.",
         )  # fmt: skip
 
 
@@ -292,9 +286,7 @@ def _check_seeds(data: xr.Dataset, observables: xr.Dataset, laws: Sequence[Law])
             WARNING if few < 3 else NOTE, f"{int((counts < FEW_SEEDS).sum())} of {len(counts)} configurations "
             f"{choose(int((counts < FEW_SEEDS).sum()), 'has', 'have')} fewer than {FEW_SEEDS} seeds done "
             f"(the least: {few}): a standard error from so few is itself off by a factor.",
-            "Record more networks, each with a seed of its own."
-            if is_own_loop(data)
-            else "Ask for more seeds: ensemble=20 computes only those that are missing.",
+            f"{advise('few seeds', is_own_loop(data))}.",
         )  # fmt: skip
     limited = [
         law
@@ -327,8 +319,7 @@ def _check_precision(data: xr.Dataset) -> Iterator[Diagnosis]:
         yield Diagnosis(
             WARNING, f"Eigenvalues below zero add up to {worst:.1e} of Tr Θ, where exact ones cannot be negative: "
             f"rounding may have reached Γ.",
-            f"Compute one configuration with {'jax_enable_x64' if is_own_loop(data) else 'precision=float64'} and "
-            "compare.",
+            f"{advise('rounding', is_own_loop(data))}.",
         )  # fmt: skip
 
 
@@ -469,17 +460,11 @@ def _check_updates(data: xr.Dataset, observables: xr.Dataset, groups: Sequence[G
         factor = medians[last] / medians[first]
         if factor < UNEQUAL:
             continue
-        advice = "Compare groups at equal n or at equal train loss (crossing_… columns of observables.csv)"
-        also = (
-            ""
-            if arm == "resolved" or is_own_loop(data)
-            else "; protocol=resolved chooses for each a step that brings n to 100–300"
-        )
         yield Diagnosis(
             WARNING, f"Along {axis} groups are compared after different amounts of training: the update n of the "
             f"minimum differs by a factor of up to {factor:.2g}, at {axis}={place:g} between {medians[first]:.0f} "
             f"({first or 'no label'}) and {medians[last]:.0f} ({last}), medians over seeds.",
-            f"{advice}{also}.",
+            f"{advise('unequal', arm == 'resolved' or is_own_loop(data))}.",
         )  # fmt: skip
 
 

@@ -21,6 +21,37 @@ DESCRIBED = {  # settings of a model that its description holds already, or that
     "model": {"_target_", "width", "depth", "activation", "parameterization", "classes"},
     "optimizer": {"_target_", "learning_rate"},
 }
+# Situation → what to do about it by our settings, and in a loop of one's own.
+ADVICE = {
+    "stopped": ("Raise training.epochs", "Train for more epochs in your loop"),
+    "still": (
+        "Train longer (training.epochs) or, under protocol=paper, with a larger optimizer.learning_rate",
+        "Train for more epochs in your loop, or with a larger step",
+    ),
+    "few seeds": (
+        "Ask for more seeds: ensemble=20 computes only those that are missing",
+        "Record more networks, each with a seed of its own",
+    ),
+    "wide intervals": ("more seeds: ensemble={}", "more seeds: {} in all"),
+    "damaged": (
+        "Damaged files: type the sweep's line again, which sets them aside and computes them anew",
+        "Damaged files: save them again with replace=True",
+    ),
+    "no numbers": (
+        "Look at their trajectory.nc; replace=true computes them anew",
+        "Look at their trajectory.nc",
+    ),
+    "rounding": (
+        "Compute one configuration with precision=float64 and compare",
+        "Compute one configuration with jax_enable_x64 and compare",
+    ),
+    "unequal": (
+        "Compare groups at equal n or at equal train loss (crossing_… columns of observables.csv); "
+        "protocol=resolved chooses for each a step that brings n to 100–300",
+        "Compare groups at equal n or at equal train loss (crossing_… columns of observables.csv)",
+    ),
+}
+OWN_STEP = "Take smaller steps in your loop"  # by our settings: `advise_smaller_step`
 PLAIN = {
     "model.bias": True, "model.base_width": 128, "model.output_scale": None, "model.linearised": False,
     "optimizer.b1": 0.9, "optimizer.b2": 0.999, "optimizer.eps": 1e-8, "optimizer.eps_root": 0.0,
@@ -52,11 +83,6 @@ def is_own_loop(data: xr.Dataset) -> bool:
     return bool(found) and not list_values(read_configs(data), "training.epochs")
 
 
-def advise_longer(data: xr.Dataset) -> str:
-    """Return, as a sentence without its stop, what makes training longer."""
-    return "Train for more epochs in your loop" if is_own_loop(data) else "Raise training.epochs"
-
-
 def list_values(configs: Sequence[Mapping[str, object]], key: str) -> list[object]:
     """Return the different values of a setting, in the order of the runs."""
     found: list[object] = []
@@ -64,6 +90,16 @@ def list_values(configs: Sequence[Mapping[str, object]], key: str) -> list[objec
         if key in config and config[key] not in found:
             found.append(config[key])
     return found
+
+
+def advise(situation: str, own_loop: bool) -> str:
+    """Return what to do in a situation, as a sentence without its stop.
+
+    Args:
+      situation: a key of `ADVICE`.
+      own_loop: whether training has none of our settings.
+    """
+    return ADVICE[situation][own_loop]
 
 
 def advise_smaller_step(configs: Sequence[Mapping[str, object]], also: str = "") -> str:

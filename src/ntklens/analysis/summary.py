@@ -10,7 +10,7 @@ from ntklens.analysis.claims import Claim, summarise_claims
 from ntklens.analysis.groups import Group
 from ntklens.analysis.layers import describe_layers
 from ntklens.analysis.ratio import explain_trace_ratio
-from ntklens.analysis.settings import advise_longer
+from ntklens.analysis.settings import advise, is_own_loop
 from ntklens.analysis.transitions import compare_transitions
 from ntklens.recording.observables import OBSERVABLES
 from ntklens.stats.forms import FORMS
@@ -73,7 +73,8 @@ def summarise_study(
     """
     total, runs = sum(states.values()), observables.sizes["run"]
     sentences = [Sentence(f"{count(runs, 'configuration')}, {states.get('done', 0)} of {count(total, 'seed')} done.")]
-    sentences += [Sentence(text, Kind.DIAGNOSED) for text in _say_stopped(observables, advise_longer(data))]
+    stopped = _say_stopped(observables, advise("stopped", is_own_loop(data)))
+    sentences += [Sentence(text, Kind.DIAGNOSED) for text in stopped]
     sentences += [Sentence(text, Kind.SWEEP) for text in _say_short(groups)]
     sentences += [Sentence(text, Kind.CLAIMS) for text in summarise_claims(claims)]
     for group in groups:

@@ -286,8 +286,9 @@ def describe_surprises(plan: Plan) -> list[str]:
         names = "; ".join(dict.fromkeys(filter(None, repeated)))
         lines.append(f"more than once in the sweep, computed once: {names}")
     for configuration in plan.configurations:
-        starts, each = configuration.starts, configuration.cfg.ensemble
+        starts = configuration.starts
         if len(starts) > 1 and len(configuration.seeds) > len(starts):
+            each = configuration.cfg.ensemble
             ranges = ", ".join(
                 str(first) if first == last else f"{first}…{last}" for first, last in encode_ranges(configuration.seeds)
             )

@@ -9,7 +9,15 @@ import numpy as np
 from scipy.stats import t as student
 
 from ntklens.analysis.groups import Group
-from ntklens.analysis.settings import advise_smaller_step, is_ours, join_values, list_values, name_target
+from ntklens.analysis.settings import (
+    OWN_STEP,
+    advise,
+    advise_smaller_step,
+    is_ours,
+    join_values,
+    list_values,
+    name_target,
+)
 from ntklens.analysis.transitions import compare_transitions
 from ntklens.errors import InputError
 from ntklens.recording.observables import OBSERVABLES
@@ -80,9 +88,10 @@ class Evidence:
         if not (observable in OBSERVABLES and OBSERVABLES[observable].trained):
             return ""
         axis = self.group.axis
-        more = "train for more epochs in your loop" if self.own_loop else "raise training.epochs"
+        more = advise("stopped", self.own_loop)
+        smaller = OWN_STEP if self.own_loop else advise_smaller_step(self.configs)
+        more, smaller = (f"{text[0].lower()}{text[1:]}" for text in (more, smaller))
         longer = f"{more}: at {axis} {join_values(self.stopped)} training ended before the minimum"
-        smaller = "take smaller steps in your loop" if self.own_loop else advise_smaller_step(self.configs)
         finer = f"{smaller}: at {axis} {join_values(self.unresolved)} the minimum comes too early to be read"
         return "; ".join([longer] * bool(self.stopped) + [finer] * bool(self.unresolved))
 
@@ -369,8 +378,7 @@ def _advise_values(evidence: Evidence, observable: str) -> str:
 def _advise_precision(fit: Fit, evidence: Evidence) -> str:
     if fit.misfit > 2 * fit.samples.typical_error:
         return f"sweep more values of {evidence.group.axis} between {fit.x.min():g} and {fit.x.max():g}"
-    more = 2 * max(evidence.seeds, 1)
-    return f"more seeds: {f'{more} in all' if evidence.own_loop else f'ensemble={more}'}"
+    return advise("wide intervals", evidence.own_loop).format(2 * max(evidence.seeds, 1))
 
 
 def _read_transition(evidence: Evidence, observable: str) -> tuple[Transition | None, float, float]:
