@@ -25,7 +25,7 @@ FLOORS = (
     ("data", "models", "ntk"),
     ("store",),
     ("config",),
-    ("_compat", "_moved", "errors", "machine", "signals", "words"),
+    ("_compat", "_lazy", "_moved", "errors", "machine", "signals", "words"),
 )
 HEIGHT = {room: len(FLOORS) - number for number, floor in enumerate(FLOORS) for room in floor}
 PACKAGE = Path(ntklens.__file__).parent

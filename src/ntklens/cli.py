@@ -155,10 +155,10 @@ def run_task(cfg: DictConfig) -> None:
         if single and launcher not in ("local", "basic") and find_task(cfg.task._target_).launches:
             line = format_command(["-m", *get_words()])
             raise InputError(f"hydra/launcher={launcher}: needs -m; type: {line}")
-        check_read(cfg.task._target_, hydra_cfg.overrides.task)
         OmegaConf.resolve(cfg)
         validate(cfg)
         check_metrics(cfg.metrics)
+        check_read(cfg.task._target_, hydra_cfg.overrides.task)  # after the values: it imports the task
         status = find_task(cfg.task._target_)(cfg)
     except (InputError, OmegaConfBaseException) as error:
         print(f"error: {describe(error)}", file=sys.stderr)
