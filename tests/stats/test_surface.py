@@ -36,5 +36,5 @@ def test_an_exponent_that_only_the_narrowest_width_shows_has_no_upper_end():
     y = combine(x, 2.0 * 16**6, 6.0, 10.0, 0.4) * np.exp(0.02 * np.random.default_rng(1).standard_normal(len(x)))
     surface = fit_surface(x, y, "minimum_loss", AXES, "combined")
     assert surface.parameters["a"].high == surface.parameters["A"].high == math.inf
-    assert 0.5 < surface.parameters["a"].low < 6.0 and surface.parameters["a"].value
+    assert 0.5 < surface.parameters["a"].low < 6.0
     assert "∞]" in describe_surface(surface)
