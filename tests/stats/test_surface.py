@@ -38,3 +38,12 @@ def test_an_exponent_that_only_the_narrowest_width_shows_has_no_upper_end():
     assert surface.parameters["a"].high == surface.parameters["A"].high == math.inf
     assert 0.5 < surface.parameters["a"].low < 6.0
     assert "∞]" in describe_surface(surface)
+
+
+def test_points_on_the_surface_leave_no_doubt():
+    truth = {"A": 2.0, "a": 0.3, "B": 10.0, "b": 0.4}
+    x = make_grid((16, 64, 256), (100, 400, 1600))
+    surface = fit_surface(x, combine(x, **truth), "minimum_loss", AXES, "combined")
+    for name, value in truth.items():
+        assert surface.parameters[name].low == pytest.approx(value, rel=1e-4)
+        assert surface.parameters[name].high == pytest.approx(value, rel=1e-4)

@@ -14,7 +14,8 @@ from ntklens.stats.profile import find_quantile
 
 MARGIN = 2  # points beyond the number of parameters
 DOMINANT = 3.0  # one term over the other: beyond this factor a limit holds
-FIRST_STEP, FARTHEST, CLOSE = 0.02, 30.0, 0.02  # of a parameter, where the ends of its interval are looked for
+FIRST_STEP, FARTHEST, NEAREST = 0.02, 30.0, 1e-6  # of a parameter, where the ends of its interval are looked for
+CLOSE = 0.02  # of the distance to an end, to which it is found
 STARTS = ((0.3, 0.3), (0.5, 0.5), (1.0, 0.5), (0.5, 1.0), (1.0, 1.0))
 
 
@@ -141,7 +142,7 @@ def _find_end(
 
     theta, course, step = best, np.zeros_like(best), FIRST_STEP  # course: how the others follow
     inside, outside = float(best[index]), None
-    while outside is None or abs(outside - inside) > CLOSE * abs(outside - best[index]):
+    while outside is None or abs(outside - inside) > max(CLOSE * abs(outside - best[index]), NEAREST):
         trial = inside + side * step if outside is None else (inside + outside) / 2
         cost, found = refit(trial, theta + (trial - inside) * course)
         if cost > allowed:
