@@ -145,7 +145,7 @@ WRONG = [
         "model.width=7: task=report reads name, paths.results, tracking alone; "
         "type: python -m ntklens.run task=report name=x\n",
     ),
-    ("task=status name=x retry=true tracking=none", "type: python -m ntklens.run task=status name=x\n"),
+    ("task=status name=x retry=true tracking=none", "type: python -m ntklens.run task=status name=x tracking=none\n"),
     (
         "task=sync name=x seed=3 tracking.patience=9",
         "type: python -m ntklens.run task=sync name=x tracking.patience=9\n",

@@ -10,6 +10,7 @@ from ntklens.config.lines import drop_words, find_key, format_command, get_words
 from ntklens.errors import InputError
 
 SWEEP = ("name", "paths.results")  # keys by which a sweep is found
+ANY = ("task", "task.", "tracking", "tracking.", "hydra/launcher", "hydra.")  # what changes no result
 NAMING = ("dataset", "dataset.name", "experiment", "scaling")  # what chooses a name where none is typed
 
 
@@ -80,7 +81,7 @@ def check_read(target: str, overrides: Sequence[str]) -> None:
     if reads is None:
         return
     naming = () if any(find_key(word) == "name" for word in overrides) else NAMING
-    if unread := drop_words(overrides, *reads, *naming, "task", "task.", "hydra/launcher", "hydra."):
+    if unread := drop_words(overrides, *reads, *naming, *ANY):
         keys = ", ".join(key for key in reads if key[-1] != ".")
         line = format_command(word for word in get_words() if word not in unread)
         raise InputError(
