@@ -380,7 +380,8 @@ def _explain_ratio(data: xr.Dataset, group: Group, where: str, beta: Interval, s
     Returns:
         A note where nothing is amiss, else a warning.
     """
-    known = "β does not fall" if beta.low > -CONSTANT else "whether β falls is not resolved"
+    unclear = f"whether β falls faster than m^−{CONSTANT:g} is not resolved"
+    known = "β does not fall" if beta.low > -CONSTANT else unclear
     text = f"{where} {known} (α = {beta.value:.2f} [{beta.low:.2f}, {beta.high:.2f}])"
     kinds = list_values(read_configs(data, group.runs), "model.parameterization")
     others = [str(kind) for kind in kinds if kind != "standard"]
@@ -398,7 +399,7 @@ def _explain_ratio(data: xr.Dataset, group: Group, where: str, beta: Interval, s
             f"sweep, {span}.",
             wider,
         )  # fmt: skip
-    text = f"{text}: its slope is {split.describe()}"
+    text = f"{text}: the slope of mean ΔTr / mean Tr Θ_0, {describe_slope(split.ratio)}, is {split.describe()}"
     if split.is_not_normalised:
         return Diagnosis(
             WARNING, f"{text}. Tr Θ_0 does not grow over {span}, so that nothing there makes β fall by itself; at "
