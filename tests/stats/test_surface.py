@@ -47,3 +47,12 @@ def test_points_on_the_surface_leave_no_doubt():
     for name, value in truth.items():
         assert surface.parameters[name].low == pytest.approx(value, rel=1e-4)
         assert surface.parameters[name].high == pytest.approx(value, rel=1e-4)
+
+
+def test_seven_points_that_bound_nothing_say_so():
+    """Of MNIST networks, of which two configurations were unresolved."""
+    x = np.array([(16, 100), (64, 100), (16, 400), (64, 400), (16, 1600), (64, 1600), (256, 1600)], float)
+    y = np.array([1.5368, 1.3392, 0.9507, 0.7958, 0.659, 0.5568, 0.5904])
+    surface = fit_surface(x, y, "minimum_loss", AXES, "combined")
+    assert (surface.parameters["a"].low, surface.parameters["a"].high) == (-math.inf, math.inf)
+    assert 0 < surface.parameters["b"].low < surface.parameters["b"].high < 1

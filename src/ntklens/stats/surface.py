@@ -112,7 +112,7 @@ def fit_surface(
     logs = np.log(mean)
 
     def measure(theta: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", divide="ignore"):
             return np.clip(np.log(function(theta, x)), -50, 50) - logs
 
     best = min((least_squares(measure, start) for start in _make_starts(x, mean, names)), key=lambda fit: fit.cost)
