@@ -29,6 +29,8 @@ SHORT = {
     "protocol.arm=": "",
     "training.loss=cross_entropy": "cross-entropy",
     "training.loss=mse": "squared error",
+    "training.batch_size=null": "whole batch",
+    "training.batch_size=": "batch ",
     "optimizer._target_=optax.adam": "Adam",
     "optimizer._target_=optax.sgd": "GD",
     "model.parameterization=": "",
@@ -64,25 +66,47 @@ def number(value: str | float) -> str:
     return rounded.replace("-0.00", "0.00").replace("-", "−").replace("inf", "∞")
 
 
-def interval(row: dict[str, str], value: str = "exponent") -> str:
+def interval(row: dict[str, str], value: str = "exponent", low: str = "low", high: str = "high") -> str:
     """Return `α [low, high]`, or a dash where nothing was fitted."""
-    ends = f" [{number(row['low'])}, {number(row['high'])}]" if row["low"] else ""
+    ends = f" [{number(row[low])}, {number(row[high])}]" if row[low] else ""
     return number(row[value]) + ends if row[value] else "–"
 
 
-def exponents(sweep: str, names: dict[str, str], axis: str, among: str = "") -> Iterator[str]:
-    """Yield a table of exponents of power laws with 95 % intervals: a row for each group of runs."""
-    fits = [row for row in read(sweep, "fits.csv") if row["form"] == "power" and row["axis"] == axis]
+def exponents(sweeps: str | dict[str, str], names: dict[str, str], axis: str, among: str = "") -> Iterator[str]:
+    """Yield a table of exponents of power laws with 95 % intervals: a row for each group of runs.
+
+    Args:
+      sweeps: one, or several by what their rows are called.
+      names: observable → its column.
+      axis: along which.
+      among: what a group's name holds.
+    """
     yield "| | " + " | ".join(names.values()) + " |"
     yield "|---" * (len(names) + 1) + "|"
-    for group in dict.fromkeys(row["group"] for row in fits if among in row["group"]):
-        cells = {row["observable"]: interval(row) for row in fits if row["group"] == group}
-        yield f"| {shorten(group)} | " + " | ".join(cells.get(name, "–") for name in names) + " |"
+    for title, sweep in (sweeps if isinstance(sweeps, dict) else {"": sweeps}).items():
+        fits = [row for row in read(sweep, "fits.csv") if row["form"] == "power" and row["axis"] == axis]
+        for group in dict.fromkeys(row["group"] for row in fits if among in row["group"]):
+            cells = {row["observable"]: interval(row) for row in fits if row["group"] == group}
+            label = ", ".join(filter(None, (title, shorten(group))))
+            yield f"| {label} | " + " | ".join(cells.get(name, "–") for name in names) + " |"
+
+
+def joint(sweep: str) -> Iterator[str]:
+    """Yield a table of the joint laws of L_min over width and data: both forms in both arms."""
+    rows = [row for row in read(sweep, "fits.csv") if row["form"] in ("additive", "combined")]
+    parameters = ("a", "b", "E")
+    yield "| | law | " + " | ".join(parameters) + " | r.m.s. error | AICc |"
+    yield "|---" * (len(parameters) + 4) + "|"
+    for row in rows:
+        cells = [interval(row, name, f"{name}_low", f"{name}_high") for name in parameters]
+        aicc = "–" if math.isinf(float(row["aicc"])) else f"{float(row['aicc']):.0f}".replace("-", "−")
+        law = row["note"] if row["preferred"] == "false" else f"**{row['note']}**"
+        yield f"| {shorten(row['group'])} | {law} | {' | '.join(cells)} | {100 * float(row['misfit']):.0f} % | {aicc} |"
 
 
 def scale(row: dict[str, str]) -> str:
     """Return a crossover's scale with its interval, or a dash where the data bound it from neither side."""
-    if (float(row["scale_low"]), float(row["scale_high"])) == (0.0, math.inf):
+    if float(row["scale_low"]) <= 0.0 and math.isinf(float(row["scale_high"])):
         return "–"
     value, low, high = (f"{float(row[name]):,.0f}".replace("inf", "∞") for name in ("scale", "scale_low", "scale_high"))
     return f"{value} [{low}, {high}]"
@@ -211,6 +235,12 @@ LAYERS = {
     for name, symbol in {"trace_ratio": "β", "initial_trace": "Tr Θ_0", "trace_change": "ΔTr"}.items()
     for layer in PARTS_OF
 }
+NETWORKS = {
+    "CNN": "cnn_width_small",
+    "residual network": "resnet_width_small",
+    "vision transformer": "transformer_width_small",
+    "causal transformer": "language_width_small",
+}
 TABLES: dict[str, Callable[[], Iterable[str]]] = {
     "claims width": lambda: claims("mnist_width", WIDTH),
     "claims data": lambda: claims("mnist_data", DATA_SIZE),
@@ -229,7 +259,15 @@ TABLES: dict[str, Callable[[], Iterable[str]]] = {
         *transitions("cifar10_transition_small", WIDTH),
     ],
     "draws": lambda: exponents("draws_small", LAWS, WIDTH),
-    "cnn": lambda: exponents("cnn_width_small", LAWS, WIDTH),
+    "networks": lambda: exponents(NETWORKS, LAWS, WIDTH),
+    "dense depth": lambda: [*exponents("depth_small", LAWS, WIDTH), "", *transitions("depth_small", WIDTH)],
+    "batch": lambda: exponents("batch_small", LAWS, WIDTH),
+    "joint": lambda: joint("joint_small"),
+    "cifar10 width": lambda: [
+        *exponents("cifar10_width_small", LAWS, WIDTH),
+        "",
+        *transitions("cifar10_width_small", WIDTH),
+    ],
     "depth 3": lambda: [*exponents("mnist_width_depth3", LAWS, WIDTH), "", *transitions("mnist_width_depth3", WIDTH)],
     "fashion": lambda: [
         *exponents("fashion_mnist_width_small", LAWS, WIDTH),
@@ -254,6 +292,13 @@ FIGURES = {
     "kernel_change": ("metrics-model.width",),
     "mnist_width_depth3": ("trace-law-model.width",),
     "fashion_mnist_width_small": ("laws-model.width", "trace-law-model.width"),
+    "depth_small": ("trace-law-model.width",),
+    "batch_small": (),
+    "joint_small": ("surfaces",),
+    "resnet_width_small": ("laws-model.width",),
+    "transformer_width_small": ("laws-model.width",),
+    "language_width_small": ("laws-model.width",),
+    "cifar10_width_small": ("laws-model.width",),
 }
 
 

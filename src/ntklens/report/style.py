@@ -233,7 +233,9 @@ def mark_axis(axis: Any, values: np.ndarray, label: str) -> None:
         return
     decades = math.log10(positive.max() / positive.min())
     plain = positive.min() >= 1e-3 and positive.max() < 2e4
-    digits = _choose_digits(*(axis.get_view_interval() if axis.get_scale() == "log" else (1.0, 10.0**decades)))
+    wide = decades >= NARROW  # the extent of a narrow axis is not settled before its locator is
+    extent = axis.get_view_interval() if wide and axis.get_scale() == "log" else (1.0, 10.0**decades)
+    digits = _choose_digits(*extent)
     shared = 0 if plain or decades >= 2 else math.floor(math.log10(positive.max()))
     if shared:
         axis.set_label_text(rf"{to_math(label)} / $10^{{{shared}}}$")
@@ -243,7 +245,7 @@ def mark_axis(axis: Any, values: np.ndarray, label: str) -> None:
             return "0" if value == 0 else ""
         power = math.floor(math.log10(value) + 1e-9)
         digit = value / 10.0**power
-        if decades >= NARROW and min(abs(digit - d) for d in digits) > 1e-6:
+        if wide and min(abs(digit - d) for d in digits) > 1e-6:
             return ""
         if plain or shared:
             return f"{value / 10.0**shared:.6g}"
@@ -253,7 +255,7 @@ def mark_axis(axis: Any, values: np.ndarray, label: str) -> None:
     axis.set_minor_formatter(NullFormatter())
     if axis.get_scale() != "log":
         return
-    if decades < NARROW:
+    if not wide:
         axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], min_n_ticks=LEAST_TICKS))
         axis.set_minor_locator(NullLocator())
     else:
