@@ -145,6 +145,17 @@ WRONG = [
         "model.width=7: task=report reads name, paths.results, tracking alone; "
         "type: python -m ntklens.run task=report name=x\n",
     ),
+    ("task=plan ensemble=5 seed 3", "seed 3: not key=value; type seed=3\n"),
+    ("name=5 min", "a shell splits this at its spaces; type name='5 min'\n"),
+    ("dataset.name=3 rings", "a shell splits this at its spaces"),
+    ("seed=1 to 3", "type seed=1,2,3\n"),
+    ("dataset.train_size=10 000", "type dataset.train_size=10000\n"),
+    ("training.epochs=5e", "such as training.epochs="),
+    ("training.epochs=5m", "such as training.epochs="),
+    (
+        "task=status name=x ~tracking",
+        "~tracking: no group can be left out; leave the word out, or type tracking=OPTION\n",
+    ),
     ("task=status name=x retry=true tracking=none", "type: python -m ntklens.run task=status name=x tracking=none\n"),
     (
         "task=sync name=x seed=3 tracking.patience=9",

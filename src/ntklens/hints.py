@@ -66,6 +66,8 @@ def describe(error: Exception) -> str:
         return f"+{match[1]}={match[3]}: {match[1]} has a value already; type {match[1]}={match[3]}"
     if match := re.match(r"Could not override '([^']*)'\. No match in the defaults list", text):
         return describe_unknown_key(match[1], [entry.name for entry in fields(Config)])
+    if match := re.match(r"Missing mandatory value: (\S+)", text):
+        return f"~{match[1]}: no group can be left out; leave the word out, or type {match[1]}=OPTION"
     if match := re.match(r"Additional config directory '(.*)' not found", text):
         return f"--config-dir {match[1]}: there is no such folder; it holds your own groups, such as model/mine.yaml"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -139,16 +141,18 @@ def _describe_without_value(word: str) -> str:
     place = words.index(word) if word in words else 0
     before, after = words[place - 1] if place else "", "".join(words[place + 1 : place + 2])
     key, _, value = before.partition("=")
-    amount = read_meant(key, f"{value} {bare}")
     is_text = find_key(before) in TEXTS and not _is_known(bare)
     is_key = _is_known(bare) and after and not re.search(r"^-|=", after)
+    texts = (f"{value} {bare} {after}", f"{value} {bare}")  # `1 to 5`, `5 min`
+    amount, said = next(((meant, text) for text in texts if (meant := read_meant(key, text))), ("", ""))
     cases = (  # holds, what is shown, why it is wrong, what to type
         (bare in list_options("task"), word, NO_EQUALS, f"task={bare}"),
         (bare in list_options("experiment"), word, NO_EQUALS, f"experiment={bare}"),
-        (_is_number(value) and _is_number(bare), f"{before} {word}", NO_COMMA, f"{before},{bare}"),
-        (amount, f"{before} {word}", f"a number stands without a unit{name_unit(key)}", f"{key}={amount}"),
         (is_key, f"{word} {after}", NO_EQUALS, f"{bare}={quote_word(after)}"),
         (is_text, f"{before} {word}", "a shell splits this at its spaces", quote_word(f"{before} {word}")),
+        (_is_number(value) and bare == "000", f"{before} {word}", "a number has no spaces", f"{before}{bare}"),
+        (_is_number(value) and _is_number(bare), f"{before} {word}", NO_COMMA, f"{before},{bare}"),
+        (amount, f"{key}={said}", f"a number stands without a unit{name_unit(key)}", f"{key}={amount}"),
         (True, word, NO_EQUALS, f"{bare}=VALUE"),
     )
     return next(f"{shown}: {reason}; type {line}" for holds, shown, reason, line in cases if holds)

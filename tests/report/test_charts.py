@@ -190,6 +190,15 @@ def test_text_figure_and_numbers_choose_the_same_form():
         assert "with mean slope" in law.finding
 
 
+def test_a_panel_of_few_points_that_another_form_describes_says_that_they_are_few():
+    x = np.array([16.0, 64, 256, 1024])
+    values = (5 + 0.01 * x)[:, None] * np.exp(0.02 * np.random.default_rng(0).normal(size=(4, 20)))
+    law = fit_law(summarise(x, values), "trace_ratio", "model.width")
+    assert law.fits["affine"].aicc < law.fits["power"].aicc
+    assert select_curves(law) == (None, None)
+    assert "; no curve: 4 points are too few to test for a power law" in describe_law(law)
+
+
 def test_a_panel_without_a_curve_has_the_reason():
     """Of points that bend a form of lower AICc is drawn though it is not preferred; without one the panel says why."""
     x, rng = 2.0 ** np.arange(4, 11), np.random.default_rng(1)

@@ -180,7 +180,8 @@ def test_runs_of_loops_of_ones_own_stand_in_a_status_by_what_they_differ_in():
     assert [row[0] for row in read_rows(text)] == ["8", "128"]
     assert all(f"*-{name[-8:]}" in text for name in names)
     assert "own-" not in text
-    for others in (names[:1], [*names, "mnist-100-mlp-w8-1a2b3c4d"], ["own-" + 96 * "a" + "-1a2b3c4d"] * 2):
+    twice = [f"own-width={width}-width=4-1a2b3c4d" for width in (8, 16)]  # of model.width and teacher.width
+    for others in (names[:1], [*names, "mnist-100-mlp-w8-1a2b3c4d"], ["own-" + 96 * "a" + "-1a2b3c4d"] * 2, twice):
         assert read_labels(others) == [{}] * len(others)
 
 

@@ -56,3 +56,15 @@ def test_seven_points_that_bound_nothing_say_so():
     surface = fit_surface(x, y, "minimum_loss", AXES, "combined")
     assert (surface.parameters["a"].low, surface.parameters["a"].high) == (-math.inf, math.inf)
     assert 0 < surface.parameters["b"].low < surface.parameters["b"].high < 1
+
+
+def test_a_term_that_may_be_absent_has_no_least_size():
+    x = make_grid((16, 32, 64, 128, 256), (100, 300, 1000, 3000))
+    generator = np.random.default_rng(0)
+    generator.normal(size=40)
+    y = (0.02 + 3 * x[:, 1] ** -0.4) * np.exp(0.02 * generator.normal(size=len(x)))
+    surface = fit_surface(x, y, "minimum_loss", AXES, "additive")
+    assert surface.parameters["A"].low == 0
+    assert (surface.parameters["a"].low, surface.parameters["a"].high) == (-math.inf, math.inf)
+    assert surface.parameters["b"].low <= 0.4 <= surface.parameters["b"].high
+    assert surface.parameters["E"].low <= 0.02 <= surface.parameters["E"].high

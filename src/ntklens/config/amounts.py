@@ -18,7 +18,8 @@ FACTORS = {  # unit → what others are in it, by their first letter
 }
 COUNTS = {"k": 1e3, "K": 1e3, "M": 1e6}  # of what has no unit
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
-MOST_CONSECUTIVE = 8  # values of a range that are listed one by one
+UNCLEAR = "em"  # behind a number without a unit: half an exponent; a million, or a thousandth
+MOST_CONSECUTIVE, MOST_WHOLE = 8, 10_000  # values of a range that are listed one by one
 
 
 def name_unit(key: str) -> str:
@@ -35,6 +36,8 @@ def read_meant(key: str, text: str) -> str:
     """
     if match := re.fullmatch(rf"({NUMBER})\s*([^\W\d_]+)", text):
         unit, letters = UNITS.get(key), match[2]
+        if unit is None and letters in UNCLEAR:
+            return ""
         factor = FACTORS[unit].get(letters[0].lower(), 1.0) if unit else COUNTS.get(letters, 1.0)
         return _format(float(match[1]) * factor)
     if match := re.fullmatch(rf"({NUMBER})\s*(?:[-–:]|\.{{2,3}}|to)\s*({NUMBER})", text):
@@ -44,7 +47,8 @@ def read_meant(key: str, text: str) -> str:
 
 def _list_between(first: float, last: float, whole: bool) -> list[float]:
     """Return the values of a range: one by one if they are few or the `whole` is meant, else by doubling the first."""
-    if first.is_integer() and last.is_integer() and first <= last and (whole or last - first < MOST_CONSECUTIVE):
+    most = MOST_WHOLE if whole else MOST_CONSECUTIVE
+    if first.is_integer() and last.is_integer() and 0 <= last - first < most:
         return [first + more for more in range(round(last - first) + 1)]
     values = [first]
     while first >= 1 and 2 * values[-1] < last:

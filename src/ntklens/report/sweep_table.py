@@ -166,12 +166,13 @@ def _read_value(text: str) -> int | float | str:
 
 
 def _read_name(run: str) -> dict[str, str]:
-    """Return the labels in a run's name; nothing where it is none of a Recorder, or was cut."""
+    """Return the labels in a run's name; nothing where it is none of a Recorder, was cut, or two have one name."""
     label, key = run.rpartition("-")[::2]
     if not label.startswith("own-") or len(label) >= NAME_LENGTH or not KEY.fullmatch(key):
         return {}
     words = [word.partition("=") for word in LABEL.split(label.removeprefix("own-"))]
-    return {name: value for name, equals, value in words if equals}
+    labels = [(name, value) for name, equals, value in words if equals]
+    return dict(labels) if len(dict(labels)) == len(labels) else {}
 
 
 def _list_steps(steps: Sequence[float | str | None]) -> list[Column]:

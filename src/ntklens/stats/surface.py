@@ -15,6 +15,7 @@ from ntklens.stats.profile import find_quantile
 MARGIN = 2  # points beyond the number of parameters
 DOMINANT = 3.0  # one term over the other: beyond this factor a limit holds
 FIRST_STEP, FARTHEST, NEAREST = 0.02, 30.0, 1e-6  # of a parameter, where the ends of its interval are looked for
+ABSENT = -60.0  # ln of the size of a term that is left out
 CLOSE = 0.02  # of the distance to an end, to which it is found
 STARTS = ((0.3, 0.3), (0.5, 0.5), (1.0, 0.5), (0.5, 1.0), (1.0, 1.0))
 
@@ -117,9 +118,20 @@ def fit_surface(
 
     best = min((least_squares(measure, start) for start in _make_starts(x, mean, names)), key=lambda fit: fit.cost)
     allowed = best.cost * (1 + find_quantile(degrees := len(mean) - len(names)) ** 2 / degrees)
+    without = {
+        size: theta
+        for size in range(0, len(names), 2)
+        if (theta := _leave_out(measure, size, best.x, _make_starts(x, mean, names), allowed)) is not None
+    }
     parameters = {}
     for index, name in enumerate(names):
-        ends = (float(best.x[index]), *(_find_end(measure, best.x, index, side, allowed) for side in (-1, 1)))
+        low, high = (
+            side * math.inf
+            if index - 1 in without or (index in without and side < 0)  # of a term that may be absent
+            else _find_end(measure, best.x, index, side, allowed, list(without.values()))
+            for side in (-1, 1)
+        )
+        ends = (float(best.x[index]), low, high)
         with np.errstate(over="ignore"):
             parameters[name] = Interval(*(map(float, np.exp(ends)) if name in ("A", "B", "E") else ends))
     size, n = len(names) + 1, len(mean)
@@ -131,16 +143,59 @@ def fit_surface(
     )  # fmt: skip
 
 
+def _leave_out(
+    measure: Callable[[np.ndarray], np.ndarray], size: int, best: np.ndarray, starts: list[np.ndarray], allowed: float
+) -> np.ndarray | None:
+    """Return the parameters of the best fit without one term, its exponent left as it is; None if that fit is too bad.
+
+    Args:
+      measure: of parameters → residuals.
+      size: which parameter is the size of the term; its exponent stands behind it.
+      best: the parameters with all terms.
+      starts: where to look from.
+      allowed: half sum of squares.
+    """
+    fixed = [size, size + 1] if size + 1 < len(best) else [size]
+    free = [index for index in range(len(best)) if index not in fixed]
+
+    def join(rest: np.ndarray) -> np.ndarray:
+        theta = best.copy()
+        theta[size], theta[free] = ABSENT, rest
+        return theta
+
+    fits = [least_squares(lambda rest: measure(join(rest)), start[free], method="lm") for start in [best, *starts]]
+    found = min(fits, key=lambda fit: fit.cost)
+    return join(found.x) if found.cost <= allowed else None
+
+
 def _find_end(
-    measure: Callable[[np.ndarray], np.ndarray], best: np.ndarray, index: int, side: int, allowed: float
+    measure: Callable[[np.ndarray], np.ndarray],
+    best: np.ndarray,
+    index: int,
+    side: int,
+    allowed: float,
+    others: list[np.ndarray],
 ) -> float:
-    """Return how far one parameter can move to a side while the others keep the half sum of squares below `allowed`."""
+    """Return how far one parameter can move to a side while the rest keep the half sum of squares below `allowed`.
+
+    Args:
+      measure: of parameters → residuals.
+      best: the parameters of the best fit.
+      index: which parameter.
+      side: −1 or 1.
+      allowed: half sum of squares.
+      others: parameters of fits from which the rest are looked for as well.
+    """
 
     def refit(value: float, start: np.ndarray) -> tuple[float, np.ndarray]:
-        fit = least_squares(lambda rest: measure(np.insert(rest, index, value)), np.delete(start, index))
+        fits = [
+            least_squares(lambda rest: measure(np.insert(rest, index, value)), np.delete(one, index), method="lm")
+            for one in (start, *others)
+        ]
+        fit = min(fits, key=lambda fit: fit.cost)
         return float(fit.cost), np.insert(fit.x, index, value)
 
-    theta, course, step = best, np.zeros_like(best), FIRST_STEP  # course: how the others follow
+    theta, course, step = best, np.zeros_like(best), FIRST_STEP  # course: how the rest follow
     inside, outside = float(best[index]), None
     while outside is None or abs(outside - inside) > max(CLOSE * abs(outside - best[index]), NEAREST):
         trial = inside + side * step if outside is None else (inside + outside) / 2

@@ -72,8 +72,11 @@ def _explain_curve(law: Law, form: str | None, name: str = "") -> str:
     if form is not None:
         return f"dashed: {name}{objections[form]}"
     better = [one for one, fit in law.fits.items() if fit.aicc < _find_least(law)]
-    bounds = [objections[one] for one in better if law.fits[one].is_degenerate]
-    return f"no curve: {next(iter(bounds), 'no form describes the points') if better else 'no form fits better'}"
+    if not better:
+        return "no curve: no form fits better"
+    reasons = [objections[one] for one in better if law.fits[one].is_degenerate]
+    reasons += [str(law.course) for one in better if law.fits[one].is_describing]
+    return f"no curve: {next(filter(None, reasons), 'no form describes the points')}"
 
 
 def _name_form(law: Law, form: str) -> str:
