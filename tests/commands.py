@@ -49,7 +49,7 @@ TAKE_SIGNALS = (
     "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
 )
 ALONE = dict.fromkeys(KINDS)  # as people have it: without the programs that tests share
-TIMEOUT = 600
+TIMEOUT = 900  # seconds; a machine that others use is several times slower
 OUTPUTS: list[io.TextIOWrapper] = []  # kept open: what a library logs later must not meet a closed one
 STARTED: list[subprocess.Popen] = []  # conftest.py ends what a failed test leaves
 

@@ -91,7 +91,7 @@ def test_results_on_a_disk_that_is_read_only_are_results(disk, tmp_path):
         assert "interrupted" not in status.stdout
         assert " running" in status.stdout
         launch.terminate()
-        launch.communicate(timeout=60)
+        launch.communicate(timeout=300)
         there = find_results(disk)
         again = run_ntklens(*LONG, f"paths.results={seen}", cwd=tmp_path, PYTHONPATH=str(tmp_path))
         assert again.returncode == 0, again.stderr
@@ -118,18 +118,18 @@ def test_everything_at_once(disk, tmp_path):
 
     def launch_two():
         launches = [start_ntklens(*words, cwd=tmp_path, **python) for _ in range(2)]
-        outputs = [launch.communicate(timeout=300) for launch in launches]
+        outputs = [launch.communicate(timeout=900) for launch in launches]
         return [launch.returncode for launch in launches], "".join(map("".join, outputs))
 
     # Interrupted in the middle, both at the same moment; the disk may fill up on the way.
     launches = [start_ntklens(*words, cwd=tmp_path, **python) for _ in range(2)]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not find_checkpoints(disk) and any(launch.poll() is None for launch in launches):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     for launch in launches:
         launch.terminate()
-        launch.communicate(timeout=60)
+        launch.communicate(timeout=300)
     cut = 0
     for notes in disk.rglob("checkpoint/*.json"):
         for path in notes.with_suffix("").rglob("*"):
